@@ -1,0 +1,247 @@
+# crier: `make run` builds and starts the server, `make test` tests it, `make help` lists the rest.
+#
+# Everything that is built goes below build/<variant>/. The source lists below are explicit on purpose:
+# they are the architecture, and `make lint` compares them with the tree.
+
+# ---- knobs ---------------------------------------------------------------------------------------
+
+VERSION := 0.1.0
+VARIANT ?= release#  release, asan, tsan, cov; lint is release with warnings as errors
+ARGS    ?=#          make run ARGS="--workers 4"
+E2E     ?= tests/e2e#    make test E2E=tests/e2e/test_welcome.py
+PYTEST  ?= -q#       more for pytest: make test PYTEST="-x -k welcome"
+V       ?=#          V=1 shows the commands
+PREFIX  ?= /usr/local
+CC      := gcc
+PYTHON  := /usr/bin/python3 -B# the distribution's own, which has its python3-* packages
+
+# ---- sources -------------------------------------------------------------------------------------
+
+SHM    :=
+SERVER :=
+WORKER :=
+PROTO  :=
+HTTP   :=
+APPS   :=
+
+# UNIT=ring TORTURE= on the command line narrow what is built and run.
+UNIT    :=
+TORTURE :=
+NARROW  :=
+LOAD    :=
+BENCH   :=
+
+PACKAGES := libevent_core libcrypto# pkg-config names; Debian's are in tools/setup.sh
+
+SHM_C     := $(SHM:%=shm/%.c)
+LIB_C     := $(SHM_C) $(SERVER:%=server/%.c) $(WORKER:%=worker/%.c) $(PROTO:%=worker/proto/%.c) \
+             $(HTTP:%=worker/http/%.c)
+APPS_C    := $(APPS:%=worker/apps/%.c)
+UNIT_C    := $(UNIT:%=tests/unit/test_%.c)
+TORTURE_C := $(TORTURE:%=tests/torture/%.c)
+LOAD_C    := $(LOAD:%=tests/lib/%.c)
+BENCH_C   := $(BENCH:%=tests/bench/%.c)
+ALL_C     := $(LIB_C) $(APPS_C) $(UNIT_C) $(TORTURE_C) $(LOAD_C) $(BENCH_C)
+
+# ---- products ------------------------------------------------------------------------------------
+
+B           := build/$(VARIANT)
+CRIER       := $(B)/crier
+LIB         := $(B)/libcrier.a
+UNIT_BIN    := $(UNIT_C:%.c=$(B)/%)
+TORTURE_BIN := $(TORTURE_C:%.c=$(B)/%)
+NARROW_BIN  := $(patsubst %,$(B)/%_narrow,$(filter $(UNIT_C:.c=) $(TORTURE_C:.c=),$(NARROW)))
+LOAD_BIN    := $(LOAD_C:%.c=$(B)/%)
+BENCH_BIN   := $(BENCH_C:%.c=$(B)/%)
+SUITE_BIN   := $(UNIT_BIN) $(filter $(B)/tests/unit/%,$(NARROW_BIN)) \
+               $(TORTURE_BIN) $(filter $(B)/tests/torture/%,$(NARROW_BIN))
+OBJECTS     := $(ALL_C:%.c=$(B)/%.o) $(SHM_C:%.c=$(B)/narrow/%.o) $(NARROW:%=$(B)/narrow/%.o)
+
+# ---- flags ---------------------------------------------------------------------------------------
+
+WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
+            -Wwrite-strings -Wvla -Wundef -fno-common
+
+RELEASE := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+VARIANT_FLAGS_release := $(RELEASE)
+VARIANT_FLAGS_lint    := $(RELEASE) -Werror
+VARIANT_FLAGS_asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+VARIANT_FLAGS_tsan    := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+VARIANT_FLAGS_cov     := -O0 -g --coverage -fprofile-update=atomic
+VARIANT_FLAGS         := $(VARIANT_FLAGS_$(VARIANT))
+ifeq ($(VARIANT_FLAGS),)
+$(error VARIANT=$(VARIANT) is unknown: take release, asan, tsan, cov or lint)
+endif
+ifeq ($(CI),true)
+VARIANT_FLAGS += -Werror
+endif
+
+# pkg-config is asked once, when the first rule needs it: set-up and help must work without it.
+pkg = $(shell pkg-config $1 $2)$(if $(filter 0,$(.SHELLSTATUS)),,$(error $2 not found by pkg-config: run tools/setup.sh test))
+PKG_CFLAGS    = $(eval PKG_CFLAGS := $(call pkg,--cflags,$(PACKAGES)))$(PKG_CFLAGS)
+PKG_LIBS      = $(eval PKG_LIBS := $(call pkg,--libs,$(PACKAGES)))$(PKG_LIBS)
+CMOCKA_CFLAGS = $(eval CMOCKA_CFLAGS := $(call pkg,--cflags,cmocka))$(CMOCKA_CFLAGS)
+CMOCKA_LIBS   = $(eval CMOCKA_LIBS := $(call pkg,--libs,cmocka))$(CMOCKA_LIBS)
+
+CPPFLAGS = -I. -D_GNU_SOURCE= -DCRIER_VERSION='"$(VERSION)"' $(PKG_CFLAGS)
+CFLAGS   = -std=gnu11 -pthread -fPIE $(VARIANT_FLAGS) $(WARNINGS)
+LDFLAGS  = -pthread -pie -Wl,-z,relro,-z,now $(VARIANT_FLAGS)
+LDLIBS   = $(PKG_LIBS)
+COMPILE  = $(CC) $(CPPFLAGS) $(CFLAGS)
+
+# ---- rules ---------------------------------------------------------------------------------------
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SECONDARY:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# The targets that start a make of their own are done one after the other, whatever -j says; the inner make is parallel.
+OUTER := run test lint check-long asan tsan cov bench format install uninstall clean
+ifneq ($(filter $(OUTER),$(MAKECMDGOALS)),)
+.NOTPARALLEL:
+endif
+CORES = $(shell nproc)
+INNER = $(MAKE) $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(CORES))
+
+Q    := $(if $(V),,@)
+show  = @printf '  %-4s %s\n' $1 $@
+
+# $1: more flags
+define compile
+	$(call show,CC)
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE) $(if $(findstring /tests/unit/,$@),$(CMOCKA_CFLAGS)) $1 -MMD -MP -c -o $@ $<
+endef
+
+define link
+	$(call show,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(findstring /tests/unit/,$@),$(CMOCKA_LIBS)) $(LDLIBS)
+endef
+
+all: $(if $(APPS),$(CRIER)) $(LIB) build/compile_commands.json  ## build the server and the library (default)
+
+suite: all $(SUITE_BIN) $(LOAD_BIN)
+
+# Rewritten only when the flags differ: everything that was compiled depends on it.
+$(B)/flags: export FINGERPRINT = $(COMPILE) | $(LDFLAGS) $(LDLIBS)
+$(B)/flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' "$$FINGERPRINT" | cmp -s - $@ || printf '%s\n' "$$FINGERPRINT" >$@
+
+$(B)/%.o: %.c $(B)/flags
+	$(compile)
+
+$(B)/narrow/%.o: %.c $(B)/flags
+	$(call compile,-DRING_TAG_BITS=3 -DCRIER_TESTPOINTS)
+
+$(B)/worker/http/page.o: worker/http/page.html
+
+$(LIB): $(LIB_C:%.c=$(B)/%.o)
+$(B)/narrow/libshm.a: $(SHM_C:%.c=$(B)/narrow/%.o)
+$(LIB) $(B)/narrow/libshm.a: $(B)/flags Makefile
+	$(call show,AR)
+	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
+
+$(CRIER): $(APPS_C:%.c=$(B)/%.o)
+$(UNIT_BIN) $(TORTURE_BIN) $(LOAD_BIN) $(BENCH_BIN): %: %.o
+$(CRIER) $(UNIT_BIN) $(TORTURE_BIN) $(LOAD_BIN) $(BENCH_BIN): $(LIB)
+	$(link)
+
+$(NARROW_BIN): $(B)/%_narrow: $(B)/narrow/%.o $(B)/narrow/libshm.a
+	$(link)
+
+# For editors and clang-tidy.
+build/compile_commands.json: export LINE = $(COMPILE) $(CMOCKA_CFLAGS)
+build/compile_commands.json: $(B)/flags Makefile
+	@line=$$(printf '%s' "$$LINE" | sed 's/["\\]/\\&/g'); sep='['; for f in $(ALL_C); do \
+	   printf '%s\n{"directory": "%s", "file": "%s", "command": "%s -c %s"}' "$$sep" '$(CURDIR)' $$f "$$line" $$f; \
+	   sep=,; done >$@; printf '\n]\n' >>$@
+
+-include $(OBJECTS:.o=.d)
+
+# ---- run and check -------------------------------------------------------------------------------
+
+run:  ## build and start the server in the foreground: make run ARGS="--workers 4"
+	@tools/setup.sh run
+	+@$(INNER) VARIANT=release build/release/crier >&2
+	@exec build/release/crier $(ARGS)
+
+test:  ## unit, torture and end-to-end tests
+	@tools/setup.sh test
+	+@$(INNER) suite
+	@tests/run.sh $(B) $(SUITE_BIN) $(E2E) -- $(PYTEST)
+
+check-long:  ## the same tests with CRIER_LONG=1: longer torture, larger numbers
+	@CRIER_LONG=1 $(MAKE) test
+
+asan:  ## all tests under the address and undefined-behaviour sanitizers
+	@$(MAKE) VARIANT=asan test
+
+tsan:  ## unit and torture tests under the thread sanitizer
+	@$(MAKE) VARIANT=tsan E2E= test
+
+cov:  ## all tests, then the covered lines of each file
+	@if [ -d build/cov ]; then find build/cov -name '*.gcda' -delete; fi
+	@$(MAKE) VARIANT=cov test
+	@find build/cov -name '*.gcno' ! -path '*/narrow/*' ! -path '*/tests/*' | sort | xargs gcov -nr 2>/dev/null | awk -F"[':% ]+" \
+	   '/^File/ { f = $$2 } /^Lines/ && f ~ /\.c$$/ { printf "%6.1f %% of %4d  %s\n", $$3, $$5, f; n += $$5; h += $$3 * $$5 / 100 } \
+	    /^Lines/ { f = "" } END { if (n) printf "%6.1f %% of %4d  all\n", 100 * h / n, n }'
+
+bench:  ## measure: ring, fan-out, memory (BENCH=bench_ring: only that)
+	@tools/setup.sh bench
+	+@$(INNER) VARIANT=release build/release/crier $(BENCH_BIN)
+	@set -e; for b in $(BENCH_BIN); do CRIER=$(CRIER) CRIER_BUILD=$(B) $$b; done
+
+CODE_DIRS  = $(wildcard shm server worker tools tests)
+find_files = $(shell find $(CODE_DIRS) $(1) -print)
+FORMATTED  = $(call find_files,-name '*.[ch]')
+LINTS     := lint-tree lint-format lint-shell lint-python lint-warnings lint-cppcheck lint-tidy
+
+lint:  ## layout, formatting, warnings and static analysis; lint-tree, lint-tidy ... one alone
+	@tools/setup.sh lint
+	@$(MAKE) -k $(LINTS) && echo 'lint: clean'
+
+lint-tree: export CC_LINE = $(COMPILE) $(CMOCKA_CFLAGS) -Werror
+lint-tree:
+	@$(PYTHON) tests/lint/tree.py --cc "$$CC_LINE" $(ALL_C)
+	@$(PYTHON) -m pytest -q --no-header -p no:cacheprovider tests/lint
+lint-format:
+	@clang-format --dry-run --Werror $(FORMATTED)
+lint-shell:
+	@shellcheck .ci/run $(call find_files,-name '*.sh')
+lint-python:
+	@$(PYTHON) -m pyflakes $(call find_files,-name '*.py')
+lint-warnings:
+	+@$(INNER) VARIANT=lint suite $(BENCH_BIN:$(B)/%=build/lint/%) >/dev/null
+lint-cppcheck:
+	@cppcheck --quiet --std=c11 --platform=unix64 --library=posix,gnu -I. -j$(CORES) --inline-suppr --error-exitcode=1 \
+	   --enable=warning,performance,portability $(CODE_DIRS)
+lint-tidy:
+	+@$(INNER) build/compile_commands.json
+	@printf '%s\n' $(ALL_C) | xargs -P$(CORES) -n4 clang-tidy --quiet -p build 2>&1 | { ! grep -vE '^[0-9]+ warnings? (generated|treated)'; }
+
+format:  ## rewrite the C sources in the project's format
+	@tools/setup.sh lint
+	@clang-format -i $(FORMATTED)
+
+# ---- install -------------------------------------------------------------------------------------
+
+DEST := $(DESTDIR)$(PREFIX)
+
+install: all  ## install into PREFIX (/usr/local), below DESTDIR
+	install -D -m 755 $(CRIER) $(DEST)/bin/crier
+	install -D -m 644 worker/api/crier.h $(DEST)/include/crier.h
+	install -D -m 644 $(LIB) $(DEST)/lib/libcrier.a
+
+uninstall:  ## remove what install put there
+	rm -f $(DEST)/bin/crier $(DEST)/include/crier.h $(DEST)/lib/libcrier.a
+
+clean:  ## remove build/
+	rm -rf build
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+
+FORCE:
+.PHONY: all suite help FORCE $(OUTER) $(LINTS)

@@ -1,0 +1,220 @@
+#!/usr/bin/python3
+"""Checks what compilers do not: who includes whom, where things live, how long they are.
+
+    tests/lint/tree.py [--cc "gcc FLAGS"] SOURCE.c...
+
+Run from the root of the tree with every source that the Makefile lists. Each rule is a generator of
+(file, line, sentence that says what to do); test_tree.py shows each of them at work.
+"""
+
+import argparse
+import concurrent.futures
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections import defaultdict
+from fnmatch import fnmatch
+
+FUNCTION_LINES = 100
+FILE_LINES = 700
+MAKEFILE_LINES = 250
+
+# The first row whose folder holds a file is the one that counts. `*` crosses slashes.
+#   folder            may include of ours                                    and may not include of others
+INCLUDES = [
+    ("tests/",        ["*"],                                                 []),
+    ("shm/",          ["shm/*"],                                             ["event2/*", "openssl/*"]),
+    ("server/",       ["shm/*", "server/*", "worker/worker.h",
+                       "worker/proto/utf8.h", "worker/api/crier.h"],         []),
+    ("worker/proto/", ["worker/proto/*"],                                    ["event2/*"]),
+    ("worker/api/",   [],                                                    ["event2/*", "openssl/*"]),
+    ("worker/apps/",  ["worker/api/*"],                                      ["event2/*"]),
+    ("worker/",       ["shm/*", "worker/*"],                                 []),
+    ("tools/",        ["shm/*", "worker/proto/*", "tools/*"],                []),
+]
+MASTER_HEADERS = "shm/*_master.h"
+MASTER_HEADER_USERS = ("shm/", "server/", "tests/")
+
+ORDERED = re.compile(r"__atomic_\w+|__sync_\w+|\b_Atomic\b|\buatomic_\w+|\bcmm_\w+|<stdatomic\.h>|<urcu/\w+\.h>")
+ORDERED_HOME = "shm/atomic.h"
+SLEEP = re.compile(r"\b(?:time\.sleep|usleep|nanosleep|clock_nanosleep|sleep)\s*\(|^\s*sleep\s+[\d.$]")
+INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
+COMMENT_OR_STRING = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S)
+REASON = re.compile(r"(?:/\*|//|#) long: \S")
+
+
+class Tree:
+    """The text files below the current folder, read once."""
+
+    def __init__(self):
+        self.text = {}
+        for folder, folders, names in os.walk("."):
+            folders[:] = sorted(d for d in folders if d not in ("build", ".git", "__pycache__"))
+            for name in sorted(names):
+                path = os.path.normpath(os.path.join(folder, name))
+                with open(path, "rb") as f:
+                    data = f.read()
+                if b"\0" not in data:
+                    self.text[path] = data.decode("utf-8", "replace")
+
+    def files(self, *suffixes):
+        return [p for p in self.text if p.endswith(suffixes)]
+
+    def lines(self, path):
+        return enumerate(self.text[path].splitlines(), 1)
+
+    def code_lines(self, path):
+        """The lines of a C file without comments, and with empty strings; line numbers stay."""
+        def blank(m):
+            quote = m.group()[0]
+            return "\n" * m.group().count("\n") if quote == "/" else quote * 2
+        return enumerate(COMMENT_OR_STRING.sub(blank, self.text[path]).splitlines(), 1)
+
+
+def check_includes(tree):
+    """Each folder includes only what its place in the architecture allows."""
+    for path in tree.files(".c", ".h", ".def"):
+        row = next((r for r in INCLUDES if path.startswith(r[0])), None)
+        if row is None:
+            yield path, 1, "C files live in shm/, server/, worker/, tools/ or tests/; move it"
+            continue
+        folder, ours, not_others = row
+        for number, line in tree.lines(path):
+            m = INCLUDE.match(line)
+            if not m:
+                continue
+            quoted, angled = m.groups()
+            if angled:
+                if angled in tree.text:
+                    yield path, number, f'write #include "{angled}": quotes for our own headers'
+                elif any(fnmatch(angled, p) for p in not_others):
+                    yield path, number, f"{folder} is free of <{angled}>: move what needs it to its caller"
+                continue
+            if quoted not in tree.text:
+                yield path, number, f'"{quoted}" is no file of the tree: write the path from the root, as in "shm/ring.h"'
+            elif fnmatch(quoted, MASTER_HEADERS) and not path.startswith(MASTER_HEADER_USERS):
+                yield path, number, f'"{quoted}" is the master\'s: only server/ includes it'
+            elif not any(fnmatch(quoted, p) for p in ours):
+                allowed = ", ".join(ours) or "nothing of ours"
+                yield path, number, f'{folder} may include {allowed}, not "{quoted}": ask for less, or move the code'
+
+
+def check_ordered_accesses(tree):
+    """Ordered accesses are written in one file, where they are named and can be reviewed."""
+    for path in tree.files(".c", ".h", ".def"):
+        if path == ORDERED_HOME:
+            continue
+        for number, line in tree.code_lines(path):
+            for word in ORDERED.findall(line):
+                yield path, number, f"{word} belongs in {ORDERED_HOME}: use the names that it defines"
+
+
+def check_names(tree):
+    """A base name is an address: unique in the tree, X.c beside X.h."""
+    places = defaultdict(list)
+    for path in tree.files(".c", ".h", ".def"):
+        folder, name = os.path.split(path)
+        places[name.rsplit(".", 1)[0]].append((folder, path))
+    for stem, found in sorted(places.items()):
+        for folder, path in found[1:]:
+            if folder != found[0][0]:
+                yield path, 1, f"{stem} is also the name of {found[0][1]}: rename one of them"
+    for path in tree.files(".c"):
+        if not path.startswith(("shm/", "server/", "worker/")) or path.startswith("worker/apps/"):
+            continue
+        header = path[:-2] + ".h"
+        if os.path.basename(path) != "main.c" and header not in tree.text:
+            yield path, 1, f"it has no {header}: declare there what it offers"
+
+
+def check_headers_alone(tree, cc):
+    """Every header compiles without help from whoever includes it."""
+    def compile_one(path):
+        command = shlex.split(cc) + ["-fsyntax-only", "-Wno-unused", "-Wno-unused-function", "-x", "c", "-"]
+        return path, subprocess.run(command, input=f'#include "{path}"\n', text=True, capture_output=True)
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for path, result in pool.map(compile_one, tree.files(".h")):
+            if result.returncode:
+                first = next((x for x in result.stderr.splitlines() if "error:" in x), result.stderr.strip())
+                yield path, 1, f"it does not compile alone; include what it uses ({first})"
+
+
+def check_blanks(tree):
+    """No tabs outside Makefiles, no blanks at the end of a line, a newline at the end of a file."""
+    for path in tree.text:
+        text = tree.text[path]
+        if text and not text.endswith("\n"):
+            yield path, text.count("\n") + 1, "end the file with a newline"
+        for number, line in tree.lines(path):
+            if line != line.rstrip():
+                yield path, number, "remove the blanks at the end of the line"
+            if "\t" in line and os.path.basename(path) != "Makefile":
+                yield path, number, "replace the tab by spaces"
+
+
+def check_length(tree):
+    """Long functions and files are split, or say why not."""
+    for path in tree.files(".c", ".h", ".py", ".sh", "Makefile"):
+        lines = tree.text[path].splitlines()
+        limit = MAKEFILE_LINES if os.path.basename(path) == "Makefile" else FILE_LINES
+        if len(lines) > limit and not any(REASON.search(x) for x in lines[:30]):
+            mark = "/* long: why */" if path.endswith((".c", ".h")) else "# long: why"
+            yield path, 1, f"{len(lines)} lines: split it below {limit}, or say {mark} near its top"
+    for path in tree.files(".c", ".h"):
+        lines = tree.text[path].splitlines()
+        start = None
+        for i, line in enumerate(lines):
+            if line.startswith("{"):
+                start = i
+            elif line.startswith("}") and start is not None:
+                length = i - start - 1
+                above = lines[max(start - 12, 0):start]
+                last_end = max((k for k, x in enumerate(above) if x.startswith("}")), default=-1)
+                reasons = above[last_end + 1:] + lines[start:i]
+                if length > FUNCTION_LINES and not any(REASON.search(x) for x in reasons):
+                    yield path, start + 1, f"a function of {length} lines: split it below {FUNCTION_LINES}, or say /* long: why */ above it"
+                start = None
+
+
+def check_sleeps(tree):
+    """Tests wait for an event with a deadline; they never wait for time to pass."""
+    for path in tree.files(".c", ".h", ".py", ".sh", ".js"):
+        if not path.startswith("tests/") or path.startswith("tests/lint/"):
+            continue
+        numbered = tree.code_lines(path) if path.endswith((".c", ".h")) else tree.lines(path)
+        for number, line in numbered:
+            if SLEEP.search(line.split(" # ")[0]):
+                yield path, number, "do not sleep in a test: wait for the event, with a deadline"
+
+
+def check_source_lists(tree, sources):
+    """The Makefile's lists and the tree say the same."""
+    for path in sorted(set(sources) - set(tree.text)):
+        yield "Makefile", 1, f"{path} is listed but is not there: write it, or take it off its list"
+    for path in sorted(set(tree.files(".c")) - set(sources)):
+        yield path, 1, "it is in none of the Makefile's source lists: add its name to its folder's list"
+    for path, count in sorted((p, sources.count(p)) for p in set(sources)):
+        if count > 1:
+            yield "Makefile", 1, f"{path} is listed {count} times: once is enough"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--cc", default="gcc -std=gnu11 -I. -D_GNU_SOURCE", help="compiler and flags for the headers")
+    parser.add_argument("sources", nargs="*", help="every source that the Makefile lists")
+    args = parser.parse_args()
+    tree = Tree()
+    found = 0
+    for rule in (check_includes(tree), check_ordered_accesses(tree), check_names(tree), check_headers_alone(tree, args.cc),
+                 check_blanks(tree), check_length(tree), check_sleeps(tree), check_source_lists(tree, args.sources)):
+        for path, line, sentence in rule:
+            print(f"{path}:{line}: {sentence}")
+            found += 1
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
