@@ -20,12 +20,12 @@ PYTHON  := /usr/bin/python3 -B# the distribution's own, which has its python3-* 
 SHM    :=
 SERVER :=
 WORKER :=
-PROTO  :=
+PROTO  := frame handshake http1 mask utf8
 HTTP   :=
 APPS   :=
 
 # UNIT=ring TORTURE= on the command line narrow what is built and run.
-UNIT    :=
+UNIT    := utf8 mask frame http1 handshake
 TORTURE :=
 NARROW  :=
 LOAD    :=

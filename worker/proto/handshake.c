@@ -1,0 +1,280 @@
+#include "worker/proto/handshake.h"
+
+#include <assert.h>
+#include <openssl/evp.h>
+#include <openssl/sha.h>
+#include <stdio.h>
+#include <string.h>
+
+#define HANDSHAKE_GUID "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+enum {
+    HANDSHAKE_KEY_BYTES = 24, /* 16 bytes in base64 */
+    HANDSHAKE_GUID_BYTES = sizeof(HANDSHAKE_GUID) - 1,
+};
+
+/* A reason phrase and the headers that only this status has. */
+struct handshake_reason {
+    int status;
+    const char *phrase;
+    const char *connection;
+    const char *headers;
+};
+
+static const struct handshake_reason handshake_reasons[] = {
+    {400, "Bad Request", "close", ""},
+    {403, "Forbidden", "close", ""},
+    {404, "Not Found", "close", ""},
+    {405, "Method Not Allowed", "close", "Allow: GET\r\n"},
+    {408, "Request Timeout", "close", ""},
+    /* Upgrade is hop-by-hop, so Connection names it: RFC 9110 section 7.8. */
+    {426, "Upgrade Required", "close, Upgrade",
+     "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"},
+    {431, "Request Header Fields Too Large", "close", ""},
+    {500, "Internal Server Error", "close", ""},
+    {503, "Service Unavailable", "close", "Retry-After: 1\r\n"},
+    {505, "HTTP Version Not Supported", "close", ""},
+};
+
+const char *
+handshake_origin_name(enum handshake_origin origin)
+{
+    switch (origin) {
+    case HANDSHAKE_ORIGIN_SAME: return "same";
+    case HANDSHAKE_ORIGIN_ANY: return "any";
+    case HANDSHAKE_ORIGIN_LIST: return "list";
+    }
+    return "unknown";
+}
+
+static bool
+handshake_refuse(struct handshake_verdict *v, int status, const char *sentence)
+{
+    v->status = status;
+    v->sentence = sentence;
+    return false;
+}
+
+/* Is it a request for a WebSocket at all? */
+static bool
+handshake_check_upgrade(const struct http1_request *req, struct handshake_verdict *v)
+{
+    if (!http1_slice_equal(req->method, http1_slice_of("GET")))
+        return handshake_refuse(v, 405, "A WebSocket is opened with GET.");
+    if (req->has_body)
+        return handshake_refuse(v, 400, "A request with a body is not accepted here.");
+    if (!http1_header_has_token(req, "Upgrade", "websocket") ||
+        !http1_header_has_token(req, "Connection", "Upgrade"))
+        return handshake_refuse(v, 426,
+                                "This is a WebSocket server: connect with a WebSocket client, "
+                                "in a browser with new WebSocket(\"ws://HOST:PORT/\").");
+    return true;
+}
+
+static bool
+handshake_check_version(const struct http1_request *req, struct handshake_verdict *v)
+{
+    const struct http1_header *version = http1_header_find(req, "Sec-WebSocket-Version");
+
+    if (!version)
+        return handshake_refuse(v, 400, "The Sec-WebSocket-Version header is missing.");
+    if (http1_header_repeated(req, "Sec-WebSocket-Version"))
+        return handshake_refuse(v, 400, "There is more than one Sec-WebSocket-Version header.");
+    if (!http1_slice_equal(version->value, http1_slice_of("13")))
+        return handshake_refuse(v, 426, "This server speaks version 13 of the WebSocket protocol.");
+    return true;
+}
+
+static bool
+handshake_is_base64(char c)
+{
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '+' ||
+           c == '/';
+}
+
+/* Base64 of 16 bytes. The four bits that the last digit has too many may be anything: nothing
+ * depends on them, and there are clients that do not clear them. */
+static bool
+handshake_key_valid(struct http1_slice key)
+{
+    size_t digits = HANDSHAKE_KEY_BYTES - 2;
+
+    if (key.bytes != HANDSHAKE_KEY_BYTES || key.at[digits] != '=' || key.at[digits + 1] != '=')
+        return false;
+    for (size_t i = 0; i < digits; i++)
+        if (!handshake_is_base64(key.at[i]))
+            return false;
+    return true;
+}
+
+static bool
+handshake_check_key(const struct http1_request *req, struct handshake_verdict *v)
+{
+    const struct http1_header *key = http1_header_find(req, "Sec-WebSocket-Key");
+
+    if (!key)
+        return handshake_refuse(v, 400, "The Sec-WebSocket-Key header is missing.");
+    if (http1_header_repeated(req, "Sec-WebSocket-Key"))
+        return handshake_refuse(v, 400, "There is more than one Sec-WebSocket-Key header.");
+    if (!handshake_key_valid(key->value))
+        return handshake_refuse(v, 400, "The Sec-WebSocket-Key header is not 16 bytes in base64.");
+    return true;
+}
+
+/* Splits scheme://host[:port]; false for schemes that are not the web's: they are never our own. */
+static bool
+handshake_origin_split(struct http1_slice origin, struct http1_slice *host, unsigned *port,
+                       unsigned *default_port)
+{
+    static const struct {
+        const char *prefix;
+        unsigned port;
+    } schemes[] = {{"http://", 80}, {"https://", 443}, {"ws://", 80}, {"wss://", 443}};
+
+    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
+        struct http1_slice prefix = http1_slice_of(schemes[i].prefix);
+
+        if (origin.bytes < prefix.bytes ||
+            !http1_slice_equal_nocase((struct http1_slice){origin.at, prefix.bytes}, prefix))
+            continue;
+        *default_port = schemes[i].port;
+        return http1_authority_split(
+            (struct http1_slice){origin.at + prefix.bytes, origin.bytes - prefix.bytes}, host,
+            port);
+    }
+    return false;
+}
+
+/* A Host without a port has the default of the origin's scheme: whether TLS was taken off in front
+ * of this server cannot be seen here, and the browser would not have written the other scheme's
+ * default. */
+static bool
+handshake_origin_same(struct http1_slice origin, struct http1_slice own)
+{
+    struct http1_slice origin_host, own_host;
+    unsigned origin_port, own_port, default_port;
+
+    return handshake_origin_split(origin, &origin_host, &origin_port, &default_port) &&
+           http1_authority_split(own, &own_host, &own_port) &&
+           http1_slice_equal_nocase(origin_host, own_host) &&
+           (origin_port ? origin_port : default_port) == (own_port ? own_port : default_port);
+}
+
+static bool
+handshake_origin_listed(struct http1_slice origin, const char *origin_list)
+{
+    struct http1_slice list = http1_slice_of(origin_list);
+    struct http1_slice element;
+
+    while (http1_list_next(&list, &element))
+        if (http1_slice_equal_nocase(element, origin))
+            return true;
+    return false;
+}
+
+static bool
+handshake_origin_allowed(struct http1_slice origin, struct http1_slice own,
+                         const struct handshake_policy *policy)
+{
+    switch (policy->origin) {
+    case HANDSHAKE_ORIGIN_SAME: return handshake_origin_same(origin, own);
+    case HANDSHAKE_ORIGIN_ANY: return true;
+    case HANDSHAKE_ORIGIN_LIST: return handshake_origin_listed(origin, policy->origin_list);
+    }
+    return false;
+}
+
+static bool
+handshake_check_origin(const struct http1_request *req, const struct handshake_policy *policy,
+                       struct handshake_verdict *v)
+{
+    const struct http1_header *origin = http1_header_find(req, "Origin");
+
+    if (!origin)
+        return true;
+    if (http1_header_repeated(req, "Origin"))
+        return handshake_refuse(v, 400, "There is more than one Origin header.");
+    if (!handshake_origin_allowed(origin->value, req->host, policy))
+        return handshake_refuse(v, 403,
+                                "Pages of this origin may not connect; the server's option "
+                                "--origin says which may.");
+    return true;
+}
+
+/* RFC 6455 section 4.2.2, step 5.4. */
+static bool
+handshake_accept(const struct http1_request *req, struct handshake_verdict *v)
+{
+    const struct http1_header *key = http1_header_find(req, "Sec-WebSocket-Key");
+    unsigned char text[HANDSHAKE_KEY_BYTES + HANDSHAKE_GUID_BYTES];
+    unsigned char digest[SHA_DIGEST_LENGTH];
+
+    memcpy(text, key->value.at, HANDSHAKE_KEY_BYTES);
+    memcpy(text + HANDSHAKE_KEY_BYTES, HANDSHAKE_GUID, HANDSHAKE_GUID_BYTES);
+    if (!SHA1(text, sizeof(text), digest)) /* OpenSSL can be set up without it */
+        return handshake_refuse(v, 500, "The server cannot compute Sec-WebSocket-Accept.");
+    EVP_EncodeBlock((unsigned char *)v->accept, digest, sizeof(digest));
+    return true;
+}
+
+void
+handshake_check(const struct http1_request *req, const struct handshake_policy *policy,
+                struct handshake_verdict *v)
+{
+    *v = (struct handshake_verdict){0};
+    if (handshake_check_upgrade(req, v) && handshake_check_version(req, v) &&
+        handshake_check_key(req, v) && handshake_check_origin(req, policy, v) &&
+        handshake_accept(req, v))
+        v->status = 101;
+}
+
+/* What snprintf says, as a length: 0 if it was too long. */
+static size_t
+handshake_written(int written, size_t out_bytes)
+{
+    return written > 0 && (size_t)written < out_bytes ? (size_t)written : 0;
+}
+
+size_t
+handshake_answer_101(const struct handshake_verdict *v, char *out, size_t out_bytes)
+{
+    int written = snprintf(out, out_bytes,
+                           "HTTP/1.1 101 Switching Protocols\r\n"
+                           "Upgrade: websocket\r\n"
+                           "Connection: Upgrade\r\n"
+                           "Sec-WebSocket-Accept: %s\r\n"
+                           "\r\n",
+                           v->accept);
+
+    assert(v->status == 101);
+    return handshake_written(written, out_bytes);
+}
+
+static const struct handshake_reason *
+handshake_reason(int status)
+{
+    for (size_t i = 0; i < sizeof(handshake_reasons) / sizeof(handshake_reasons[0]); i++)
+        if (handshake_reasons[i].status == status)
+            return &handshake_reasons[i];
+    return NULL;
+}
+
+size_t
+handshake_answer_error(int status, const char *sentence, char *out, size_t out_bytes)
+{
+    const struct handshake_reason *reason = handshake_reason(status);
+    int written;
+
+    assert(reason);
+    written = snprintf(out, out_bytes,
+                       "HTTP/1.1 %d %s\r\n"
+                       "Content-Type: text/plain; charset=utf-8\r\n"
+                       "Content-Length: %zu\r\n"
+                       "Connection: %s\r\n"
+                       "%s"
+                       "\r\n"
+                       "%s\n",
+                       status, reason->phrase, strlen(sentence) + 1, reason->connection,
+                       reason->headers, sentence);
+    return handshake_written(written, out_bytes);
+}

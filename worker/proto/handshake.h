@@ -1,0 +1,53 @@
+/*
+ * handshake.h: the server's side of the opening handshake. RFC 6455 section 4.2.
+ *
+ * Role:     decides about a request that http1.h has read, and writes the answer.
+ * Owns:     nothing; the policy is borrowed for the call, sentences are static.
+ * Errors:   a verdict with a status other than 101 and a sentence for the person who will read it.
+ * Context:  any thread.
+ */
+#ifndef CRIER_PROTO_HANDSHAKE_H
+#define CRIER_PROTO_HANDSHAKE_H
+
+#include <stddef.h>
+
+#include "worker/proto/http1.h"
+
+enum {
+    HANDSHAKE_ACCEPT_BYTES = 28,      /* SHA-1 in base64 */
+    HANDSHAKE_ANSWER_MAX_BYTES = 512, /* any answer with a sentence of up to 256 bytes */
+};
+
+/* Which pages may connect. A request without Origin does not come from a page and is let in. */
+enum handshake_origin {
+    HANDSHAKE_ORIGIN_SAME, /* those of the host that is connected to */
+    HANDSHAKE_ORIGIN_ANY,
+    HANDSHAKE_ORIGIN_LIST,
+};
+
+struct handshake_policy {
+    enum handshake_origin origin;
+    const char
+        *origin_list; /* for LIST: "https://a.example,http://b:8080", as browsers write them */
+};
+
+struct handshake_verdict {
+    int status;           /* 101, 400, 403, 405, 426, or 500 when SHA-1 is not to be had */
+    const char *sentence; /* unless 101 */
+    char accept[HANDSHAKE_ACCEPT_BYTES + 1]; /* 101: Sec-WebSocket-Accept, a string */
+};
+
+const char *handshake_origin_name(enum handshake_origin origin);
+
+/* The method first, then what makes it a handshake, then whether that is right, the policy last. */
+void handshake_check(const struct http1_request *req, const struct handshake_policy *policy,
+                     struct handshake_verdict *v);
+
+/* The answer that opens the connection. Bytes written, not terminated; 0: they do not fit. */
+size_t handshake_answer_101(const struct handshake_verdict *v, char *out, size_t out_bytes);
+
+/* A whole response that closes it: 400, 403, 404, 405, 408, 426, 431, 500, 503 or 505 with a line
+ * of text. Bytes written, not terminated; 0: they do not fit. */
+size_t handshake_answer_error(int status, const char *sentence, char *out, size_t out_bytes);
+
+#endif

@@ -1,0 +1,442 @@
+/*
+ * The parser works in two steps. As bytes arrive it only looks for the end of the head, each byte
+ * once, and for what no head may hold. When the head is whole it is taken apart line by line, each
+ * line known to end with CR LF.
+ */
+#include "worker/proto/http1.h"
+
+#include <assert.h>
+#include <stdint.h>
+#include <string.h>
+
+/* tchar, RFC 9110 section 5.6.2. */
+static const bool http1_token_chars[256] = {
+    ['!'] = true,         ['#' ... '\''] = true, ['*' ... '+'] = true,
+    ['-' ... '.'] = true, ['0' ... '9'] = true,  ['A' ... 'Z'] = true,
+    ['^' ... 'z'] = true, ['|'] = true,          ['~'] = true,
+};
+
+/* unreserved, sub-delims and what an escape is made of: RFC 3986 section 3.2.2. */
+static const bool http1_host_chars[256] = {
+    ['!'] = true, ['$' ... '.'] = true, ['0' ... '9'] = true, [';'] = true, ['='] = true,
+    ['_'] = true, ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['~'] = true,
+};
+
+const char *
+http1_status_name(enum http1_status status)
+{
+    switch (status) {
+    case HTTP1_NEED_MORE: return "need more";
+    case HTTP1_OK: return "ok";
+    case HTTP1_FAIL: return "fail";
+    }
+    return "unknown";
+}
+
+static enum http1_status
+http1_fail(struct http1_request *req, int status, const char *sentence)
+{
+    req->fail_status = status;
+    req->fail_sentence = sentence;
+    return HTTP1_FAIL;
+}
+
+/* ---- slices ---------------------------------------------------------------------------------- */
+
+struct http1_slice
+http1_slice_of(const char *text)
+{
+    return (struct http1_slice){text, strlen(text)};
+}
+
+bool
+http1_slice_equal(struct http1_slice a, struct http1_slice b)
+{
+    return a.bytes == b.bytes && (!a.bytes || !memcmp(a.at, b.at, a.bytes));
+}
+
+static unsigned char
+http1_lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (unsigned char)(c | 0x20) : (unsigned char)c;
+}
+
+bool
+http1_slice_equal_nocase(struct http1_slice a, struct http1_slice b)
+{
+    if (a.bytes != b.bytes)
+        return false;
+    for (size_t i = 0; i < a.bytes; i++)
+        if (http1_lower(a.at[i]) != http1_lower(b.at[i]))
+            return false;
+    return true;
+}
+
+static bool
+http1_is_blank(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+static bool
+http1_is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static struct http1_slice
+http1_trim(struct http1_slice s)
+{
+    while (s.bytes && http1_is_blank(s.at[s.bytes - 1]))
+        s.bytes--;
+    while (s.bytes && http1_is_blank(s.at[0])) {
+        s.at++;
+        s.bytes--;
+    }
+    return s;
+}
+
+/* What is before the first `c` in `*rest`, which then begins behind it. All of it if there is none;
+ * `*rest` is then at NULL. */
+static struct http1_slice
+http1_cut(struct http1_slice *rest, char c)
+{
+    struct http1_slice all = *rest;
+    const char *found = all.bytes ? memchr(all.at, c, all.bytes) : NULL;
+
+    if (!found) {
+        *rest = (struct http1_slice){NULL, 0};
+        return all;
+    }
+    *rest = (struct http1_slice){found + 1, (size_t)(all.at + all.bytes - found - 1)};
+    return (struct http1_slice){all.at, (size_t)(found - all.at)};
+}
+
+bool
+http1_list_next(struct http1_slice *list, struct http1_slice *element)
+{
+    while (list->bytes) {
+        *element = http1_trim(http1_cut(list, ','));
+        if (element->bytes)
+            return true;
+    }
+    return false;
+}
+
+bool
+http1_token_list_has(struct http1_slice list, const char *token)
+{
+    struct http1_slice element;
+
+    while (http1_list_next(&list, &element))
+        if (http1_slice_equal_nocase(element, http1_slice_of(token)))
+            return true;
+    return false;
+}
+
+/* ---- headers by name ------------------------------------------------------------------------- */
+
+const struct http1_header *
+http1_header_next(const struct http1_request *req, const struct http1_header *after,
+                  const char *name)
+{
+    struct http1_slice wanted = http1_slice_of(name);
+    const struct http1_header *end = req->headers + req->header_count;
+
+    for (const struct http1_header *h = after ? after + 1 : req->headers; h < end; h++)
+        if (http1_slice_equal_nocase(h->name, wanted))
+            return h;
+    return NULL;
+}
+
+const struct http1_header *
+http1_header_find(const struct http1_request *req, const char *name)
+{
+    return http1_header_next(req, NULL, name);
+}
+
+bool
+http1_header_repeated(const struct http1_request *req, const char *name)
+{
+    const struct http1_header *first = http1_header_find(req, name);
+
+    return first && http1_header_next(req, first, name);
+}
+
+bool
+http1_header_has_token(const struct http1_request *req, const char *name, const char *token)
+{
+    const struct http1_header *h = NULL;
+
+    while ((h = http1_header_next(req, h, name)))
+        if (http1_token_list_has(h->value, token))
+            return true;
+    return false;
+}
+
+/* ---- host and port --------------------------------------------------------------------------- */
+
+/* An empty port is none, RFC 3986 section 3.2.3. */
+static bool
+http1_port_parse(struct http1_slice text, unsigned *port)
+{
+    unsigned value = 0;
+
+    *port = 0;
+    if (!text.bytes)
+        return true;
+    if (text.at[0] != ':')
+        return false;
+    for (size_t i = 1; i < text.bytes; i++) {
+        if (!http1_is_digit(text.at[i]))
+            return false;
+        value = value * 10 + (unsigned)(text.at[i] - '0');
+        if (value > UINT16_MAX)
+            return false;
+    }
+    *port = value;
+    return text.bytes == 1 || value;
+}
+
+/* Bytes of the address in brackets that `text` begins with, brackets included; 0: it is none. */
+static size_t
+http1_literal_bytes(struct http1_slice text)
+{
+    for (size_t i = 1; i < text.bytes; i++) {
+        char c = (char)http1_lower(text.at[i]);
+
+        if (c == ']')
+            return i > 1 ? i + 1 : 0;
+        if (!http1_is_digit(c) && !(c >= 'a' && c <= 'f') && c != ':' && c != '.')
+            return 0;
+    }
+    return 0;
+}
+
+bool
+http1_authority_split(struct http1_slice authority, struct http1_slice *host, unsigned *port)
+{
+    size_t host_bytes = 0;
+
+    if (authority.bytes && authority.at[0] == '[')
+        host_bytes = http1_literal_bytes(authority);
+    else
+        while (host_bytes < authority.bytes &&
+               http1_host_chars[(unsigned char)authority.at[host_bytes]])
+            host_bytes++;
+    if (!host_bytes)
+        return false;
+    *host = (struct http1_slice){authority.at, host_bytes};
+    return http1_port_parse(
+        (struct http1_slice){authority.at + host_bytes, authority.bytes - host_bytes}, port);
+}
+
+/* ---- while bytes arrive ---------------------------------------------------------------------- */
+
+/* False as soon as `buf` cannot begin with a method and a space. */
+static bool
+http1_method_possible(const char *buf, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        if (buf[i] == ' ')
+            return i > 0;
+        if (i == HTTP1_METHOD_MAX_BYTES || !http1_token_chars[(unsigned char)buf[i]])
+            return false;
+    }
+    return true;
+}
+
+/* Looks for the empty line that ends the head. */
+static enum http1_status
+http1_find_end(const char *buf, size_t bytes, struct http1_request *req)
+{
+    size_t limit = bytes < HTTP1_HEAD_MAX_BYTES ? bytes : HTTP1_HEAD_MAX_BYTES;
+    const char *end = buf + limit;
+    const char *lf;
+
+    assert(req->scanned <= limit);
+    for (const char *at = buf + req->scanned; (lf = memchr(at, '\n', (size_t)(end - at)));
+         at = lf + 1) {
+        /* A method and a space are in front of any LF that is found here. */
+        if (lf[-1] != '\r')
+            return http1_fail(req, 400, "A line of the request does not end with CR LF.");
+        if (lf[-2] == '\n') {
+            req->head_bytes = (size_t)(lf + 1 - buf);
+            return HTTP1_OK;
+        }
+    }
+    req->scanned = limit;
+    if (limit == HTTP1_HEAD_MAX_BYTES)
+        return http1_fail(req, 431, "The head of the request is longer than 8192 bytes.");
+    return HTTP1_NEED_MORE;
+}
+
+/* ---- the whole head -------------------------------------------------------------------------- */
+
+/* The next line without its CR LF. */
+static struct http1_slice
+http1_line_next(struct http1_slice *rest)
+{
+    struct http1_slice line = http1_cut(rest, '\n');
+
+    line.bytes--;
+    return line;
+}
+
+static enum http1_status
+http1_check_version(struct http1_request *req, struct http1_slice version)
+{
+    if (http1_slice_equal(version, http1_slice_of("HTTP/1.1")))
+        return HTTP1_OK;
+    if (version.bytes == 8 && !memcmp(version.at, "HTTP/", 5) && http1_is_digit(version.at[5]) &&
+        version.at[6] == '.' && http1_is_digit(version.at[7]))
+        return http1_fail(req, 505, "This server speaks HTTP/1.1 only.");
+    return http1_fail(req, 400, "The request line is malformed.");
+}
+
+/* Takes "scheme://authority" off an absolute target, RFC 9112 section 3.2.2. */
+static bool
+http1_cut_authority(struct http1_slice *target, struct http1_slice *authority)
+{
+    static const char *const schemes[] = {"http://", "https://", "ws://", "wss://"};
+    struct http1_slice host;
+    unsigned port;
+
+    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
+        struct http1_slice scheme = http1_slice_of(schemes[i]);
+        size_t end = scheme.bytes;
+
+        if (target->bytes < scheme.bytes ||
+            !http1_slice_equal_nocase((struct http1_slice){target->at, scheme.bytes}, scheme))
+            continue;
+        while (end < target->bytes && target->at[end] != '/' && target->at[end] != '?')
+            end++;
+        *authority = (struct http1_slice){target->at + scheme.bytes, end - scheme.bytes};
+        *target = (struct http1_slice){target->at + end, target->bytes - end};
+        return http1_authority_split(*authority, &host, &port);
+    }
+    return false;
+}
+
+static enum http1_status
+http1_parse_target(struct http1_request *req)
+{
+    struct http1_slice rest = req->target;
+
+    for (size_t i = 0; i < rest.bytes; i++)
+        if (rest.at[i] <= ' ' || rest.at[i] >= 0x7f || rest.at[i] == '#')
+            return http1_fail(req, 400, "The request target holds a character that it may not.");
+    req->host = (struct http1_slice){NULL, 0};
+    if ((!rest.bytes || rest.at[0] != '/') && !http1_cut_authority(&rest, &req->host))
+        return http1_fail(req, 400, "The request target is neither a path nor a valid http URL.");
+    req->path = http1_cut(&rest, '?');
+    req->query = rest;
+    if (!req->path.bytes) /* "http://host" */
+        req->path = http1_slice_of("/");
+    return HTTP1_OK;
+}
+
+static enum http1_status
+http1_parse_request_line(struct http1_request *req, struct http1_slice line)
+{
+    enum http1_status status;
+
+    req->method = http1_cut(&line, ' ');
+    req->target = http1_cut(&line, ' ');
+    status = http1_check_version(req, line);
+    return status == HTTP1_OK ? http1_parse_target(req) : status;
+}
+
+static bool
+http1_value_valid(struct http1_slice value)
+{
+    for (size_t i = 0; i < value.bytes; i++) {
+        unsigned char c = (unsigned char)value.at[i];
+
+        if ((c < ' ' && c != '\t') || c == 0x7f)
+            return false;
+    }
+    return true;
+}
+
+/* RFC 9112 section 5. */
+static enum http1_status
+http1_parse_header(struct http1_request *req, struct http1_slice line)
+{
+    struct http1_header header;
+
+    if (http1_is_blank(line.at[0]))
+        return http1_fail(req, 400, "A header is folded over several lines.");
+    header.name = http1_cut(&line, ':');
+    if (!line.at || !header.name.bytes)
+        return http1_fail(req, 400, "A header line has no name or no colon.");
+    for (size_t i = 0; i < header.name.bytes; i++)
+        if (!http1_token_chars[(unsigned char)header.name.at[i]])
+            return http1_fail(req, 400, "The name of a header holds a character that it may not.");
+    if (!http1_value_valid(line))
+        return http1_fail(req, 400, "The value of a header holds a control character.");
+    header.value = http1_trim(line);
+    if (req->header_count == HTTP1_HEADERS_MAX)
+        return http1_fail(req, 431, "The request has more than 64 headers.");
+    req->headers[req->header_count++] = header;
+    return HTTP1_OK;
+}
+
+/* RFC 9112 section 3.2: exactly one, and valid, even where an absolute target takes its place. */
+static enum http1_status
+http1_check_host(struct http1_request *req)
+{
+    const struct http1_header *header = http1_header_find(req, "Host");
+    struct http1_slice host;
+    unsigned port;
+
+    if (!header)
+        return http1_fail(req, 400, "The request has no Host header.");
+    if (http1_header_repeated(req, "Host"))
+        return http1_fail(req, 400, "The request has more than one Host header.");
+    if (!http1_authority_split(header->value, &host, &port))
+        return http1_fail(req, 400, "The Host header is malformed.");
+    if (!req->host.at)
+        req->host = header->value;
+    return HTTP1_OK;
+}
+
+/* RFC 9112 section 6. */
+static bool
+http1_announces_body(const struct http1_request *req)
+{
+    const struct http1_header *length = NULL;
+
+    if (http1_header_find(req, "Transfer-Encoding"))
+        return true;
+    while ((length = http1_header_next(req, length, "Content-Length")))
+        if (!http1_slice_equal(length->value, http1_slice_of("0")))
+            return true;
+    return false;
+}
+
+static enum http1_status
+http1_parse_head(const char *buf, struct http1_request *req)
+{
+    struct http1_slice rest = {buf, req->head_bytes - 2}; /* without the empty line */
+    enum http1_status status = http1_parse_request_line(req, http1_line_next(&rest));
+
+    req->header_count = 0;
+    while (status == HTTP1_OK && rest.bytes)
+        status = http1_parse_header(req, http1_line_next(&rest));
+    if (status == HTTP1_OK)
+        status = http1_check_host(req);
+    req->has_body = http1_announces_body(req);
+    return status;
+}
+
+enum http1_status
+http1_parse(const char *buf, size_t bytes, struct http1_request *req)
+{
+    enum http1_status status;
+
+    if (!http1_method_possible(buf, bytes))
+        return http1_fail(req, 400, "This is no HTTP request.");
+    status = http1_find_end(buf, bytes, req);
+    return status == HTTP1_OK ? http1_parse_head(buf, req) : status;
+}
