@@ -17,17 +17,17 @@ PYTHON  := /usr/bin/python3 -B# the distribution's own, which has its python3-* 
 
 # ---- sources -------------------------------------------------------------------------------------
 
-SHM    :=
+SHM    := arena chan client_rec conf counter log member record ring segment segment_master wake
 SERVER :=
-WORKER :=
+WORKER := pool
 PROTO  := frame handshake http1 mask utf8
 HTTP   :=
 APPS   :=
 
 # UNIT=ring TORTURE= on the command line narrow what is built and run.
-UNIT    := utf8 mask frame http1 handshake
-TORTURE :=
-NARROW  :=
+UNIT    := utf8 mask frame http1 handshake ring arena client_rec record conf chan pool
+TORTURE := ring_torture ring_duel
+NARROW  := tests/torture/ring_torture tests/torture/ring_duel# also built with tags that wrap and with test points
 LOAD    :=
 BENCH   :=
 

@@ -1,0 +1,79 @@
+/*
+ * conf.h: the options of the server, parsed, as every process sees them.
+ *
+ * Role:     the master sets them before the first fork, everybody reads. The table is conf.def.
+ * Lifetime: struct conf_shm lies in the segment's header; nobody writes it once workers run.
+ * Errors:   conf_set fills `why` with one sentence and returns -EINVAL.
+ * Context:  any thread once the segment is shared.
+ */
+#ifndef CRIER_SHM_CONF_H
+#define CRIER_SHM_CONF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { CONF_TEXT_BYTES = 1024, CONF_APP_BYTES = 4096, CONF_WHY_BYTES = 256 };
+
+enum conf_kind {
+    CONF_TEXT,
+    CONF_LIST,
+    CONF_COUNT,
+    CONF_SIZE,
+    CONF_SECS,
+    CONF_FLAG,
+    CONF_CHOICE,
+};
+
+#define CONF_FIELD_TEXT(field) char field[CONF_TEXT_BYTES];
+#define CONF_FIELD_LIST(field) char field[CONF_TEXT_BYTES];
+#define CONF_FIELD_COUNT(field) uint64_t field;
+#define CONF_FIELD_SIZE(field) uint64_t field;
+#define CONF_FIELD_SECS(field) uint64_t field;
+#define CONF_FIELD_FLAG(field) uint64_t field;
+#define CONF_FIELD_CHOICE(field) uint64_t field;
+
+struct conf_shm {
+#define CONF_ROW(kind, field, name, short_name, arg, value, help) CONF_FIELD_##kind(field)
+#include "shm/conf.def"
+#undef CONF_ROW
+    /* The application's options: "name=value", each ended by NUL, the list by an empty one. */
+    char app[CONF_APP_BYTES];
+};
+
+/* The words of `--stdin`, in the order of its row in conf.def. */
+enum conf_console { CONF_CONSOLE_AUTO, CONF_CONSOLE_ON, CONF_CONSOLE_OFF };
+
+/* One option, of the server or of the application. All strings are static. */
+struct conf_row {
+    enum conf_kind kind;
+    size_t offset; /* of the field in struct conf_shm; the application's rows have none */
+    const char *name;
+    int short_name;
+    const char *arg;
+    const char *value; /* the default, as it would be typed */
+    const char *help;
+};
+
+/* The server's rows, in the order of conf.def. */
+const struct conf_row *conf_rows(size_t *count);
+
+/* Every row's default. `conf` is cleared first. */
+void conf_init(struct conf_shm *conf);
+
+/* Sets one field of `conf` from the text of one of conf_rows(). `again`: not the first value that
+ * the row gets from this source, so that a LIST grows instead of being replaced. */
+int conf_set(struct conf_shm *conf, const struct conf_row *row, const char *text, bool again,
+             char why[CONF_WHY_BYTES]) __attribute__((warn_unused_result));
+
+/* Is `text` one of the words of `choices` ("a|b|c")? Its index, or -1. */
+int conf_choice(const char *choices, const char *text);
+
+/* Appends "name=value" to the application's options; -ENOSPC when CONF_APP_BYTES are used up. */
+int conf_app_set(struct conf_shm *conf, const char *name, const char *value)
+    __attribute__((warn_unused_result));
+
+/* The last value set under `name`, or NULL. Borrowed from `conf`. */
+const char *conf_app_get(const struct conf_shm *conf, const char *name);
+
+#endif

@@ -1,0 +1,43 @@
+/*
+ * log.h: one line per event on stderr, written whole.
+ *
+ * Role:     master and workers; shm/ and worker/proto/ never log, tools print for themselves.
+ * Errors:   none. When nobody reads stderr (a full pipe, a stopped terminal) lines are dropped, and
+ *           the next one that can be written says how many: no process waits for a reader of logs.
+ * Context:  loop thread. log_open once, before anything else.
+ *
+ * Say what, who, the error, and what happens now: "cannot accept: Too many open files; trying again
+ * every 100 ms". What clients cause is counted, not logged, except as events for a person who
+ * watches.
+ */
+#ifndef CRIER_SHM_LOG_H
+#define CRIER_SHM_LOG_H
+
+#include <stdbool.h>
+
+#include "shm/conf.h"
+
+enum log_level {
+    LOG_ERROR,  /* the reader has to do something */
+    LOG_WARN,   /* something went wrong, and this is what happens now */
+    LOG_STATUS, /* start, stop: unless --quiet */
+    LOG_EVENT,  /* a client came, a broadcast went: on a terminal, or with --verbose */
+};
+
+/* `role` stands before each line: "master", "worker 1". Copied. */
+void log_open(const char *role, enum log_level highest);
+
+/* What --quiet, --verbose and a terminal ask for. */
+enum log_level log_level_of(const struct conf_shm *conf);
+
+bool log_wants(enum log_level level);
+
+/* log_warn appends ": " and the text of errno, log_warnx does not. */
+void log_errorx(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void log_warnx(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void log_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void log_status(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void log_event(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+#endif

@@ -1,0 +1,47 @@
+#include "shm/member.h"
+
+#include "shm/atomic.h"
+
+const char *
+member_state_name(enum member_state state)
+{
+    switch (state) {
+    case MEMBER_EMPTY: return "empty";
+    case MEMBER_STARTING: return "starting";
+    case MEMBER_READY: return "ready";
+    case MEMBER_QUIET: return "quiet";
+    }
+    return "unknown";
+}
+
+const char *
+phase_name(enum phase phase)
+{
+    switch (phase) {
+    case PHASE_SERVE: return "serve";
+    case PHASE_QUIET: return "quiet";
+    case PHASE_DELIVER: return "deliver";
+    case PHASE_ABORT: return "abort";
+    }
+    return "unknown";
+}
+
+uint64_t
+member_clients_open(const struct segment *segment)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = MEMBER_FIRST_WORKER; i < segment->head->member_count; i++)
+        sum += atomic_load_relaxed(&segment->members[i].clients_open);
+    return sum;
+}
+
+uint64_t
+member_counter_sum(const struct segment *segment, enum counter counter)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < segment->head->member_count; i++)
+        sum += atomic_load_relaxed(&segment->members[i].counters[counter]);
+    return sum;
+}

@@ -1,0 +1,23 @@
+/*
+ * member.h: looking at the members of a segment as a whole.
+ *
+ * Role:     every process, read-only.
+ * Context:  any thread.
+ */
+#ifndef CRIER_SHM_MEMBER_H
+#define CRIER_SHM_MEMBER_H
+
+#include "shm/segment.h"
+
+enum { MEMBER_MASTER = 0, MEMBER_FIRST_WORKER = 1 };
+
+const char *member_state_name(enum member_state state);
+const char *phase_name(enum phase phase);
+
+/* Clients past the handshake, on all workers. */
+uint64_t member_clients_open(const struct segment *segment);
+
+/* One counter over all members. */
+uint64_t member_counter_sum(const struct segment *segment, enum counter counter);
+
+#endif

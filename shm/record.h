@@ -1,0 +1,69 @@
+/*
+ * record.h: one broadcast as it lies in an arena: a header and a WebSocket frame ready for the
+ * wire.
+ *
+ * Role:     publishers write it, every worker sends the frame as it is, tools read it.
+ * Owns:     nothing; a record lies in its publisher's arena (arena.h) and is immutable from
+ *           publication until every cursor has passed it.
+ * Context:  any thread.
+ *
+ *   0                16               32                        32 + frame_bytes      padding to 16
+ *   | bytes, frame   | origin         | WebSocket frame: head, payload                | ...
+ *   | flags, opcode  | time           |
+ *
+ * The frame's head is encoded here, and here only, because every process that publishes has to
+ * write what every other process sends (RFC 6455 section 5.2; a server does not mask).
+ */
+#ifndef CRIER_SHM_RECORD_H
+#define CRIER_SHM_RECORD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    RECORD_ALIGN_BYTES = 16,
+    RECORD_HEAD_BYTES = 32,
+    RECORD_FRAME_HEAD_MAX_BYTES = 10,
+};
+
+/* RFC 6455 section 5.2, the opcodes that a broadcast may have. */
+enum record_opcode { RECORD_TEXT = 1, RECORD_BINARY = 2 };
+
+enum record_flag {
+    RECORD_NOT_TO_ORIGIN = 1, /* for everybody but the client that it came from */
+};
+
+/* origin of what no client sent. */
+#define RECORD_NO_ORIGIN UINT64_MAX
+
+struct record_shm {
+    uint32_t record_bytes; /* all of it: header, frame, padding */
+    uint32_t frame_bytes;
+    uint16_t flags; /* enum record_flag */
+    uint8_t opcode; /* enum record_opcode */
+    uint8_t frame_head_bytes;
+    uint32_t unused;
+    uint64_t origin;  /* client_rec_id() of the sender */
+    uint64_t time_ns; /* CLOCK_REALTIME at publication */
+};
+
+_Static_assert(sizeof(struct record_shm) == RECORD_HEAD_BYTES, "the frame starts at 32");
+
+/* Writes the head of an unmasked, unfragmented frame; returns its length, 2, 4 or 10. */
+size_t record_frame_head(uint8_t out[RECORD_FRAME_HEAD_MAX_BYTES], uint8_t opcode,
+                         uint64_t payload_bytes);
+
+/* Room that a message of `payload_bytes` takes in an arena. */
+uint64_t record_size(uint64_t payload_bytes);
+
+/* Fills a record of record_size(payload_bytes) at `to`, payload included. */
+void record_write(struct record_shm *to, uint8_t opcode, const void *payload, size_t payload_bytes,
+                  uint16_t flags, uint64_t origin, uint64_t time_ns);
+
+static inline const uint8_t *
+record_frame(const struct record_shm *record)
+{
+    return (const uint8_t *)record + RECORD_HEAD_BYTES;
+}
+
+#endif

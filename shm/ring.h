@@ -1,0 +1,217 @@
+/*
+ * ring.h: the broadcast ring. This header is its specification.
+ *
+ * 1. PURPOSE
+ * One total order over everything that any process publishes, read by every worker at its own pace,
+ * with no lock, and with no process whose death at any instruction could hurt another. After
+ * publication nothing is copied: a reader sends from the publisher's arena.
+ *
+ * 2. ROLES
+ *   publisher   a member with an arena: reserves, writes a record, publishes it (one thread each)
+ *   reader      a member with a cursor: everything from its cursor on stays in place for it
+ *   master      retires a dead member's cursor, after it has reaped the process
+ *   looker      reads `tail` and words, holds nothing (tools)
+ *
+ * 3. LAYOUT
+ *   slots[1 << slot_bits], 64 bits each (n is their number):
+ *     63            34 33      26 25                    0
+ *     |  lap tag: 30   | owner: 8 | arena offset / 16: 26 |
+ *   `tail`: the next sequence, or one behind it while nobody has moved it yet: who publishes s + 1
+ *   has read, or made, tail = s + 1 before.
+ *   Sequence s lives in slot s mod n and is published when that slot carries tag(s) = s / n + 1,
+ *   mod 2^30. Slots start as zero: the tag before lap 0. Sequence 0 is never published (0 can so
+ *   mean "none" elsewhere); the slot of 0 is formatted as if it had been.
+ *
+ * 4. INVARIANTS (ring_check() executes them)
+ *   I1  every s in [max(first, tail - n), tail) is published: the order has no hole
+ *   I2  slot[tail] carries the tag of tail's lap (published, tail not moved) or of the lap before
+ *   I3  every word in [minimum, tail) names a record that lies inside its owner's arena
+ *   I4  the records of one owner in [minimum, tail) follow each other in its arena, once around at
+ *       most, and do not overlap
+ *   I5  no cursor is more than one past tail; none is more than n behind it, but for the low one of
+ *       a reader that is just joining (J1)
+ *
+ * 5. ORDER AND PROGRESS
+ * Total order is slot order. A publisher's own order is kept: one reservation at a time.
+ * Publication is lock-free: a failed compare-and-swap on a slot means that another publisher
+ * succeeded, on tail that somebody helped. Reading is wait-free: one load a broadcast. Nothing here
+ * blocks: without room publication returns -EAGAIN (wake.h says how the member is told when to come
+ * back).
+ *
+ * 6. MEMORY ORDER
+ *   label  access                                        partner  guarantees
+ *   P1     publish: slot CAS, full                       R1       who sees the tag sees the record
+ *   P2     publish: tail CAS, full, anybody              P3       who sees s + 1 in tail sees
+ *                                                                 slot s set
+ *   P3     publish: load-acquire of tail, then of slot   P2, P1   a slot behind tail is never taken
+ *                                                                 for free
+ *   R1     read: load-acquire of slot                    P1
+ *   C1     cursor: store-release after the last use      M2       room is reused after the last use
+ *   M1     minimum: load tail | full fence | cursors     J1       never above the cursor of a
+ *                                                                 reader that joins
+ *   M2     minimum: load-acquire of each cursor          C1
+ *   J1     join: cursor = low | full fence | load tail   M1
+ *   H1     arena.c: floor_seq, then old bytes            H2       history is never read torn (the
+ *                                                                 reader's side is to come)
+ *   W, N   wake.h
+ * Why the minimum is bounded by tail: a reader may stand one past a tail that nobody has moved. A
+ * publisher that took only cursors into account could then reuse the slot before, which a reader
+ * that joins at the same moment (it stores the tail that it reads) still needs. And tail is read
+ * before the cursors: a reader that the scan has missed starts at that tail or later.
+ * Why joining reads tail twice: between the first reading and the store a publisher may have
+ * passed. After the fence it either has seen the low cursor (and stays behind it) or had moved tail
+ * before, which the second reading then returns. So a cached minimum is only ever too low and needs
+ * no generation. The low cursor may be laps old when the joining process was stopped in between; it
+ * gates publishers until the second store, which therefore wakes them like any other (N2).
+ * Sequences are compared by signed difference, because either side may be the older one.
+ *
+ * 7. CRASH MODEL
+ *   dies                          others see                 repaired by
+ *   while writing a record        nothing                    the successor overwrites it
+ *   between record and P1         nothing                    the same
+ *   between P1 and P2             the broadcast; tail behind the next publisher helps; ring_retire
+ *   after P2, nobody woken        the broadcast, late        ring_retire, timers
+ *   after taking `sleeping`       a sleeper nobody wakes     ring_retire writes every eventfd
+ *   after taking a need           a publisher that waits     the same: it tries again
+ *   with `starving` cleared (N3)  the same                   the same: it sets `starving` anew
+ *   with need_seq set             needless wake-ups          ring_retire clears it
+ *   as a reader, anywhere         a cursor that stands still ring_retire takes it out
+ *   while joining                 a low cursor               ring_retire
+ * A successor opens with ring_open, which rebuilds its arena's bookkeeping from the slot words:
+ * they are the only truth about what is still needed. The old process is reaped before the new one
+ * starts. A low cursor (J1) does not mislead it: what is below its floor_seq or more than n behind
+ * tail was given up long ago.
+ * Tests: tests/torture/ring_torture.c kills at random and, built with test points, at each point of
+ * testpoint.h; tests/unit/test_ring.c builds single states by hand.
+ *
+ * 8. TAG WIDTH, WRAP, ABA
+ * `tail` and cursors are 64 bits and never wrap. A slot's CAS can go wrong only if its publisher
+ * sleeps between P3 and P1 while the ring laps 2^30 times and the very same word (owner and offset
+ * too) stands there again: 2^30 laps of 2^16 slots at 10 million a second are 81 days in one
+ * instruction gap. A reader's cursor bounds the laps, so only a member without one (the master) is
+ * exposed at all. Builds with -DRING_TAG_BITS=3 make the wrap run in tests, in which every
+ * publisher has a cursor.
+ *
+ * 9. NOT PROMISED
+ * Fairness between publishers; that a record is readable once every cursor has passed it; anything
+ * against a member that writes where it must not (words are bounds-checked by readers and
+ * publishers, refused with -EBADMSG).
+ *
+ * 10. SIZING
+ * Room for broadcasts is bytes and slots, whichever is used up first: arena_bytes per publisher,
+ * 1 << slot_bits in all. A record is at most a quarter of an arena. Above 3/4 of either,
+ * pressure_seq names the cursor position that would relieve it: what slow clients are measured
+ * against. By slots it is accurate to 1/64 of the ring, by bytes to a mark of the arena (1/128, or
+ * one record).
+ *
+ * Errors:  -EAGAIN no room yet, -EMSGSIZE never fits, -EBADMSG a word or record that no publisher
+ *          writes.
+ * Context: one thread per member; ring_tail and ring_min any thread.
+ */
+#ifndef CRIER_SHM_RING_H
+#define CRIER_SHM_RING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "shm/arena.h"
+#include "shm/record.h"
+#include "shm/segment.h"
+#include "shm/wake.h"
+
+#ifndef RING_TAG_BITS
+#define RING_TAG_BITS 30
+#endif
+
+#define RING_OWNER_BITS 8
+#define RING_OFFSET_BITS 26
+
+enum { RING_OWNERS_MAX = 1 << RING_OWNER_BITS, RING_FIRST_SEQ = 1, RING_WHY_BYTES = 128 };
+
+_Static_assert(RING_TAG_BITS >= 2 && RING_TAG_BITS + RING_OWNER_BITS + RING_OFFSET_BITS <= 64,
+               "tag, owner and offset share a slot word");
+
+/* A member's handle. */
+struct ring {
+    struct segment_shm *head;
+    struct member_shm *members;
+    uint64_t *slots;
+    const uint8_t *arenas;
+    uint64_t mask; /* slots - 1 */
+    uint64_t min;  /* cached minimum: only ever too low */
+    uint32_t self;
+    bool unwoken; /* published since the last ring_flush */
+    struct wake wake;
+    struct arena arena;
+};
+
+/* Writes what an empty ring needs beyond zeroes; the master, before anybody attaches. */
+void ring_format(struct segment *segment);
+
+/* Opens the ring as member `self`, and rebuilds the bookkeeping of its arena from the slot words.
+ * The place's former process must be reaped. `wake_fds` (one per member) and the mapping are
+ * borrowed. */
+void ring_open(struct ring *ring, const struct segment *segment, uint32_t self,
+               const int *wake_fds);
+
+/* The next sequence, with every publication that is visible counted (helps tail). */
+uint64_t ring_tail(struct ring *ring);
+
+/* min(tail, every cursor); M1, M2. */
+uint64_t ring_min(const struct ring *ring);
+
+/* --- publishing --- */
+
+/* Room for a record of `record_bytes` (record_size()) in this member's arena, or -EAGAIN or
+ * -EMSGSIZE. *record is borrowed until ring_commit or the next ring_reserve. */
+int ring_reserve(struct ring *ring, uint64_t record_bytes, struct record_shm **record)
+    __attribute__((warn_unused_result));
+
+/* Publishes the reserved record, which is complete. 0 and its sequence, or -EAGAIN: nothing was
+ * published and the reservation is gone. -EBADMSG when the slot holds what nobody writes. */
+int ring_commit(struct ring *ring, const struct record_shm *record, uint64_t *seq)
+    __attribute__((warn_unused_result));
+
+/* All of it: reserve, write (record.h), stamp with the time, commit. The result of ring_reserve or
+ * ring_commit. */
+int ring_publish(struct ring *ring, uint8_t opcode, const void *payload, size_t payload_bytes,
+                 uint16_t flags, uint64_t origin, uint64_t *seq)
+    __attribute__((warn_unused_result));
+
+/* Wakes the readers that sleep, if anything was published since; once per batch. */
+void ring_flush(struct ring *ring);
+
+/* --- reading --- */
+
+/* Joins as a reader; returns the cursor: everything published from here on stays in place. Wakes
+ * publishers as ring_cursor_store does. */
+uint64_t ring_join(struct ring *ring);
+
+/* 1 and the record when `seq` is published, 0 when it is not yet, -EBADMSG. The record is borrowed
+ * while this member's cursor is at most `seq`. */
+int ring_read(const struct ring *ring, uint64_t seq, const struct record_shm **record)
+    __attribute__((warn_unused_result));
+
+/* Moves this member's cursor (C1) and wakes publishers that have waited for it (N2). */
+void ring_cursor_store(struct ring *ring, uint64_t seq);
+
+/* About to wait in epoll, having seen everything below `seq`: false when there is something to read
+ * after all (W1). ring_sleep_end follows either way. */
+bool ring_sleep_begin(struct ring *ring, uint64_t seq) __attribute__((warn_unused_result));
+void ring_sleep_end(struct ring *ring);
+
+/* The highest pressure_seq of all publishers: readers below it hold up three quarters of somebody's
+ * room. 0 when there is no pressure. */
+uint64_t ring_pressure_seq(const struct ring *ring);
+
+/* --- master --- */
+
+/* Takes a dead, reaped member out: helps tail, retires its cursor, clears its need, and wakes
+ * everybody: readers look at the ring again, publishers that wait try again. */
+void ring_retire(struct ring *ring, uint32_t member);
+
+/* Executes I1 to I5; false and a sentence in `why` for the first that does not hold. For a ring at
+ * rest; a caller with a cursor may check a busy one, from its cursor on, while nobody joins. */
+bool ring_check(struct ring *ring, char why[RING_WHY_BYTES]);
+
+#endif

@@ -1,0 +1,42 @@
+/*
+ * segment.h: the shared memory as this process has it mapped.
+ *
+ * Role:     the master creates it (segment_master.h), workers attach read-write, tools read-only.
+ * Owns:     the mapping; the descriptor stays the caller's.
+ * Errors:   -EPROTO: not a segment, or of another layout version; -EMSGSIZE: shorter than it says;
+ *           what fstat and mmap return.
+ * Context:  attach once, at start; the pointers are then read from any thread.
+ */
+#ifndef CRIER_SHM_SEGMENT_H
+#define CRIER_SHM_SEGMENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "shm/layout.h"
+
+/* layout.h says what each of these is. Pointers into the mapping, valid until segment_detach. */
+struct segment {
+    struct segment_shm *head;
+    struct member_shm *members;
+    uint64_t *slots;
+    struct client_shm *clients;
+    uint8_t *arenas;
+    size_t bytes;
+};
+
+/* Maps the segment behind `fd`, which is borrowed, after checking that every area lies inside it.
+ * */
+int segment_attach(struct segment *segment, int fd, bool read_only)
+    __attribute__((warn_unused_result));
+
+void segment_detach(struct segment *segment);
+
+/* The arena of a member. */
+static inline uint8_t *
+segment_arena(const struct segment *segment, uint32_t member)
+{
+    return segment->arenas + member * segment->head->arena_bytes;
+}
+
+#endif

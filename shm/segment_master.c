@@ -1,0 +1,115 @@
+#define _GNU_SOURCE
+#include "shm/segment_master.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "shm/ring.h"
+
+enum { PAGE = 4096, SLOT_BITS_MIN = 6, SLOT_BITS_MAX = 26 };
+
+static uint64_t
+segment_page_up(uint64_t bytes)
+{
+    return (bytes + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+}
+
+static uint32_t
+segment_slot_bits(const struct segment_plan *plan)
+{
+    uint64_t slots = plan->member_count * (plan->arena_bytes / SEGMENT_SLOT_BYTES);
+    uint32_t bits = SLOT_BITS_MIN;
+
+    if (plan->slot_bits)
+        return plan->slot_bits;
+    while (bits < SLOT_BITS_MAX && (1ULL << bits) < slots)
+        bits++;
+    return bits;
+}
+
+static void
+segment_lay_out(struct segment_shm *head, const struct segment_plan *plan)
+{
+    uint64_t at = segment_page_up(sizeof(*head));
+
+    head->layout_version = LAYOUT_VERSION;
+    head->header_bytes = sizeof(*head);
+    head->member_count = plan->member_count;
+    head->slot_bits = segment_slot_bits(plan);
+    head->arena_bytes = segment_page_up(plan->arena_bytes);
+    head->client_capacity = plan->client_capacity;
+    head->members_off = at;
+    at += segment_page_up(head->member_count * sizeof(struct member_shm));
+    head->slots_off = at;
+    at += segment_page_up(sizeof(uint64_t) << head->slot_bits);
+    head->arenas_off = at;
+    at += head->member_count * head->arena_bytes;
+    head->clients_off = at; /* last, because it is the only part that is not allocated at once */
+    at += segment_page_up(head->client_capacity * sizeof(struct client_shm));
+    head->total_bytes = at;
+}
+
+/* fallocate may be interrupted by a signal before it has done anything. */
+static int
+segment_allocate(int fd, uint64_t bytes)
+{
+    int rc;
+
+    do {
+        rc = fallocate(fd, 0, 0, (off_t)bytes) != 0 ? -errno : 0;
+    } while (rc == -EINTR);
+    return rc;
+}
+
+static int
+segment_write_head(int fd, struct segment_shm *head)
+{
+    ssize_t written;
+
+    if (getrandom(&head->epoch, sizeof(head->epoch), 0) != (ssize_t)sizeof(head->epoch))
+        return -errno;
+    memcpy(head->magic, LAYOUT_MAGIC, sizeof(head->magic));
+    written = pwrite(fd, head, sizeof(*head), 0);
+    if (written != (ssize_t)sizeof(*head))
+        return written < 0 ? -errno : -EIO;
+    return 0;
+}
+
+int
+segment_create(struct segment *segment, const struct segment_plan *plan)
+{
+    static struct segment_shm head; /* kilobytes, and at start only */
+    int fd;
+    int rc;
+
+    assert(plan->member_count > 0 && plan->member_count <= RING_OWNERS_MAX);
+    memset(&head, 0, sizeof(head));
+    segment_lay_out(&head, plan);
+    fd = memfd_create("crier", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    rc = ftruncate(fd, (off_t)head.total_bytes) != 0 ? -errno : 0;
+    if (!rc)
+        rc = segment_allocate(fd, head.clients_off);
+    if (!rc)
+        rc = segment_write_head(fd, &head);
+    if (!rc && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+        rc = -errno;
+    if (!rc)
+        rc = segment_attach(segment, fd, false);
+    if (rc) {
+        close(fd);
+        return rc;
+    }
+    for (uint32_t i = 0; i < head.member_count; i++) {
+        segment->members[i].cursor = MEMBER_NO_CURSOR;
+        segment->members[i].floor_seq = RING_FIRST_SEQ;
+    }
+    ring_format(segment);
+    return fd;
+}
