@@ -19,9 +19,9 @@ PYTHON  := /usr/bin/python3 -B# the distribution's own, which has its python3-* 
 
 SHM    := arena chan client_rec conf counter log member record ring segment segment_master wake
 SERVER :=
-WORKER := pool
+WORKER := worker intake conn conn_io fanout slow pool app
 PROTO  := frame handshake http1 mask utf8
-HTTP   :=
+HTTP   := page
 APPS   :=
 
 # UNIT=ring TORTURE= on the command line narrow what is built and run.

@@ -1,0 +1,118 @@
+/*
+ * crier.h: what an application is to crier.
+ *
+ * An application says what a message means; crier does everything else. It is a set of handlers and
+ * the options that it wants on the command line:
+ *
+ *     #include <crier.h>
+ *
+ *     static int
+ *     shout(struct crier_client *client, const struct crier_message *message)
+ *     {
+ *         (void)client;
+ *         return crier_broadcast(message->type, message->data, message->bytes);
+ *     }
+ *
+ *     static const struct crier_app app = {.name = "shout", .message = shout};
+ *
+ *     int
+ *     main(int argc, char **argv)
+ *     {
+ *         return crier_run(argc, argv, &app);
+ *     }
+ *
+ * Processes: crier_run() is the master; it starts workers, which execute the same program again and
+ *            come back to crier_run(). What main does before crier_run() therefore happens in every
+ *            process; things that belong to one (a thread, a connection to elsewhere) are made in
+ *            the start handler, which is told the role.
+ * Context:   handlers run in a worker's loop thread, one at a time, and must not block: every
+ *            client of that worker would wait. Functions are called from handlers only.
+ * Owns:      data passed in either direction is borrowed for the duration of the call.
+ * Errors:    0 or a negative errno. -EAGAIN from crier_broadcast means that the ring has no room
+ *            now: a handler passes it on by returning it, and is called again, with the same
+ *            arguments, when there is room; meanwhile nothing more is read from that client. So
+ *            broadcast first, then do what must not happen twice. Any other negative result of a
+ *            handler closes that client with 1011.
+ */
+#ifndef CRIER_H
+#define CRIER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The opcodes of RFC 6455 section 5.2. Text is valid UTF-8: checked for what clients send, the
+ * application's promise for what it sends. */
+enum crier_type { CRIER_TEXT = 1, CRIER_BINARY = 2 };
+
+enum crier_role { CRIER_MASTER, CRIER_WORKER };
+
+/* A connected client; valid from its connect handler to the return of 0 from its disconnect
+ * handler. */
+struct crier_client;
+
+struct crier_message {
+    enum crier_type type;
+    const void *data;
+    size_t bytes;
+};
+
+/* One option of the application, `--name ARG`. Strings are static. */
+struct crier_option {
+    const char *name;    /* "welcome" is --welcome and CRIER_WELCOME */
+    const char *arg;     /* "FMT"; "a|b|c" accepts these words only; NULL: takes no argument */
+    const char *value;   /* default, NULL for none */
+    const char *help;    /* one line for --help */
+    const char *negates; /* of an option without argument: the option that it unsets, or NULL */
+};
+
+struct crier_app {
+    const char *name;
+    const struct crier_option *options;
+    size_t option_count;
+    int (*start)(enum crier_role role);          /* not 0: the process exits with 1 */
+    int (*connect)(struct crier_client *client); /* before its handshake is answered; its first
+                                                           broadcast is the client's first */
+    int (*message)(struct crier_client *client, const struct crier_message *message);
+    int (*disconnect)(struct crier_client *client, unsigned code); /* RFC 6455 section 7.4; 1006: it
+                                                                      went without a close frame */
+    void (*stop)(enum crier_role role);
+};
+
+/* Parses the command line and serves until told to stop; returns the exit code. `app` is borrowed.
+ * */
+int crier_run(int argc, char **argv, const struct crier_app *app);
+
+/* What was set for one of the application's options, its default, or NULL. */
+const char *crier_option_get(const char *name);
+
+/* To every client on every worker, in one order for all. -EAGAIN; -EMSGSIZE: more than a quarter of
+ * --ring, which any message that a client may send is not. */
+int crier_broadcast(enum crier_type type, const void *data, size_t bytes);
+
+/* The same, but not to `client`. */
+int crier_broadcast_others(struct crier_client *client, enum crier_type type, const void *data,
+                           size_t bytes);
+
+/* To this client alone, in the order of the calls. Never -EAGAIN; -ENOMEM: the pool is used up, the
+ * client is closed with 1013. */
+int crier_send(struct crier_client *client, enum crier_type type, const void *data, size_t bytes);
+
+/* Closes with a code (1000, 1001, 1008, 1011, 3000 to 4999) and a reason of at most 123 bytes or
+ * NULL. */
+int crier_close(struct crier_client *client, unsigned code, const char *reason);
+
+/* 127.0.0.1:50189, [::1]:50189 or unix:PID. Borrowed until the next call. */
+const char *crier_client_address(const struct crier_client *client);
+
+/* Clients connected now, on all workers, the one whose connect handler runs included. */
+uint64_t crier_client_count(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,519 @@
+/*
+ * conn.c: the life of a connection. The diagram is in conn.h.
+ */
+#include "worker/conn.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "shm/log.h"
+#include "worker/app.h"
+#include "worker/conn_io.h"
+
+const char *
+conn_state_name(enum conn_state state)
+{
+    switch (state) {
+    case CONN_HANDSHAKE: return "handshake";
+    case CONN_JOINING: return "joining";
+    case CONN_OPEN: return "open";
+    case CONN_CLOSING: return "closing";
+    case CONN_LINGER: return "linger";
+    case CONN_GONE: return "gone";
+    }
+    return "unknown";
+}
+
+static const char *
+conn_addr(const struct conn *conn)
+{
+    static char text[CLIENT_ADDR_TEXT_BYTES];
+
+    client_rec_addr_text(conn->record, text);
+    return text;
+}
+
+/* For a person who watches: came (`code` 0), or went with a code. */
+static void
+conn_log(const struct conn *conn, unsigned code)
+{
+    uint64_t clients;
+
+    if (!log_wants(LOG_EVENT))
+        return;
+    clients = member_clients_open(&conn->worker->segment);
+    if (code)
+        log_event("%s disconnected with %u (%" PRIu64 " client%s)", conn_addr(conn), code, clients,
+                  clients == 1 ? "" : "s");
+    else
+        log_event("%s connected (%" PRIu64 " client%s)", conn_addr(conn), clients,
+                  clients == 1 ? "" : "s");
+}
+
+/* --- states and lists --- */
+
+static struct conn_list *
+conn_list(struct conn *conn)
+{
+    struct worker *worker = conn->worker;
+
+    if (conn->waits)
+        return &worker->waiting;
+    switch ((enum conn_state)conn->state) {
+    case CONN_HANDSHAKE: return &worker->handshaking;
+    case CONN_CLOSING:
+    case CONN_LINGER: return &worker->closing;
+    case CONN_GONE: return &worker->gone;
+    case CONN_JOINING:
+    case CONN_OPEN: break;
+    }
+    return NULL;
+}
+
+static void
+conn_list_leave(struct conn *conn)
+{
+    struct conn_list *list = conn_list(conn);
+
+    if (list)
+        TAILQ_REMOVE(list, conn, link);
+}
+
+static void
+conn_list_enter(struct conn *conn)
+{
+    struct conn_list *list = conn_list(conn);
+
+    if (list)
+        TAILQ_INSERT_TAIL(list, conn, link);
+}
+
+void
+conn_wait(struct conn *conn, bool waits)
+{
+    if (conn->waits == waits)
+        return;
+    conn_list_leave(conn);
+    conn->waits = waits;
+    conn_list_enter(conn);
+    conn_update_events(conn);
+}
+
+void
+conn_set_state(struct conn *conn, enum conn_state state)
+{
+    assert(conn->state != CONN_GONE);
+    conn_list_leave(conn);
+    if (conn->state == CONN_OPEN) {
+        fanout_remove(conn->worker, conn);
+        if (!conn->next_done)
+            fanout_release(conn->worker, conn);
+    }
+    conn->state = state;
+    conn->waits = false;
+    conn->full = false;
+    conn->since_ms = conn->worker->now_ms;
+    conn_list_enter(conn);
+    conn_update_events(conn);
+}
+
+void
+conn_update_events(struct conn *conn)
+{
+    short has =
+        event_pending(&conn->event, EV_READ | EV_WRITE, NULL) ? event_get_events(&conn->event) : 0;
+    short wants = EV_PERSIST;
+
+    if (conn_may_read(conn))
+        wants |= EV_READ;
+    if (conn->blocked && conn->state != CONN_GONE)
+        wants |= EV_WRITE;
+    if (!(wants & (EV_READ | EV_WRITE)))
+        event_del(&conn->event);
+    else if (wants != has) {
+        event_del(&conn->event);
+        event_assign(&conn->event, conn->worker->base, conn_fd(conn), wants, conn_io_event, conn);
+        if (event_add(&conn->event, NULL) != 0)
+            log_warnx("cannot watch the socket of %s: it is dropped when its time is up",
+                      conn_addr(conn));
+    }
+    if (conn->stalled && conn_may_read(conn))
+        event_active(&conn->event, EV_READ, 0);
+}
+
+/* --- beginning --- */
+
+void
+conn_return_record(struct worker *worker, struct client_shm *record)
+{
+    atomic_store_release(&record->state, (uint32_t)CLIENT_RETURNED);
+    atomic_store_release(&worker->me->clients_returned, worker->me->clients_returned + 1);
+}
+
+int
+conn_new(struct worker *worker, int fd, uint32_t index)
+{
+    struct client_shm *record = &worker->segment.clients[index];
+    struct conn *conn = calloc(1, sizeof(*conn));
+
+    if (!conn) {
+        close(fd);
+        conn_return_record(worker, record);
+        return -ENOMEM;
+    }
+    atomic_store_release(&record->state, (uint32_t)CLIENT_TAKEN);
+    conn->worker = worker;
+    conn->record = record;
+    conn->close_code = CLOSE_ABNORMAL;
+    conn->state = CONN_HANDSHAKE;
+    conn->since_ms = conn->heard_ms = worker->now_ms;
+    frame_parser_init(&conn->parser, true);
+    event_assign(&conn->event, worker->base, fd, 0, conn_io_event, conn);
+    conn_list_enter(conn);
+    conn_update_events(conn);
+    worker->conn_count++;
+    counter_add(worker->counters, clients_accepted, 1);
+    return 0;
+}
+
+static int
+conn_open(struct conn *conn)
+{
+    struct worker *worker = conn->worker;
+
+    if (fanout_add(worker, conn) != 0)
+        return -ENOMEM;
+    client_rec_change_begin(conn->record);
+    conn->record->first_seq = conn->next;
+    conn->record->next_seq = conn->next;
+    atomic_store_relaxed(&conn->record->state, (uint32_t)CLIENT_OPEN);
+    client_rec_change_end(conn->record);
+    conn_set_state(conn, CONN_OPEN);
+    conn->opened = true;
+    /* Pings are spread: a thousand clients that came together are not pinged together. */
+    conn->heard_ms -= (uint32_t)((uintptr_t)conn / 64 % (worker->conf->ping_ms / 8 + 1));
+    atomic_bump(&worker->me->clients_open, 1);
+    counter_add(worker->counters, clients_opened, 1);
+    conn_log(conn, 0);
+    return 0;
+}
+
+void
+conn_join(struct conn *conn)
+{
+    struct worker *worker = conn->worker;
+    size_t answer_bytes = pool_buf_bytes(conn->message);
+    int rc;
+
+    /* The answer stands before whatever the handler sends to this client alone. */
+    conn->output = conn->message;
+    conn->message = NULL;
+    conn->next = 0;
+    conn->own_ahead = 0;
+    worker->joining = conn;
+    rc = app_connect(worker, conn);
+    worker->joining = NULL;
+    if (conn->state == CONN_GONE || conn->state == CONN_LINGER)
+        return; /* the handler has closed it */
+    if (rc == -EAGAIN) {
+        conn->output->end = conn->output->start + (uint32_t)answer_bytes;
+        conn->message = conn->output;
+        conn->output = NULL;
+        if (conn->state != CONN_JOINING)
+            conn_set_state(conn, CONN_JOINING);
+        conn_wait(conn, true);
+        return;
+    }
+    if (conn->next == 0) /* the handler said nothing to everybody */
+        conn->next = ring_tail(&worker->ring);
+    if (rc < 0 || conn_open(conn) != 0)
+        conn_refuse(conn, 500, "The application refused this client.");
+    else
+        conn_io_greet(conn);
+}
+
+void
+conn_retry_waiting(struct worker *worker)
+{
+    struct conn *conn;
+
+    while ((conn = TAILQ_FIRST(&worker->waiting))) {
+        conn_io_resume(conn);
+        if (conn == TAILQ_FIRST(&worker->waiting))
+            return; /* still no room */
+    }
+}
+
+/* --- end --- */
+
+void
+conn_close(struct conn *conn, unsigned code, const char *reason)
+{
+    uint8_t payload[125];
+    size_t reason_bytes = reason ? strlen(reason) : 0;
+
+    if (conn->state == CONN_HANDSHAKE || conn->state == CONN_JOINING) {
+        conn_refuse(conn, 403, reason ? reason : "The application refused this client.");
+        return;
+    }
+    if (!conn_is_open(conn))
+        return;
+    if (reason_bytes > sizeof(payload) - 2)
+        reason_bytes = sizeof(payload) - 2;
+    payload[0] = (uint8_t)(code >> 8);
+    payload[1] = (uint8_t)code;
+    if (reason_bytes)
+        memcpy(payload + 2, reason, reason_bytes);
+    conn->close_code = (uint16_t)code;
+    if (conn_io_frame(conn, FRAME_OP_CLOSE, payload, 2 + reason_bytes) != 0)
+        return;
+    conn->close_sent = true;
+    conn_set_state(conn, CONN_CLOSING);
+    if (conn->worker->current != conn && !conn->blocked)
+        conn_io_flush(conn);
+}
+
+void
+conn_fail(struct conn *conn, unsigned code, const char *reason)
+{
+    counter_add(conn->worker->counters, clients_protocol_closed, 1);
+    conn_close(conn, code, reason);
+    pool_buf_free(&conn->worker->pool, &conn->message);
+    if (conn->state != CONN_GONE)
+        conn_set_state(conn, CONN_LINGER);
+}
+
+void
+conn_answer(struct conn *conn, const char *response, size_t bytes)
+{
+    pool_buf_free(&conn->worker->pool, &conn->message);
+    pool_buf_free(&conn->worker->pool, &conn->output);
+    if (conn->state == CONN_GONE)
+        return;
+    conn_set_state(conn, CONN_LINGER);
+    if (conn_io_raw(conn, response, bytes) == 0 && conn->worker->current != conn)
+        conn_io_flush(conn);
+}
+
+void
+conn_refuse(struct conn *conn, int status, const char *sentence)
+{
+    char response[1024];
+
+    counter_add(conn->worker->counters, clients_refused, 1);
+    conn_answer(conn, response,
+                handshake_answer_error(status, sentence, response, sizeof(response)));
+}
+
+void
+conn_refuse_stopping(struct conn *conn)
+{
+    conn_refuse(conn, 503, "The server is shutting down.");
+}
+
+/* Every broadcast since its handshake is now one of: delivered, its own, undeliverable. The state
+ * is first: whoever finds CLIENT_LEFT after this worker's death does not count the client again. */
+static void
+conn_account(struct conn *conn)
+{
+    struct worker *worker = conn->worker;
+    uint64_t due = ring_tail(&worker->ring) - conn->record->first_seq;
+    uint64_t own = conn->record->not_addressed + conn->own_ahead;
+    uint64_t delivered = conn->next - conn->record->first_seq - conn->record->not_addressed;
+
+    atomic_store_release(&conn->record->state, (uint32_t)CLIENT_LEFT);
+    counter_add(worker->counters, clients_left, 1);
+    counter_add(worker->counters, broadcasts_due, due);
+    counter_add(worker->counters, broadcasts_delivered, delivered);
+    counter_add(worker->counters, broadcasts_not_addressed, own);
+    counter_add(worker->counters, broadcasts_undeliverable, due - delivered - own);
+    atomic_store_relaxed(&worker->me->clients_open, worker->me->clients_open - 1);
+    conn_log(conn, conn->close_code);
+}
+
+void
+conn_leave(struct conn *conn, bool reset)
+{
+    struct worker *worker = conn->worker;
+    struct linger linger = {.l_onoff = 1, .l_linger = 0};
+    int fd = conn_fd(conn);
+
+    assert(conn->state != CONN_GONE);
+    if (conn->opened)
+        conn_account(conn);
+    else if (conn->state != CONN_LINGER)
+        counter_add(worker->counters, clients_refused, 1);
+    fanout_release(worker, conn);
+    conn->next_done = 0;
+    conn_set_state(conn, CONN_GONE);
+    event_del(&conn->event);
+    if (reset)
+        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+    close(fd);
+    if (worker->current != conn) { /* else its bytes may be in use further up */
+        pool_buf_free(&worker->pool, &conn->input);
+        pool_buf_free(&worker->pool, &conn->message);
+    }
+    pool_buf_free(&worker->pool, &conn->output);
+}
+
+void
+conn_reap(struct worker *worker)
+{
+    struct conn *conn;
+
+    while ((conn = TAILQ_FIRST(&worker->gone))) {
+        int rc;
+
+        worker->retrying = true;
+        rc = conn->opened ? app_disconnect(worker, conn, conn->close_code) : 0;
+        worker->retrying = false;
+        if (rc == -EAGAIN && !worker->done)
+            return;
+        TAILQ_REMOVE(&worker->gone, conn, link);
+        pool_buf_free(&worker->pool, &conn->input);
+        pool_buf_free(&worker->pool, &conn->message);
+        conn_return_record(worker, conn->record);
+        worker->conn_count--;
+        free(conn);
+    }
+}
+
+/* --- time --- */
+
+static bool
+conn_is_late(const struct conn *conn, uint64_t timeout_ms)
+{
+    return timeout_ms && worker_elapsed_ms(conn->worker, conn->since_ms) >= timeout_ms;
+}
+
+static void
+conn_ping(struct conn *conn)
+{
+    const struct conf_shm *conf = conn->worker->conf;
+    uint32_t silent_ms = worker_elapsed_ms(conn->worker, conn->heard_ms);
+
+    if (!conf->ping_ms || !conn_may_read(conn) || silent_ms < conf->ping_ms)
+        return; /* who is not read from cannot be heard */
+    if (!conn->pinged) {
+        conn->pinged = true;
+        if (conn_io_frame(conn, FRAME_OP_PING, NULL, 0) == 0 && !conn->blocked)
+            conn_io_flush(conn);
+    } else if (conf->ping_timeout_ms && silent_ms >= conf->ping_ms + conf->ping_timeout_ms)
+        conn_leave(conn, true);
+}
+
+/* A slice of all open connections, so that each is looked at about once a second. */
+static void
+conn_tick_pings(struct worker *worker)
+{
+    struct fanout *fanout = &worker->fanout;
+    size_t slice = fanout->count / 8 + 1;
+
+    while (slice-- > 0 && fanout->count > 0) {
+        worker->ping_place = worker->ping_place > 0 && worker->ping_place <= fanout->count
+                                 ? worker->ping_place - 1
+                                 : fanout->count - 1;
+        conn_ping(fanout->conns[worker->ping_place]);
+    }
+}
+
+/* False: neither it nor anybody behind it is late. When the server stops, a client's answer to the
+ * Close is awaited as long as --drain allows, and nobody waits for those who never were clients. */
+static bool
+conn_tick_closing(struct conn *conn)
+{
+    bool stopping = conn->worker->stage != WORKER_SERVING;
+
+    if (stopping && !conn->opened && conn->fin_sent)
+        conn_leave(conn, false);
+    else if (conn_is_late(conn, CONN_CLOSE_TIMEOUT_MS) &&
+             !(stopping && conn->state == CONN_CLOSING))
+        conn_leave(conn, true);
+    else
+        return stopping;
+    return true;
+}
+
+void
+conn_tick(struct worker *worker)
+{
+    uint64_t handshake_ms = worker->conf->handshake_timeout_ms;
+    struct conn *conn;
+    struct conn *next;
+
+    while ((conn = TAILQ_FIRST(&worker->handshaking)) && conn_is_late(conn, handshake_ms))
+        conn_refuse(conn, 408, "The opening handshake took too long.");
+    for (conn = TAILQ_FIRST(&worker->waiting); conn; conn = next) {
+        next = TAILQ_NEXT(conn, link);
+        if (conn->state == CONN_JOINING && conn_is_late(conn, handshake_ms))
+            conn_refuse(conn, 503, "The server is busy: there was no room to announce you.");
+    }
+    for (conn = TAILQ_FIRST(&worker->closing); conn; conn = next) {
+        next = TAILQ_NEXT(conn, link);
+        if (!conn_tick_closing(conn))
+            break;
+    }
+    conn_tick_pings(worker);
+}
+
+/* --- memory --- */
+
+static size_t
+conn_cost(const struct conn *conn)
+{
+    if (conn->worker->current == conn && conn->close_sent)
+        return 0; /* has been told; what it holds is freed when its input is done with */
+    return pool_buf_cost(conn->input) + pool_buf_cost(conn->message) + pool_buf_cost(conn->output);
+}
+
+static struct conn *
+conn_costlier(struct conn *a, struct conn *b)
+{
+    return !a || conn_cost(b) > conn_cost(a) ? b : a;
+}
+
+static struct conn *
+conn_costliest(struct worker *worker)
+{
+    struct conn_list *lists[] = {&worker->handshaking, &worker->waiting, &worker->closing};
+    struct conn *most = NULL;
+    struct conn *conn;
+
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+        TAILQ_FOREACH(conn, lists[i], link)
+        most = conn_costlier(most, conn);
+    }
+    for (size_t i = 0; i < worker->fanout.count; i++)
+        most = conn_costlier(most, worker->fanout.conns[i]);
+    return most && conn_cost(most) > 0 ? most : NULL;
+}
+
+bool
+conn_relieve_pool(struct worker *worker)
+{
+    struct conn *conn = conn_costliest(worker);
+    bool whole_frames;
+
+    if (!conn)
+        return false;
+    counter_add(worker->counters, clients_overload_closed, 1);
+    whole_frames = conn_is_open(conn) && !conn->sent_partly;
+    if (conn != worker->current) {
+        pool_buf_free(&worker->pool, &conn->input);
+        pool_buf_free(&worker->pool, &conn->message);
+        conn->stalled = false;
+    }
+    if (!whole_frames) {
+        conn_leave(conn, true);
+        return true;
+    }
+    pool_buf_free(&worker->pool, &conn->output);
+    conn_close(conn, CLOSE_OVERLOAD, "out of memory for clients: try again later");
+    return true;
+}

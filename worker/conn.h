@@ -1,0 +1,165 @@
+/*
+ * conn.h: one connection, from the descriptor that the master passed to the record given back.
+ *
+ * Role:     worker.
+ * Owns:     its descriptor, event, buffers; the worker owns the connection. conn_reap is its end.
+ * Context:  loop thread.
+ *
+ *              descriptor from the channel
+ *                        |
+ *                  CONN_HANDSHAKE -- not 101 (200 400 403 405 408 426 431 503 505) ----.
+ *                        | request is right                                            |
+ *                  CONN_JOINING  the connect handler waits for room -- timeout: 503 -->|
+ *                        | handler done, 101                                           |
+ *                    CONN_OPEN -- protocol broken (1002 1007 1009) ------------------->|
+ *                        | Close sent: server stops (1000 1001), application,          |
+ *                        | overload (1013), too slow (4008)                            |
+ *                  CONN_CLOSING  waits for the peer's Close, discards messages         |
+ *                        | Close received (also from CONN_OPEN: it is answered)        v
+ *                        |                                        CONN_LINGER  all is sent, FIN;
+ *                        v                                        input is discarded until EOF
+ *                    CONN_GONE <--- peer reset, EOF, timeout, too slow: reset ---------'
+ *                        | the disconnect handler has run (it may wait for room)
+ *                      freed, record RETURNED
+ *
+ * A state names the list that `link` is in: HANDSHAKE worker.handshaking; JOINING worker.waiting;
+ * OPEN worker.waiting while a message waits for room, else none (fanout has it either way); CLOSING
+ * and LINGER worker.closing; GONE worker.gone. Only conn_set_state and conn_wait move
+ * it from one to another. A connection is freed by conn_reap alone, between two turns of the loop:
+ * until then a pointer to it stays good.
+ */
+#ifndef CRIER_WORKER_CONN_H
+#define CRIER_WORKER_CONN_H
+
+#include <event2/event_struct.h>
+
+#include "shm/client_rec.h"
+#include "worker/proto/frame.h"
+#include "worker/state.h"
+
+enum conn_state {
+    CONN_HANDSHAKE,
+    CONN_JOINING,
+    CONN_OPEN,
+    CONN_CLOSING,
+    CONN_LINGER,
+    CONN_GONE,
+};
+
+/* How long a peer may take to answer a Close, or to read an error and hang up. */
+enum { CONN_CLOSE_TIMEOUT_MS = 5000 };
+
+struct conn {
+    struct event event;
+    struct worker *worker;
+    TAILQ_ENTRY(conn) link;      /* in the list that the state names */
+    TAILQ_ENTRY(conn) held_link; /* in worker.held, while `held` */
+    struct client_shm *record;
+
+    uint64_t next;      /* the next broadcast that it needs */
+    uint32_t next_done; /* bytes of that frame that are out */
+    uint32_t place;     /* in fanout.conns, while CONN_OPEN */
+    union {
+        uint32_t head_scanned; /* until CONN_OPEN: http1.h */
+        uint32_t own_ahead;    /* from then on: broadcasts ahead that are for everybody but it */
+    };
+
+    struct pool_buf *input;   /* what cannot be parsed yet, or waits its turn */
+    struct pool_buf *message; /* pieces of an unfinished message, or one that waits for room */
+    struct pool_buf *output;  /* private bytes that the socket has not taken */
+    struct frame_parser parser;
+
+    uint32_t since_ms; /* when it came to its state */
+    uint32_t heard_ms; /* last input */
+    uint32_t slow_ms;  /* slow.h */
+    uint64_t slow_seq; /* slow.h */
+    uint16_t
+        close_code; /* what ended it, RFC 6455 section 7.4; 1006 until a Close says otherwise */
+    uint8_t state;  /* enum conn_state */
+    uint8_t message_type;
+    bool held : 1;           /* its place in the ring is counted by fanout */
+    bool blocked : 1;        /* the socket is full: waits until it is writable */
+    bool waits : 1;          /* its handler is to be called again */
+    bool full : 1;           /* too many unread echoes: not read from */
+    bool stalled : 1;        /* `input` holds whole frames that could not be worked on */
+    bool pinged : 1;         /* and has not been heard since */
+    bool sent_partly : 1;    /* `output` may begin with the rest of a frame */
+    bool close_sent : 1;     /* our Close is queued or out: nothing may follow */
+    bool close_received : 1; /* the peer's Close is here */
+    bool fin_sent : 1;
+    bool
+        /* has been CONN_OPEN: is counted, is due broadcasts, has a disconnect handler */
+        opened : 1;
+};
+
+const char *conn_state_name(enum conn_state state);
+
+/* Takes the descriptor, which is then owned; on -ENOMEM it is closed and the record is given back.
+ * */
+int conn_new(struct worker *worker, int fd, uint32_t record) __attribute__((warn_unused_result));
+
+/* Gives back a record whose descriptor is closed, or never arrived. */
+void conn_return_record(struct worker *worker, struct client_shm *record);
+
+static inline int
+conn_fd(const struct conn *conn)
+{
+    return event_get_fd(&conn->event);
+}
+
+/* RFC 6455 sections 5.2 and 7: may a message, or a broadcast, still be sent? */
+static inline bool
+conn_is_open(const struct conn *conn)
+{
+    return conn->state == CONN_OPEN;
+}
+
+/* Is its input worked on now? Not while its handler waits for room, while it does not read what it
+ * was sent, nor, for messages, when the server stops. */
+static inline bool
+conn_may_read(const struct conn *conn)
+{
+    if (conn->state == CONN_OPEN)
+        return !conn->waits && !conn->full && conn->worker->stage == WORKER_SERVING;
+    return conn->state != CONN_JOINING && conn->state != CONN_GONE;
+}
+
+/* The only way from one state to another. */
+void conn_set_state(struct conn *conn, enum conn_state state);
+
+/* A handler had no room in the ring: it is called again from conn_retry_waiting, oldest first. */
+void conn_wait(struct conn *conn, bool waits);
+void conn_retry_waiting(struct worker *worker);
+
+/* Read and write interest, from the state. */
+void conn_update_events(struct conn *conn);
+
+/* The request is a right one: runs the connect handler and answers 101, or waits for room. */
+void conn_join(struct conn *conn);
+
+/* Sends a Close with `code` at the next frame boundary, and waits for the peer's. */
+void conn_close(struct conn *conn, unsigned code, const char *reason);
+
+/* The peer broke the protocol: a Close with `code`, then its input is discarded until it hangs up.
+ * */
+void conn_fail(struct conn *conn, unsigned code, const char *reason);
+
+/* Answers an unfinished opening handshake with an HTTP response, then CONN_LINGER. */
+void conn_answer(struct conn *conn, const char *response, size_t bytes);
+void conn_refuse(struct conn *conn, int status, const char *sentence);
+void conn_refuse_stopping(struct conn *conn);
+
+/* Lets go of the descriptor: orderly, or with a reset that also frees what the kernel still holds.
+ * */
+void conn_leave(struct conn *conn, bool reset);
+
+/* Runs the disconnect handlers of those that have left, and frees them. */
+void conn_reap(struct worker *worker);
+
+/* Timeouts of the handshake and of closing, pings; several times a second. */
+void conn_tick(struct worker *worker);
+
+/* The pool is used up: closes whoever holds most with 1013. False: nobody holds anything. */
+bool conn_relieve_pool(struct worker *worker) __attribute__((warn_unused_result));
+
+#endif

@@ -1,0 +1,266 @@
+/*
+ * fanout.c: the sweep. Read fanout.h first.
+ *
+ * The floor is one send() per client and batch; everything here is what a batch costs: one look at
+ * each new slot, one copy of each frame when there are several, one store to each client's record.
+ */
+#include "worker/fanout.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "shm/log.h"
+#include "worker/conn.h"
+#include "worker/conn_io.h"
+
+static uint32_t *
+fanout_held_at(const struct worker *worker, uint64_t seq)
+{
+    return &worker->fanout.held_at[seq & worker->fanout.held_mask];
+}
+
+int
+fanout_init(struct worker *worker)
+{
+    struct fanout *fanout = &worker->fanout;
+
+    fanout->held_mask = 2 * worker->ring.mask + 1;
+    fanout->held_at = calloc(fanout->held_mask + 1, sizeof(fanout->held_at[0]));
+    fanout->offsets = calloc(FANOUT_STAGE_RECORDS + 1, sizeof(fanout->offsets[0]));
+    fanout->stage = malloc(FANOUT_STAGE_BYTES);
+    if (!fanout->held_at || !fanout->offsets || !fanout->stage)
+        return -ENOMEM;
+    fanout->cursor = fanout->low = fanout->begin = fanout->end = ring_join(&worker->ring);
+    return 0;
+}
+
+int
+fanout_add(struct worker *worker, struct conn *conn)
+{
+    struct fanout *fanout = &worker->fanout;
+
+    if (fanout->count == fanout->capacity) {
+        size_t capacity = fanout->capacity ? fanout->capacity * 2 : FANOUT_CHUNK;
+        struct conn **conns = reallocarray(fanout->conns, capacity, sizeof(struct conn *));
+        if (!conns)
+            return -ENOMEM;
+        fanout->conns = conns;
+        fanout->capacity = capacity;
+    }
+    conn->place = (uint32_t)fanout->count;
+    fanout->conns[fanout->count++] = conn;
+    return 0;
+}
+
+void
+fanout_remove(struct worker *worker, struct conn *conn)
+{
+    struct fanout *fanout = &worker->fanout;
+    struct conn *last = fanout->conns[--fanout->count];
+
+    assert(fanout->conns[conn->place] == conn);
+    fanout->conns[conn->place] = last;
+    last->place = conn->place;
+    if (fanout->place > fanout->count)
+        fanout->place = fanout->count;
+}
+
+void
+fanout_hold(struct worker *worker, struct conn *conn)
+{
+    if (conn->held)
+        return;
+    conn->held = true;
+    ++*fanout_held_at(worker, conn->next);
+    TAILQ_INSERT_TAIL(&worker->held, conn, held_link);
+}
+
+void
+fanout_release(struct worker *worker, struct conn *conn)
+{
+    if (!conn->held)
+        return;
+    conn->held = false;
+    conn->slow_seq = 0;
+    --*fanout_held_at(worker, conn->next);
+    TAILQ_REMOVE(&worker->held, conn, held_link);
+}
+
+/* A word in the ring that no publisher writes: this worker cannot go on, its successor may. */
+static void
+fanout_broken(uint64_t seq)
+{
+    log_errorx("broadcast #%" PRIu64 " is not readable: shared memory was overwritten; giving up",
+               seq);
+    abort();
+}
+
+const struct record_shm *
+fanout_record(const struct worker *worker, uint64_t seq)
+{
+    const struct record_shm *record = NULL;
+
+    if (ring_read(&worker->ring, seq, &record) != 1)
+        fanout_broken(seq);
+    return record;
+}
+
+static void
+fanout_set_next(struct worker *worker, struct conn *conn, uint64_t next)
+{
+    if (conn->held) {
+        --*fanout_held_at(worker, conn->next);
+        ++*fanout_held_at(worker, next);
+    }
+    conn->next = next;
+    conn->next_done = 0;
+}
+
+static void
+fanout_count_sent(struct conn *conn, size_t bytes)
+{
+    atomic_store_relaxed(&conn->record->next_seq, conn->next);
+    atomic_store_relaxed(&conn->record->bytes_sent, conn->record->bytes_sent + bytes);
+}
+
+void
+fanout_advance(struct worker *worker, struct conn *conn, size_t bytes)
+{
+    size_t left = bytes;
+
+    while (left > 0) {
+        size_t rest = fanout_record(worker, conn->next)->frame_bytes - conn->next_done;
+        if (left < rest) {
+            conn->next_done += (uint32_t)left;
+            break;
+        }
+        left -= rest;
+        fanout_set_next(worker, conn, conn->next + 1);
+    }
+    fanout_count_sent(conn, bytes);
+}
+
+bool
+fanout_skip_own(struct worker *worker, struct conn *conn)
+{
+    const struct record_shm *record;
+    uint32_t index = (uint32_t)(conn->record - worker->segment.clients);
+
+    if (conn->own_ahead == 0 || conn->next_done > 0)
+        return false;
+    record = fanout_record(worker, conn->next);
+    if (!(record->flags & RECORD_NOT_TO_ORIGIN) ||
+        record->origin != client_rec_id(index, conn->record))
+        return false;
+    conn->own_ahead--;
+    fanout_set_next(worker, conn, conn->next + 1);
+    conn->record->not_addressed++;
+    fanout_count_sent(conn, 0);
+    return true;
+}
+
+/* --- the sweep --- */
+
+/* Finds what is new; lays several frames in a row, points at a single one where it is. */
+static bool
+fanout_begin(struct worker *worker)
+{
+    struct fanout *fanout = &worker->fanout;
+    const struct record_shm *record = NULL;
+    const struct record_shm *first = NULL;
+    uint32_t count = 0;
+    uint32_t bytes = 0;
+    int rc;
+
+    while (count < FANOUT_STAGE_RECORDS &&
+           (rc = ring_read(&worker->ring, fanout->end + count, &record)) != 0) {
+        if (rc < 0)
+            fanout_broken(fanout->end + count);
+        if (count > 0 && record->frame_bytes > FANOUT_STAGE_BYTES - bytes)
+            break;
+        if (count == 0)
+            first = record;
+        if (count == 1)
+            memcpy(fanout->stage, record_frame(first), first->frame_bytes);
+        if (count > 0)
+            memcpy(fanout->stage + bytes, record_frame(record), record->frame_bytes);
+        fanout->offsets[count++] = bytes;
+        bytes += record->frame_bytes;
+        if (bytes >= FANOUT_STAGE_BYTES)
+            break; /* a single one may be larger than the staging buffer */
+    }
+    if (count == 0)
+        return false;
+    fanout->offsets[count] = bytes;
+    fanout->bytes = count == 1 ? record_frame(first) : fanout->stage;
+    fanout->begin = fanout->end;
+    fanout->end += count;
+    fanout->place = fanout->count;
+    return true;
+}
+
+/* An up-to-date client and nothing else to do for it: one send. */
+static void
+fanout_send(struct worker *worker, struct conn *conn)
+{
+    struct fanout *fanout = &worker->fanout;
+    uint32_t from = fanout->offsets[conn->next - fanout->begin];
+    size_t bytes = fanout->offsets[fanout->end - fanout->begin] - from;
+    ssize_t sent = send(conn_fd(conn), fanout->bytes + from, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+    counter_add(worker->counters, sends, 1);
+    if (sent == (ssize_t)bytes) {
+        conn->next = fanout->end;
+        fanout_count_sent(conn, bytes);
+        return;
+    }
+    if (sent > 0)
+        fanout_advance(worker, conn, (size_t)sent);
+    conn_io_blocked(conn, sent < 0 ? errno : EAGAIN);
+}
+
+static void
+fanout_visit(struct worker *worker, struct conn *conn)
+{
+    if (conn->held || (int64_t)(worker->fanout.end - conn->next) <= 0)
+        return;
+    assert((int64_t)(conn->next - worker->fanout.begin) >= 0);
+    if (conn->own_ahead || conn->output)
+        conn_io_flush(conn);
+    else
+        fanout_send(worker, conn);
+}
+
+bool
+fanout_run(struct worker *worker)
+{
+    struct fanout *fanout = &worker->fanout;
+    size_t stop;
+
+    if (fanout->place == 0 && !fanout_begin(worker))
+        return false;
+    stop = fanout->place > FANOUT_CHUNK ? fanout->place - FANOUT_CHUNK : 0;
+    while (fanout->place > stop)
+        fanout_visit(worker, fanout->conns[--fanout->place]);
+    if (fanout->place == 0)
+        fanout->begin = fanout->end;
+    fanout_store_cursor(worker);
+    return true;
+}
+
+void
+fanout_store_cursor(struct worker *worker)
+{
+    struct fanout *fanout = &worker->fanout;
+
+    while (fanout->low != fanout->begin && *fanout_held_at(worker, fanout->low) == 0)
+        fanout->low++;
+    if (fanout->low == fanout->cursor)
+        return;
+    fanout->cursor = fanout->low;
+    ring_cursor_store(&worker->ring, fanout->cursor);
+}

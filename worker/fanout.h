@@ -1,0 +1,84 @@
+/*
+ * fanout.h: from the ring to every client of this worker. The ring is the queue: a client has no
+ * send queue for broadcasts, only the sequence that it needs next and how many bytes of that are
+ * out.
+ *
+ * Role:     worker.
+ * Owns:     the array of open connections (not the connections), the staging buffer.
+ * Context:  loop thread.
+ *
+ * A sweep sends the broadcasts [begin, end) to every client that is up to date, in chunks between
+ * which the event loop runs. One broadcast goes straight from the segment; several are laid end to
+ * end in the staging buffer once, and each client gets one send() of the range that it misses.
+ *
+ *   clients[ ........ not yet swept ........ | place ........ have everything below end ....... ]
+ *
+ * The sweep goes downwards: a client that is added lands behind it (it joined at the tail, so it is
+ * due nothing of this sweep), and a removal moves the last one, which is swept or is skipped as up
+ * to date. A client whose socket is full is held: it keeps its place in the ring (`held_at` counts
+ * them by sequence) until it is writable. The worker's cursor is the lowest held
+ * sequence, or `begin`, or, between sweeps, `end`; client records are written first, the cursor
+ * after them.
+ */
+#ifndef CRIER_WORKER_FANOUT_H
+#define CRIER_WORKER_FANOUT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct worker;
+struct conn;
+struct record_shm;
+
+enum {
+    FANOUT_CHUNK = 128,              /* clients between two turns of the event loop */
+    FANOUT_STAGE_BYTES = 256 * 1024, /* of one send */
+    FANOUT_STAGE_RECORDS = 4096,
+};
+
+struct fanout {
+    struct conn **conns;
+    size_t count;
+    size_t capacity;
+
+    uint64_t begin;
+    uint64_t end;         /* everything below has been swept, or is being swept */
+    size_t place;         /* clients below this index are still to come in this sweep */
+    const uint8_t *bytes; /* the frames of [begin, end), in a row */
+    uint32_t *offsets;    /* where each begins; one more for the end of the last */
+    uint8_t *stage;
+
+    uint64_t cursor;    /* as stored in the segment */
+    uint64_t low;       /* nobody is held below */
+    uint32_t *held_at;  /* clients held at a sequence, [sequence & held_mask] */
+    uint64_t held_mask; /* twice the slots: a client may be held a whole ring ahead of the cursor */
+};
+
+/* Joins the ring. -ENOMEM. */
+int fanout_init(struct worker *worker) __attribute__((warn_unused_result));
+
+/* Sweeps one chunk, or begins a new sweep when there is something new. True: call again soon. */
+bool fanout_run(struct worker *worker);
+
+/* Stores the worker's cursor when it has moved; publishers that waited for it are woken. */
+void fanout_store_cursor(struct worker *worker);
+
+/* The connection is CONN_OPEN and due everything from conn->next on. -ENOMEM: it was not added. */
+int fanout_add(struct worker *worker, struct conn *conn) __attribute__((warn_unused_result));
+void fanout_remove(struct worker *worker, struct conn *conn);
+
+/* The connection holds its place at conn->next; lets go of it; has had `bytes` more of the frames
+ * from conn->next on accepted by the kernel (its record is brought up to date). */
+void fanout_hold(struct worker *worker, struct conn *conn);
+void fanout_release(struct worker *worker, struct conn *conn);
+void fanout_advance(struct worker *worker, struct conn *conn, size_t bytes);
+
+/* The published record at `seq`, which this worker holds in place. Aborts when shared memory holds
+ * something that no publisher writes: this worker cannot go on, its successor may. */
+const struct record_shm *fanout_record(const struct worker *worker, uint64_t seq);
+
+/* The broadcast at conn->next is the connection's own, for everybody else: steps over it. */
+bool fanout_skip_own(struct worker *worker, struct conn *conn);
+
+#endif

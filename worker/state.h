@@ -1,0 +1,84 @@
+/*
+ * state.h: what the parts of one worker share.
+ *
+ * Role:     worker/ only; one struct worker in a worker process, made by worker_main.
+ * Lifetime: the process.
+ * Context:  loop thread.
+ */
+#ifndef CRIER_WORKER_STATE_H
+#define CRIER_WORKER_STATE_H
+
+#include <stdbool.h>
+#include <sys/queue.h>
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+
+#include "shm/member.h"
+#include "shm/ring.h"
+#include "worker/api/crier.h"
+#include "worker/fanout.h"
+#include "worker/pool.h"
+#include "worker/proto/handshake.h"
+
+TAILQ_HEAD(conn_list, conn);
+
+/* What this worker does now; follows the segment's phase (shm/layout.h), but is its own: an
+ * orphaned worker goes the same way without a master. */
+enum worker_stage {
+    WORKER_SERVING,
+    WORKER_QUIET,      /* takes no messages any more */
+    WORKER_DELIVERING, /* closes each client that has everything below last_seq */
+};
+
+enum { WORKER_IO_BYTES = 128 * 1024 };
+
+struct worker {
+    const struct crier_app *app;
+    const struct conf_shm *conf;
+    struct segment segment;
+    struct member_shm *me;
+    uint64_t *counters;
+    struct ring ring;
+    struct event_base *base;
+    struct event channel_event;
+    struct event wake_event;
+    struct event tick_event;
+    int wake_fds[RING_OWNERS_MAX];
+    struct handshake_policy policy;
+    struct pool pool;
+    struct fanout fanout;
+
+    enum worker_stage stage;
+    bool done;
+    uint64_t last_seq; /* WORKER_DELIVERING */
+    unsigned close_code;
+    bool orphaned;        /* the master is gone */
+    uint32_t orphaned_ms; /* since when */
+    uint32_t now_ms;      /* of this turn of the loop; wraps, compare by difference */
+
+    size_t conn_count;            /* in any state */
+    size_t ping_place;            /* where conn_tick goes on in fanout.conns */
+    size_t deliver_place;         /* where worker_deliver goes on in fanout.conns */
+    struct conn_list handshaking; /* CONN_HANDSHAKE, oldest first */
+    struct conn_list waiting;     /* those whose handler waits for room in the ring, oldest first */
+    struct conn_list held;        /* hold the ring back: not all that is due is out */
+    struct conn_list closing;     /* CONN_CLOSING, CONN_LINGER, oldest first */
+    struct conn_list gone;        /* CONN_GONE, oldest first */
+
+    struct conn *current; /* whose input is being worked on: its output is gathered in `gather` */
+    struct conn *joining; /* whose connect handler runs */
+    bool retrying;        /* a handler that has waited for room is being called again */
+    size_t gather_bytes;
+    uint8_t input[WORKER_IO_BYTES];
+    uint8_t gather[WORKER_IO_BYTES];
+};
+
+/* All clocks of a worker are this one, read once a turn. */
+static inline uint32_t
+worker_elapsed_ms(const struct worker *worker, uint32_t since_ms)
+{
+    return worker->now_ms - since_ms;
+}
+
+#endif

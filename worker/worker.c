@@ -1,0 +1,351 @@
+/*
+ * worker.c: the life of a worker process: set up, join, say ready, turn the loop, leave.
+ */
+#include "worker/worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "shm/chan.h"
+#include "shm/log.h"
+#include "worker/app.h"
+#include "worker/conn.h"
+#include "worker/intake.h"
+#include "worker/slow.h"
+#include "worker/state.h"
+
+enum {
+    WORKER_TICK_MS = 100,
+    /* Without a master nobody sets a limit: clients have this long to take what is published. */
+    WORKER_ORPHAN_MS = 1000,
+};
+
+static uint32_t
+worker_clock_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
+}
+
+/* --- stages --- */
+
+static void
+worker_set_stage(struct worker *worker, enum worker_stage stage)
+{
+    worker->stage = stage;
+    if (stage == WORKER_DELIVERING)
+        worker->deliver_place = SIZE_MAX;
+}
+
+/* Those who are not clients yet will not become any. */
+static void
+worker_refuse_newcomers(struct worker *worker)
+{
+    struct conn *conn;
+    struct conn *next;
+
+    while ((conn = TAILQ_FIRST(&worker->handshaking)))
+        conn_refuse_stopping(conn);
+    for (conn = TAILQ_FIRST(&worker->waiting); conn; conn = next) {
+        next = TAILQ_NEXT(conn, link);
+        if (conn->state == CONN_JOINING)
+            conn_refuse_stopping(conn);
+    }
+}
+
+/* Messages that are whole but have found no room yet are still published. */
+static bool
+worker_is_quiet(const struct worker *worker)
+{
+    return TAILQ_EMPTY(&worker->waiting);
+}
+
+/* Closes those who have everything; who is held is closed when it has (conn_io.c). Returns true
+ * when it wants another turn. */
+static bool
+worker_deliver(struct worker *worker)
+{
+    struct fanout *fanout = &worker->fanout;
+    size_t *place = &worker->deliver_place;
+    size_t stop;
+
+    if ((int64_t)(fanout->end - worker->last_seq) < 0 || fanout->place > 0)
+        return false; /* the sweeps come first */
+    if (*place > fanout->count)
+        *place = fanout->count;
+    stop = *place > FANOUT_CHUNK ? *place - FANOUT_CHUNK : 0;
+    while (*place > stop) {
+        struct conn *conn = fanout->conns[--*place];
+        if (!conn->held)
+            conn_close(conn, worker->close_code, NULL);
+    }
+    return *place > 0;
+}
+
+static void
+worker_abort(struct worker *worker)
+{
+    struct conn_list *lists[] = {&worker->handshaking, &worker->waiting, &worker->closing};
+    struct conn *conn;
+
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+        while ((conn = TAILQ_FIRST(lists[i])))
+            conn_leave(conn, true);
+    }
+    while (worker->fanout.count > 0) {
+        conn = worker->fanout.conns[worker->fanout.count - 1];
+        if (!conn->held)
+            conn_close(conn, worker->close_code, NULL); /* what one send can say */
+        if (conn->state != CONN_GONE)
+            conn_leave(conn, conn->held || conn->blocked);
+    }
+    worker->done = true;
+}
+
+/* The master is gone: the worker goes the same way by itself. */
+static void
+worker_follow_nobody(struct worker *worker)
+{
+    if (worker->stage == WORKER_SERVING) {
+        log_warnx("the master is gone; closing %zu clients", worker->fanout.count);
+        worker_set_stage(worker, WORKER_QUIET);
+    }
+    if (worker->stage == WORKER_QUIET && worker_is_quiet(worker)) {
+        worker->last_seq = ring_tail(&worker->ring);
+        worker_set_stage(worker, WORKER_DELIVERING);
+    }
+    if (worker_elapsed_ms(worker, worker->orphaned_ms) >= WORKER_ORPHAN_MS)
+        worker_abort(worker);
+}
+
+static void
+worker_follow_master(struct worker *worker)
+{
+    const struct segment_shm *head = worker->segment.head;
+    uint32_t phase = atomic_load_acquire(&head->phase);
+
+    worker->close_code = head->close_code;
+    if (phase == PHASE_ABORT) {
+        worker_abort(worker);
+        return;
+    }
+    if (phase >= PHASE_QUIET && worker->stage == WORKER_SERVING)
+        worker_set_stage(worker, WORKER_QUIET);
+    if (phase >= PHASE_DELIVER && worker->stage == WORKER_QUIET) {
+        worker->last_seq = head->last_seq;
+        worker_set_stage(worker, WORKER_DELIVERING);
+    }
+    if (worker->stage == WORKER_QUIET && worker->me->state != MEMBER_QUIET &&
+        worker_is_quiet(worker)) {
+        ring_flush(&worker->ring);
+        atomic_store_release(&worker->me->state, (uint32_t)MEMBER_QUIET);
+        wake_member(&worker->ring.wake, MEMBER_MASTER);
+    }
+}
+
+/* --- events --- */
+
+static void
+worker_on_channel(int fd, short what, void *arg)
+{
+    struct worker *worker = arg;
+
+    (void)fd;
+    (void)what;
+    if (intake_take(worker) == INTAKE_MASTER_GONE && !worker->orphaned) {
+        worker->orphaned = true;
+        worker->orphaned_ms = worker->now_ms;
+        worker->close_code = CLOSE_GOING_AWAY;
+        event_del(&worker->channel_event);
+    }
+}
+
+/* Nothing to do but to turn the loop: it looks at the ring and at the phase each time. */
+static void
+worker_on_wake(int fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    (void)arg;
+}
+
+static void
+worker_on_tick(int fd, short what, void *arg)
+{
+    struct worker *worker = arg;
+
+    (void)fd;
+    (void)what;
+    atomic_store_relaxed(&worker->me->heartbeat, worker->me->heartbeat + 1);
+    conn_tick(worker);
+    slow_tick(worker);
+}
+
+static int
+worker_set_events(struct worker *worker)
+{
+    static const struct timeval tick = {.tv_sec = 0, .tv_usec = WORKER_TICK_MS * 1000};
+    uint32_t self = worker->ring.self;
+
+    worker->base = event_base_new();
+    if (!worker->base)
+        return -ENOMEM;
+    event_assign(&worker->channel_event, worker->base, CHAN_FD_CHANNEL, EV_READ | EV_PERSIST,
+                 worker_on_channel, worker);
+    /* Edge-triggered: each write of the eventfd is an edge, so that it need not be read. */
+    event_assign(&worker->wake_event, worker->base, worker->wake_fds[self],
+                 EV_READ | EV_PERSIST | EV_ET, worker_on_wake, worker);
+    event_assign(&worker->tick_event, worker->base, -1, EV_PERSIST, worker_on_tick, worker);
+    if (event_add(&worker->channel_event, NULL) != 0 || event_add(&worker->wake_event, NULL) != 0 ||
+        event_add(&worker->tick_event, &tick) != 0)
+        return -ENOMEM;
+    return 0;
+}
+
+/* --- the loop --- */
+
+/* One turn: what is new in the ring, those who wait, what the master wants, then sockets. Sleeps
+ * only when nothing is left to do and the ring is still empty after `sleeping` was set (wake.h). */
+static void
+worker_turn(struct worker *worker)
+{
+    bool more;
+
+    worker->now_ms = worker_clock_ms();
+    more = fanout_run(worker);
+    if (!TAILQ_EMPTY(&worker->waiting))
+        conn_retry_waiting(worker);
+    conn_reap(worker);
+    if (worker->orphaned)
+        worker_follow_nobody(worker);
+    else
+        worker_follow_master(worker);
+    if (worker->stage != WORKER_SERVING)
+        worker_refuse_newcomers(worker);
+    if (worker->stage == WORKER_DELIVERING && !worker->done) {
+        more |= worker_deliver(worker);
+        conn_reap(worker);
+        worker->done = worker->conn_count == 0;
+    }
+    fanout_store_cursor(worker);
+    ring_flush(&worker->ring);
+    if (worker->done)
+        return;
+    if (!more)
+        more = !ring_sleep_begin(&worker->ring, worker->fanout.end);
+    event_base_loop(worker->base, EVLOOP_ONCE | (more ? EVLOOP_NONBLOCK : 0));
+    ring_sleep_end(&worker->ring);
+}
+
+static void
+worker_run(struct worker *worker)
+{
+    worker->now_ms = worker_clock_ms();
+    while (intake_take(worker) == INTAKE_MORE) /* what a predecessor left in the channel */
+        ;
+    atomic_store_release(&worker->me->state, (uint32_t)MEMBER_READY);
+    wake_member(&worker->ring.wake, MEMBER_MASTER);
+    while (!worker->done)
+        worker_turn(worker);
+    conn_reap(worker);
+}
+
+/* --- start --- */
+
+static void
+worker_set_policy(struct worker *worker)
+{
+    const char *origin = worker->conf->origin;
+
+    worker->policy.origin_list = origin;
+    if (strcmp(origin, "same") == 0)
+        worker->policy.origin = HANDSHAKE_ORIGIN_SAME;
+    else if (strcmp(origin, "any") == 0)
+        worker->policy.origin = HANDSHAKE_ORIGIN_ANY;
+    else
+        worker->policy.origin = HANDSHAKE_ORIGIN_LIST;
+}
+
+static void
+worker_name(uint32_t member, const struct conf_shm *conf)
+{
+    char role[32];
+
+    snprintf(role, sizeof(role), "crier-worker %u", member);
+    prctl(PR_SET_NAME, role);
+    snprintf(role, sizeof(role), "worker %u", member);
+    log_open(role, log_level_of(conf));
+}
+
+static int
+worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
+{
+    int rc = segment_attach(&worker->segment, CHAN_FD_SEGMENT, false);
+
+    if (rc)
+        return rc;
+    if (member >= worker->segment.head->member_count)
+        return -ERANGE;
+    worker->app = app;
+    worker->conf = &worker->segment.head->conf;
+    worker->me = &worker->segment.members[member];
+    worker->counters = worker->me->counters;
+    worker->close_code = CLOSE_GOING_AWAY;
+    worker->pool.limit_bytes = worker->conf->pool_bytes;
+    worker_name(member, worker->conf);
+    worker_set_policy(worker);
+    TAILQ_INIT(&worker->handshaking);
+    TAILQ_INIT(&worker->waiting);
+    TAILQ_INIT(&worker->held);
+    TAILQ_INIT(&worker->closing);
+    TAILQ_INIT(&worker->gone);
+    for (uint32_t i = 0; i < worker->segment.head->member_count; i++)
+        worker->wake_fds[i] = (int)(CHAN_FD_WAKE + i);
+    /* What the application starts from here on does not inherit them. */
+    for (int fd = CHAN_FD_SEGMENT; fd < (int)(CHAN_FD_WAKE + worker->segment.head->member_count);
+         fd++)
+        (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+    ring_open(&worker->ring, &worker->segment, member, worker->wake_fds);
+    return worker_set_events(worker);
+}
+
+int
+worker_main(const struct crier_app *app, uint32_t member)
+{
+    struct worker *worker = calloc(1, sizeof(*worker));
+    int rc = worker ? 0 : -ENOMEM;
+
+    if (!rc)
+        rc = worker_init(worker, app, member);
+    if (rc) {
+        errno = -rc;
+        log_error("worker %u cannot start", member);
+        return EXIT_FAILURE;
+    }
+    app_open(worker);
+    app_bind(&worker->segment);
+    if (app->start && app->start(CRIER_WORKER) != 0) {
+        log_errorx("the application's start handler failed in worker %u", member);
+        return EXIT_FAILURE;
+    }
+    /* Joins the ring only now: a start handler that takes its time must not hold up publishers. */
+    rc = fanout_init(worker);
+    if (rc) {
+        errno = -rc;
+        log_error("worker %u cannot start", member);
+        return EXIT_FAILURE;
+    }
+    worker_run(worker);
+    if (app->stop)
+        app->stop(CRIER_WORKER);
+    return EXIT_SUCCESS;
+}
