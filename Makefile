@@ -18,11 +18,11 @@ PYTHON  := /usr/bin/python3 -B# the distribution's own, which has its python3-* 
 # ---- sources -------------------------------------------------------------------------------------
 
 SHM    := arena chan client_rec conf counter log member record ring segment segment_master wake
-SERVER :=
+SERVER := main options usage master listen accept roster dispatch spawn supervise signals console
 WORKER := worker intake conn conn_io fanout slow pool app
 PROTO  := frame handshake http1 mask utf8
 HTTP   := page
-APPS   :=
+APPS   := standard
 
 # UNIT=ring TORTURE= on the command line narrow what is built and run.
 UNIT    := utf8 mask frame http1 handshake ring arena client_rec record conf chan pool
@@ -119,7 +119,7 @@ define link
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(findstring /tests/unit/,$@),$(CMOCKA_LIBS)) $(LDLIBS)
 endef
 
-all: $(if $(APPS),$(CRIER)) $(LIB) build/compile_commands.json  ## build the server and the library (default)
+all: $(CRIER) $(LIB) build/compile_commands.json  ## build the server and the library (default)
 
 suite: all $(SUITE_BIN) $(LOAD_BIN)
 

@@ -1,0 +1,168 @@
+#define _GNU_SOURCE
+#include "server/accept.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "shm/log.h"
+
+enum {
+    ACCEPT_BURST = 64, /* per listener and turn of the loop */
+    ACCEPT_PAUSE_MS = 100,
+};
+
+struct accept_source {
+    struct acceptor *acceptor;
+    const struct listener *listener;
+    struct event *readable;
+};
+
+static void
+accept_pause(struct acceptor *acceptor)
+{
+    static const struct timeval pause = {.tv_usec = ACCEPT_PAUSE_MS * 1000};
+
+    acceptor->paused = true;
+    for (size_t i = 0; i < acceptor->count; i++)
+        event_del(acceptor->sources[i].readable);
+    event_add(acceptor->resume, &pause);
+}
+
+void
+accept_go_on(struct acceptor *acceptor)
+{
+    if (!acceptor->paused)
+        return;
+    acceptor->paused = false;
+    event_del(acceptor->resume);
+    for (size_t i = 0; i < acceptor->count; i++)
+        event_add(acceptor->sources[i].readable, NULL);
+}
+
+static void
+accept_resume(evutil_socket_t fd, short events, void *arg)
+{
+    (void)fd;
+    (void)events;
+    accept_go_on(arg);
+}
+
+/* False, and paused, when no worker can take another connection. */
+static bool
+accept_has_room(struct acceptor *acceptor)
+{
+    enum dispatch_room room = dispatch_room(acceptor->dispatch);
+
+    if (room == DISPATCH_ROOM)
+        return true;
+    if (room == DISPATCH_FULL && !acceptor->full_logged) {
+        acceptor->full_logged = true;
+        log_warnx(
+            "the workers hold as many connections as `ulimit -n` allows them; more wait until "
+            "others leave; raise the limit or --workers");
+    }
+    accept_pause(acceptor);
+    return false;
+}
+
+static int32_t
+accept_peer_pid(int fd)
+{
+    struct ucred peer = {0};
+    socklen_t bytes = sizeof(peer);
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0 ? peer.pid : 0;
+}
+
+/* One connection; false when this burst is over. */
+static bool
+accept_one(struct accept_source *source)
+{
+    struct acceptor *acceptor = source->acceptor;
+    struct sockaddr_storage addr = {0};
+    socklen_t bytes = sizeof(addr);
+    int fd = accept4(source->listener->fd, (struct sockaddr *)&addr, &bytes,
+                     SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+    if (fd >= 0) {
+        dispatch_put(acceptor->dispatch, fd, (const struct sockaddr *)&addr,
+                     source->listener->is_unix ? accept_peer_pid(fd) : 0);
+        return true;
+    }
+    switch (errno) {
+    case EAGAIN: /* nobody waits any more */
+        acceptor->full_logged = false;
+        acceptor->error_logged = false;
+        return false;
+    case EINTR:
+    case ECONNABORTED:
+    case EPROTO:
+    case EPERM:
+    case ENETDOWN:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case ENONET:
+    case EHOSTUNREACH:
+    case EOPNOTSUPP:
+    case ENETUNREACH:
+    case ETIMEDOUT: return true; /* this connection's own error, accept(2) */
+    default:                     /* EMFILE, ENFILE, ENOBUFS, ENOMEM */
+        if (!acceptor->error_logged) {
+            acceptor->error_logged = true;
+            log_warn("cannot accept on %s, trying again every %d ms", source->listener->url,
+                     ACCEPT_PAUSE_MS);
+        }
+        accept_pause(acceptor);
+        return false;
+    }
+}
+
+static void
+accept_burst(evutil_socket_t fd, short events, void *arg)
+{
+    struct accept_source *source = arg;
+
+    (void)fd;
+    (void)events;
+    for (int i = 0; i < ACCEPT_BURST; i++) {
+        if (!accept_has_room(source->acceptor) || !accept_one(source))
+            break;
+    }
+    dispatch_flush(source->acceptor->dispatch);
+}
+
+int
+accept_start(struct acceptor *acceptor, struct event_base *base, const struct listeners *listeners,
+             struct dispatch *dispatch)
+{
+    *acceptor = (struct acceptor){
+        .dispatch = dispatch,
+        .sources = calloc(listeners->count, sizeof(acceptor->sources[0])),
+        .resume = event_new(base, -1, 0, accept_resume, acceptor),
+    };
+    if (!acceptor->sources || !acceptor->resume)
+        return -ENOMEM;
+    for (size_t i = 0; i < listeners->count; i++) {
+        struct accept_source *source = &acceptor->sources[i];
+        source->acceptor = acceptor;
+        source->listener = &listeners->list[i];
+        source->readable =
+            event_new(base, source->listener->fd, EV_READ | EV_PERSIST, accept_burst, source);
+        if (!source->readable || event_add(source->readable, NULL) != 0)
+            return -ENOMEM;
+        acceptor->count++;
+    }
+    return 0;
+}
+
+void
+accept_stop(struct acceptor *acceptor)
+{
+    for (size_t i = 0; i < acceptor->count; i++)
+        event_free(acceptor->sources[i].readable);
+    free(acceptor->sources);
+    if (acceptor->resume)
+        event_free(acceptor->resume);
+    *acceptor = (struct acceptor){0};
+}

@@ -1,0 +1,51 @@
+/*
+ * listen.h: the sockets that clients connect to.
+ *
+ * Role:     master, the only process that binds.
+ * Owns:     struct listeners owns its descriptors, and the files of its unix sockets:
+ *           listen_close_all removes them.
+ * Errors:   negative errno; a sentence that says what to do has been logged.
+ * Context:  main thread.
+ *
+ *   HOST:PORT     every address of HOST; a number or a name
+ *   :PORT         all addresses of this machine, IPv6 and IPv4 in one socket
+ *   [IPV6]:PORT   IPv6 only
+ *   unix:PATH     a socket in the file system
+ *   fd:N          inherited, listening already (N from 3 on)
+ */
+#ifndef CRIER_SERVER_LISTEN_H
+#define CRIER_SERVER_LISTEN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "shm/conf.h"
+
+enum { LISTEN_URL_BYTES = 160 };
+
+struct listener {
+    int fd;
+    bool is_unix;
+    char url[LISTEN_URL_BYTES]; /* what a person would type to connect */
+    char *path;                 /* of a unix socket made here, or NULL */
+    dev_t path_dev;             /* with path_ino: whether the file is still this socket's */
+    ino_t path_ino;
+};
+
+struct listeners {
+    struct listener *list;
+    size_t count;
+};
+
+/* Is `address` of one of the forms above? If not, -EINVAL and a sentence in `why`. */
+int listen_check(const char *address, char why[CONF_WHY_BYTES]) __attribute__((warn_unused_result));
+
+/* Listens on each of `addresses`, one per line. On error nothing stays open. */
+int listen_open_all(struct listeners *listeners, const char *addresses)
+    __attribute__((warn_unused_result));
+
+/* Closes all. May be called twice. */
+void listen_close_all(struct listeners *listeners);
+
+#endif

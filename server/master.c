@@ -1,0 +1,551 @@
+/*
+ * master.c: the life of the master, from the command line to the last worker's end.
+ *
+ *   SERVE ----> QUIET ----> DELIVER ----> (all workers have exited)
+ *     |           |            |
+ *     +-----------+------------+--> ABORT --> (killed after a second, at the latest)
+ *
+ * SERVE    accepts, reads the console, replaces workers that die
+ * QUIET    stops the input: listeners closed, console read no more; until every worker has stopped
+ *          taking messages and the lines that were read are published
+ * DELIVER  the last sequence is known: workers deliver up to it, close their clients, and exit
+ * ABORT    out of time, told so, or workers crash in a loop: everybody leaves now
+ *
+ * QUIET begins with TERM, INT, HUP or the end of input with --exit-on-eof; ABORT with QUIT, a
+ * second TERM or INT, or when --drain is over. Every event ends in master_step, the only place that
+ * moves on because of what workers did.
+ */
+#define _GNU_SOURCE
+#include "server/master.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+
+#include "server/accept.h"
+#include "server/console.h"
+#include "server/options.h"
+#include "server/signals.h"
+#include "server/supervise.h"
+#include "shm/atomic.h"
+#include "shm/log.h"
+#include "shm/segment_master.h"
+#include "worker/worker.h"
+
+enum {
+    MASTER_TICK_MS = 1000, /* nothing is expected: heartbeat, and a second look at everything */
+    MASTER_TICK_BUSY_MS =
+        100,                /* somebody is waited for, whose wake-up may be lost with a process */
+    MASTER_ABORT_MS = 1000, /* for workers to leave by themselves */
+    MASTER_WORKER_OWN_FDS = 16, /* of a worker: event loop, log, libraries */
+    MASTER_CLIENTS_MAX = 1 << 20,
+};
+
+enum master_state { MASTER_SERVE, MASTER_QUIET, MASTER_DELIVER, MASTER_ABORT };
+
+struct master {
+    enum master_state state;
+    int exit_code;
+    bool announced; /* the start lines are out */
+    const struct crier_app *app;
+    struct options options;
+    uint32_t worker_capacity;
+
+    struct segment segment;
+    int segment_fd;
+    struct ring ring;
+    int wake_fds[RING_OWNERS_MAX];
+    uint32_t wake_count;
+
+    struct event_base *base;
+    struct event *wake;
+    struct event *tick;
+    struct event *deadline; /* of --drain, then of ABORT */
+
+    struct spawn spawn;
+    struct listeners listeners;
+    struct dispatch dispatch;
+    struct acceptor acceptor;
+    struct supervise supervise;
+    struct console console;
+    struct signals signals;
+};
+
+static const char *
+master_state_name(enum master_state state)
+{
+    switch (state) {
+    case MASTER_SERVE: return "serve";
+    case MASTER_QUIET: return "quiet";
+    case MASTER_DELIVER: return "deliver";
+    case MASTER_ABORT: return "abort";
+    }
+    return "unknown";
+}
+
+/* --- stopping --- */
+
+static void
+master_set_deadline(struct master *master, uint64_t ms)
+{
+    struct timeval after = {.tv_sec = (time_t)(ms / 1000),
+                            .tv_usec = (suseconds_t)(ms % 1000 * 1000)};
+
+    event_add(master->deadline, &after);
+}
+
+/* What the phase needs is written before it; every member looks at it when it is woken. */
+static void
+master_set_phase(struct master *master, enum master_state state, enum phase phase)
+{
+    master->state = state;
+    log_event("stopping: %s", master_state_name(state));
+    atomic_store_release(&master->segment.head->phase, (uint32_t)phase);
+    wake_all(&master->ring.wake);
+}
+
+static void
+master_stop_input(struct master *master)
+{
+    accept_stop(&master->acceptor);
+    listen_close_all(&master->listeners);
+    console_stop(&master->console);
+    supervise_stop(&master->supervise);
+}
+
+static void
+master_quiet(struct master *master, unsigned close_code)
+{
+    const struct conf_shm *conf = &master->segment.head->conf;
+
+    master_stop_input(master);
+    atomic_store_relaxed(&master->segment.head->close_code, (uint32_t)close_code);
+    if (conf->drain_ms)
+        master_set_deadline(master, conf->drain_ms);
+    master_set_phase(master, MASTER_QUIET, PHASE_QUIET);
+}
+
+static void
+master_deliver(struct master *master)
+{
+    uint64_t last_seq = ring_tail(&master->ring);
+
+    atomic_store_relaxed(&master->segment.head->last_seq, last_seq);
+    master_set_phase(master, MASTER_DELIVER, PHASE_DELIVER);
+}
+
+static void
+master_abort(struct master *master)
+{
+    if (master->state == MASTER_ABORT)
+        return;
+    master_stop_input(master);
+    master_set_deadline(master, MASTER_ABORT_MS);
+    master_set_phase(master, MASTER_ABORT, PHASE_ABORT);
+}
+
+static void
+master_announce(struct master *master)
+{
+    char ring[OPTIONS_SIZE_TEXT_BYTES];
+
+    master->announced = true;
+    log_status("crier %s, pid %d, %u worker%s, ring %s per publisher", CRIER_VERSION, (int)getpid(),
+               master->options.workers, master->options.workers == 1 ? "" : "s",
+               options_size_text(master->options.conf.ring_bytes, ring));
+    for (size_t i = 0; i < master->listeners.count; i++)
+        log_status("listening on %s", master->listeners.list[i].url);
+}
+
+/* Whatever has happened: what follows from it? */
+static void
+master_step(struct master *master)
+{
+    struct supervise *supervise = &master->supervise;
+
+    supervise_look(supervise);
+    if (supervise_is_looping(supervise) && master->state == MASTER_SERVE) {
+        log_errorx("workers die again and again before they are ready; stopping the server");
+        master->exit_code = MASTER_EXIT_WORKERS;
+        master_abort(master);
+    }
+    if (master->state == MASTER_SERVE && !master->announced && supervise->ready == supervise->count)
+        master_announce(master);
+    if (master->state == MASTER_QUIET && console_is_done(&master->console) &&
+        supervise_all_in(supervise, MEMBER_QUIET))
+        master_deliver(master);
+    if (master->state != MASTER_SERVE && supervise->living == 0)
+        event_base_loopbreak(master->base);
+}
+
+/* --- events --- */
+
+static void
+master_on_signal(void *arg, int signal)
+{
+    struct master *master = arg;
+
+    if (signal == SIGCHLD)
+        supervise_reap(&master->supervise);
+    else if (signal == SIGQUIT || (master->state != MASTER_SERVE && signal != SIGHUP))
+        master_abort(master);
+    else if (master->state == MASTER_SERVE)
+        master_quiet(master, CLOSE_GOING_AWAY);
+    master_step(master);
+}
+
+static void
+master_on_input_end(void *arg)
+{
+    struct master *master = arg;
+
+    if (master->state == MASTER_SERVE && master->segment.head->conf.exit_on_eof)
+        master_quiet(master, CLOSE_NORMAL);
+    master_step(master);
+}
+
+static void
+master_on_room(void *arg)
+{
+    struct master *master = arg;
+
+    accept_go_on(&master->acceptor);
+}
+
+static void
+master_on_wake(evutil_socket_t fd, short events, void *arg)
+{
+    struct master *master = arg;
+    uint64_t count;
+
+    (void)events;
+    if (read(fd, &count, sizeof(count)) < 0 && errno != EAGAIN && errno != EINTR)
+        log_warn("cannot read the master's event descriptor");
+    console_go_on(&master->console);
+    master_step(master);
+}
+
+static void
+master_set_tick(struct master *master)
+{
+    bool busy = master->state != MASTER_SERVE || !master->announced ||
+                master->console.state == CONSOLE_FULL ||
+                master->supervise.ready < master->supervise.count;
+    uint32_t ms = busy ? MASTER_TICK_BUSY_MS : MASTER_TICK_MS;
+    struct timeval after = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+
+    event_add(master->tick, &after);
+}
+
+static void
+master_on_tick(evutil_socket_t fd, short events, void *arg)
+{
+    struct master *master = arg;
+
+    (void)fd;
+    (void)events;
+    atomic_bump(&master->segment.members[MEMBER_MASTER].heartbeat, (uint64_t)1);
+    console_go_on(&master->console);
+    master_set_tick(master);
+    master_step(master);
+}
+
+static void
+master_on_deadline(evutil_socket_t fd, short events, void *arg)
+{
+    struct master *master = arg;
+
+    (void)fd;
+    (void)events;
+    if (master->state == MASTER_ABORT) {
+        supervise_kill(&master->supervise);
+        return;
+    }
+    log_warnx("not everything was delivered within --drain; stopping now");
+    master_abort(master);
+    master_step(master);
+}
+
+/* --- starting; each returns an exit code --- */
+
+/* A descriptor below 3 must never become a socket: somebody would print into it. */
+static void
+master_fill_standard_descriptors(void)
+{
+    int fd;
+
+    do {
+        fd = open("/dev/null", O_RDWR);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
+/* As many descriptors as allowed; a worker's share of them is known before it starts. */
+static int
+master_raise_limits(struct master *master)
+{
+    uint64_t own = CHAN_FD_WAKE + master->options.workers + 1 + MASTER_WORKER_OWN_FDS;
+    struct rlimit limit;
+    uint64_t fds;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        log_error("cannot read the limit of descriptors");
+        return MASTER_EXIT_FAILED;
+    }
+    if (limit.rlim_cur < limit.rlim_max) {
+        rlim_t before = limit.rlim_cur;
+        limit.rlim_cur = limit.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+            limit.rlim_cur = before;
+            log_warn("cannot raise the limit of descriptors, staying at %" PRIu64,
+                     (uint64_t)before);
+        }
+    }
+    fds = limit.rlim_cur < MASTER_CLIENTS_MAX ? limit.rlim_cur : MASTER_CLIENTS_MAX;
+    if (fds <= own) {
+        log_errorx("%" PRIu64 " descriptors are too few for %u workers: raise `ulimit -n` above "
+                   "%" PRIu64,
+                   fds, master->options.workers, own);
+        return MASTER_EXIT_FAILED;
+    }
+    master->worker_capacity = (uint32_t)(fds - own);
+    return MASTER_EXIT_OK;
+}
+
+static int
+master_create_segment(struct master *master)
+{
+    const struct options *options = &master->options;
+    uint64_t capacity = (uint64_t)options->workers * master->worker_capacity;
+    struct segment_plan plan = {
+        .member_count = options->workers + 1,
+        .arena_bytes = options->arena_bytes,
+        .client_capacity =
+            roster_records(capacity < MASTER_CLIENTS_MAX ? capacity : MASTER_CLIENTS_MAX),
+    };
+    char each[OPTIONS_SIZE_TEXT_BYTES];
+
+    master->segment_fd = segment_create(&master->segment, &plan);
+    if (master->segment_fd < 0) {
+        errno = -master->segment_fd;
+        log_error("cannot allocate shared memory for %u publishers of %s; give less with --ring "
+                  "or --workers",
+                  plan.member_count, options_size_text(plan.arena_bytes, each));
+        return MASTER_EXIT_FAILED;
+    }
+    master->segment.head->conf = options->conf;
+    master->segment.head->close_code = CLOSE_GOING_AWAY; /* also if nobody says why */
+    return MASTER_EXIT_OK;
+}
+
+/* The master publishes, and never reads: its cursor holds nobody back. */
+static int
+master_join_ring(struct master *master)
+{
+    struct member_shm *me = &master->segment.members[MEMBER_MASTER];
+
+    for (; master->wake_count < master->segment.head->member_count; master->wake_count++) {
+        int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        if (fd < 0) {
+            log_error("cannot create event descriptors");
+            return MASTER_EXIT_FAILED;
+        }
+        master->wake_fds[master->wake_count] = fd;
+    }
+    ring_open(&master->ring, &master->segment, MEMBER_MASTER, master->wake_fds);
+    me->pid = (uint32_t)getpid();
+    me->life = 1;
+    me->state = MEMBER_READY;
+    return MASTER_EXIT_OK;
+}
+
+/* Poll instead of epoll: standard input may be a file. The master has few descriptors. */
+static struct event_base *
+master_new_base(void)
+{
+    struct event_config *config = event_config_new();
+    struct event_base *base = NULL;
+
+    if (config && event_config_require_features(config, EV_FEATURE_FDS) == 0)
+        base = event_base_new_with_config(config);
+    if (config)
+        event_config_free(config);
+    return base;
+}
+
+static int
+master_open_loop(struct master *master)
+{
+    int rc;
+
+    master->base = master_new_base();
+    if (!master->base) {
+        log_errorx("cannot create an event loop");
+        return MASTER_EXIT_FAILED;
+    }
+    master->wake = event_new(master->base, master->wake_fds[MEMBER_MASTER], EV_READ | EV_PERSIST,
+                             master_on_wake, master);
+    master->tick = event_new(master->base, -1, 0, master_on_tick, master);
+    master->deadline = event_new(master->base, -1, 0, master_on_deadline, master);
+    rc = master->wake && master->tick && master->deadline && event_add(master->wake, NULL) == 0
+             ? 0
+             : -ENOMEM;
+    if (!rc)
+        rc = signals_open(&master->signals, master->base, master_on_signal, master);
+    if (!rc)
+        rc = dispatch_open(&master->dispatch, master->base, &master->segment, master_on_room,
+                           master);
+    if (!rc)
+        rc = supervise_open(&master->supervise, master->base, &master->segment, &master->ring,
+                            &master->dispatch, &master->spawn);
+    if (rc) {
+        errno = -rc;
+        log_error("cannot set up the server");
+        return MASTER_EXIT_FAILED;
+    }
+    return MASTER_EXIT_OK;
+}
+
+static int
+master_start_app(struct master *master)
+{
+    app_bind(&master->segment);
+    if (!master->app->start || master->app->start(CRIER_MASTER) == 0)
+        return MASTER_EXIT_OK;
+    log_errorx("the application does not start; stopping");
+    return MASTER_EXIT_FAILED;
+}
+
+/* Workers first: they get ready while the first connections come in. */
+static int
+master_open_doors(struct master *master)
+{
+    int rc;
+
+    spawn_share(&master->spawn, master->segment_fd, master->wake_fds, master->wake_count);
+    supervise_start(&master->supervise, master->worker_capacity);
+    rc = accept_start(&master->acceptor, master->base, &master->listeners, &master->dispatch);
+    if (!rc)
+        rc = console_open(&master->console, master->base, &master->segment, &master->ring,
+                          master_on_input_end, master);
+    if (rc) {
+        errno = -rc;
+        log_error("cannot start to serve");
+        supervise_kill(&master->supervise);
+        return MASTER_EXIT_FAILED;
+    }
+    master_set_tick(master);
+    return MASTER_EXIT_OK;
+}
+
+static int
+master_start(struct master *master, char **argv)
+{
+    int code = spawn_open(&master->spawn, argv);
+
+    if (code) {
+        errno = -code;
+        log_error("cannot open the running program (/proc/self/exe)");
+        return MASTER_EXIT_FAILED;
+    }
+    if (listen_open_all(&master->listeners, master->options.conf.listen) != 0)
+        return MASTER_EXIT_LISTEN;
+    code = master_raise_limits(master);
+    if (!code)
+        code = master_create_segment(master);
+    if (!code)
+        code = master_join_ring(master);
+    if (!code)
+        code = master_open_loop(master);
+    if (!code)
+        code = master_start_app(master);
+    if (!code)
+        code = master_open_doors(master);
+    return code;
+}
+
+/* --- the end --- */
+
+static void
+master_report(const struct master *master)
+{
+    const struct segment *segment = &master->segment;
+
+    log_status("stopped; clients served: %" PRIu64 ", broadcasts published: %" PRIu64
+               ", due: %" PRIu64 " = %" PRIu64 " delivered + %" PRIu64 " undeliverable + %" PRIu64
+               " not addressed",
+               member_counter_sum(segment, COUNTER_clients_opened),
+               member_counter_sum(segment, COUNTER_broadcasts_published),
+               member_counter_sum(segment, COUNTER_broadcasts_due),
+               member_counter_sum(segment, COUNTER_broadcasts_delivered),
+               member_counter_sum(segment, COUNTER_broadcasts_undeliverable),
+               member_counter_sum(segment, COUNTER_broadcasts_not_addressed));
+}
+
+/* Undoes whatever of master_start was done. */
+static void
+master_fini(struct master *master)
+{
+    accept_stop(&master->acceptor);
+    listen_close_all(&master->listeners);
+    console_close(&master->console);
+    supervise_close(&master->supervise);
+    dispatch_close(&master->dispatch);
+    signals_close(&master->signals);
+    if (master->wake)
+        event_free(master->wake);
+    if (master->tick)
+        event_free(master->tick);
+    if (master->deadline)
+        event_free(master->deadline);
+    if (master->base)
+        event_base_free(master->base);
+    for (uint32_t i = 0; i < master->wake_count; i++)
+        close(master->wake_fds[i]);
+    segment_detach(&master->segment);
+    if (master->segment_fd >= 0)
+        close(master->segment_fd);
+    spawn_close(&master->spawn);
+    free(master);
+}
+
+int
+master_run(int argc, char **argv, const struct crier_app *app)
+{
+    struct master *master = calloc(1, sizeof(*master));
+    enum options_outcome outcome;
+    int code;
+
+    if (!master)
+        return MASTER_EXIT_FAILED;
+    master->app = app;
+    master->segment_fd = -1;
+    master_fill_standard_descriptors();
+    outcome = options_parse(&master->options, argc, argv, app);
+    if (outcome == OPTIONS_SERVE) {
+        log_open("master", log_level_of(&master->options.conf));
+        master->exit_code = master_start(master, argv);
+        if (master->exit_code == MASTER_EXIT_OK) {
+            event_base_dispatch(master->base);
+            if (app->stop)
+                app->stop(CRIER_MASTER);
+            master_report(master);
+        }
+    } else if (outcome == OPTIONS_REFUSED) {
+        master->exit_code = MASTER_EXIT_USAGE;
+    }
+    code = master->exit_code;
+    master_fini(master);
+    return code;
+}

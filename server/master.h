@@ -1,0 +1,25 @@
+/*
+ * master.h: the master process.
+ *
+ * Role:     the first process of a server. It owns the listening sockets, the segment and the
+ *           workers; it never reads a byte that a client sent.
+ * Errors:   enum master_exit; a sentence has been logged.
+ * Context:  main thread.
+ */
+#ifndef CRIER_SERVER_MASTER_H
+#define CRIER_SERVER_MASTER_H
+
+#include "worker/api/crier.h"
+
+enum master_exit {
+    MASTER_EXIT_OK = 0,
+    MASTER_EXIT_FAILED = 1, /* cannot start, for another reason than these */
+    MASTER_EXIT_USAGE = 2,
+    MASTER_EXIT_LISTEN = 3,
+    MASTER_EXIT_WORKERS = 4, /* they die before they are ready, again and again */
+};
+
+/* Serves until told to stop; returns the exit code. `app` is borrowed. */
+int master_run(int argc, char **argv, const struct crier_app *app);
+
+#endif

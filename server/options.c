@@ -1,0 +1,488 @@
+/*
+ * options.c: one table of rows, three sources: defaults, environment, command line.
+ */
+#define _GNU_SOURCE
+#include "server/options.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "server/listen.h"
+#include "server/usage.h"
+#include "shm/ring.h"
+
+enum {
+    OPTIONS_HELP = 'h',
+    OPTIONS_VERSION = 'V',
+    OPTIONS_FIRST_ROW = 256, /* what getopt_long returns for row 0 */
+    OPTIONS_NAME_BYTES = 64,
+    OPTIONS_WORKERS_MAX = RING_OWNERS_MAX - 1, /* the master is a member, too */
+};
+
+/* A slot word has room for the offset of this many bytes. */
+static const uint64_t options_arena_max_bytes = (1ULL << RING_OFFSET_BITS) * RECORD_ALIGN_BYTES;
+/* Four of them and their heads fit such an arena. */
+static const uint64_t options_message_max_bytes = 255ULL << 20;
+
+struct options_parser {
+    struct options *options;
+    const struct crier_app *app;
+    struct options_row *rows;
+    size_t count;
+    struct option *longs;
+    char *shorts;
+};
+
+static bool options_refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Prints the sentence; returns false. */
+static bool
+options_refuse(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    fputs("crier: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    return false;
+}
+
+const char *
+options_size_text(uint64_t bytes, char text[OPTIONS_SIZE_TEXT_BYTES])
+{
+    static const char units[] = {'k', 'M', 'G'};
+    const char *unit = "";
+    char suffix[2] = "";
+
+    for (size_t i = 0; i < sizeof(units) && bytes && bytes % 1024 == 0; i++) {
+        bytes /= 1024;
+        suffix[0] = units[i];
+        unit = suffix;
+    }
+    snprintf(text, OPTIONS_SIZE_TEXT_BYTES, "%" PRIu64 "%s", bytes, unit);
+    return text;
+}
+
+/* --- rows --- */
+
+static void
+options_collect_rows(struct options_parser *parser)
+{
+    size_t server_count;
+    const struct conf_row *server = conf_rows(&server_count);
+    struct options_row *row;
+
+    parser->count = server_count + parser->app->option_count;
+    parser->rows = calloc(parser->count, sizeof(*parser->rows));
+    parser->longs = calloc(parser->count + 3, sizeof(*parser->longs));
+    parser->shorts = calloc(parser->count + 3, 2);
+    if (!parser->rows || !parser->longs || !parser->shorts)
+        abort(); /* a few kilobytes, before anything runs */
+    row = parser->rows;
+    for (size_t i = 0; i < server_count; i++, row++) {
+        *row = (struct options_row){
+            server[i].name, server[i].short_name, server[i].arg, server[i].value,
+            server[i].help, &server[i],           NULL,          false,
+            false};
+    }
+    for (size_t i = 0; i < parser->app->option_count; i++, row++) {
+        const struct crier_option *option = &parser->app->options[i];
+        *row = (struct options_row){option->name, 0,      option->arg, option->value, option->help,
+                                    NULL,         option, false,       false};
+    }
+}
+
+static struct options_row *
+options_row_named(struct options_parser *parser, const char *name)
+{
+    for (size_t i = 0; i < parser->count; i++) {
+        if (strcmp(parser->rows[i].name, name) == 0)
+            return &parser->rows[i];
+    }
+    assert(!"a name in this file that is not in conf.def");
+    return NULL;
+}
+
+/* What getopt_long returned, or left in optopt. NULL: none of the rows. */
+static struct options_row *
+options_row_of(struct options_parser *parser, int value)
+{
+    if (value >= OPTIONS_FIRST_ROW)
+        return &parser->rows[value - OPTIONS_FIRST_ROW];
+    for (size_t i = 0; value && i < parser->count; i++) {
+        if (parser->rows[i].short_name == value)
+            return &parser->rows[i];
+    }
+    return NULL;
+}
+
+static bool
+options_set_app(struct options_parser *parser, const struct crier_option *option, const char *text)
+{
+    const char *name = option->name;
+
+    if (!option->arg) {
+        if (strcmp(text, "0") == 0)
+            return true;
+        if (strcmp(text, "1") != 0)
+            return options_refuse("--%s wants 1 or 0, not '%.80s'", name, text);
+        if (option->negates) { /* empty is the application's NULL */
+            name = option->negates;
+            text = "";
+        }
+    } else if (strchr(option->arg, '|') && conf_choice(option->arg, text) < 0) {
+        return options_refuse("--%s wants one of these words: %s, not '%.80s'", name, option->arg,
+                              text);
+    }
+    if (conf_app_set(&parser->options->conf, name, text) != 0)
+        return options_refuse("--%s is too long: the application's options have %d bytes together",
+                              option->name, CONF_APP_BYTES);
+    return true;
+}
+
+static bool
+options_set(struct options_parser *parser, struct options_row *row, const char *text, bool again)
+{
+    char why[CONF_WHY_BYTES];
+
+    row->given = true;
+    if (row->app)
+        return options_set_app(parser, row->app, text);
+    if (conf_set(&parser->options->conf, row->server, text, again, why) != 0)
+        return options_refuse("%s", why);
+    return true;
+}
+
+/* --- sources --- */
+
+static bool
+options_set_defaults(struct options_parser *parser)
+{
+    conf_init(&parser->options->conf);
+    for (size_t i = 0; i < parser->app->option_count; i++) {
+        const struct crier_option *option = &parser->app->options[i];
+        if (option->value && !options_set_app(parser, option, option->value))
+            return false;
+    }
+    return true;
+}
+
+/* max-message: CRIER_MAX_MESSAGE. */
+static void
+options_env_name(const char *name, char env[OPTIONS_NAME_BYTES])
+{
+    int prefix = snprintf(env, OPTIONS_NAME_BYTES, "CRIER_");
+
+    snprintf(env + prefix, OPTIONS_NAME_BYTES - (size_t)prefix, "%s", name);
+    for (char *at = env + prefix; *at; at++)
+        *at = *at == '-' ? '_' : (char)toupper((unsigned char)*at);
+}
+
+/* The values of a list stand in one variable, between commas or blanks. */
+static bool
+options_set_list(struct options_parser *parser, struct options_row *row, const char *text)
+{
+    static const char separators[] = ", \t\n";
+    char value[CONF_TEXT_BYTES];
+    bool again = false;
+
+    for (text += strspn(text, separators); *text; text += strspn(text, separators)) {
+        size_t bytes = strcspn(text, separators);
+        if (bytes >= sizeof(value))
+            return options_refuse("--%s wants a shorter text", row->name);
+        memcpy(value, text, bytes);
+        value[bytes] = '\0';
+        if (!options_set(parser, row, value, again))
+            return false;
+        again = true;
+        text += bytes;
+    }
+    return true;
+}
+
+static bool
+options_read_environment(struct options_parser *parser)
+{
+    char env[OPTIONS_NAME_BYTES];
+
+    for (size_t i = 0; i < parser->count; i++) {
+        struct options_row *row = &parser->rows[i];
+        const char *text;
+
+        options_env_name(row->name, env);
+        text = getenv(env);
+        if (!text || !*text)
+            continue;
+        if (row->server && row->server->kind == CONF_LIST) {
+            if (!options_set_list(parser, row, text))
+                return false;
+        } else if (!options_set(parser, row, text, false)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void
+options_fill_getopt(struct options_parser *parser)
+{
+    struct option *entry = parser->longs;
+    char *at = parser->shorts;
+
+    *at++ = '+'; /* do not reorder argv: workers get it as it is */
+    *at++ = ':';
+    *at++ = OPTIONS_HELP;
+    *at++ = OPTIONS_VERSION;
+    for (size_t i = 0; i < parser->count; i++) {
+        const struct options_row *row = &parser->rows[i];
+        *entry++ = (struct option){row->name, row->arg ? required_argument : no_argument, NULL,
+                                   OPTIONS_FIRST_ROW + (int)i};
+        if (row->short_name) {
+            *at++ = (char)row->short_name;
+            if (row->arg)
+                *at++ = ':';
+        }
+    }
+    *entry++ = (struct option){"help", no_argument, NULL, OPTIONS_HELP};
+    *entry = (struct option){"version", no_argument, NULL, OPTIONS_VERSION};
+}
+
+static bool
+options_refuse_argument(struct options_parser *parser, char **argv, bool missing)
+{
+    const struct options_row *row = options_row_of(parser, optopt);
+
+    if (row && missing)
+        return options_refuse("--%s wants an argument: %s", row->name, row->arg);
+    if (row)
+        return options_refuse("--%s takes no argument", row->name);
+    if (optopt)
+        return options_refuse("-%c is not an option; --help lists them", optopt);
+    return options_refuse("%s is not an option; --help lists them", argv[optind - 1]);
+}
+
+static enum options_outcome
+options_read_command_line(struct options_parser *parser, int argc, char **argv)
+{
+    int value;
+
+    options_fill_getopt(parser);
+    opterr = 0;
+    optind = 0; /* the program may have used getopt before */
+    while ((value = getopt_long(argc, argv, parser->shorts, parser->longs, NULL)) != -1) {
+        struct options_row *row;
+
+        if (value == OPTIONS_HELP) {
+            usage_print(parser->rows, parser->count, parser->app->name);
+            return OPTIONS_ANSWERED;
+        }
+        if (value == OPTIONS_VERSION) {
+            usage_print_version();
+            return OPTIONS_ANSWERED;
+        }
+        if (value == '?' || value == ':') {
+            options_refuse_argument(parser, argv, value == ':');
+            return OPTIONS_REFUSED;
+        }
+        row = options_row_of(parser, value);
+        if (!options_set(parser, row, row->arg ? optarg : "1", row->typed))
+            return OPTIONS_REFUSED;
+        row->typed = true;
+    }
+    if (optind < argc) {
+        options_refuse("'%.80s' is not an option, and nothing else is accepted; --help lists them",
+                       argv[optind]);
+        return OPTIONS_REFUSED;
+    }
+    return OPTIONS_SERVE;
+}
+
+/* --- what the values mean together --- */
+
+static uint32_t
+options_cpus(void)
+{
+    cpu_set_t cpus;
+    long count;
+
+    if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
+        count = CPU_COUNT(&cpus);
+    else
+        count = sysconf(_SC_NPROCESSORS_ONLN); /* more of them than a cpu_set_t holds */
+    if (count < 1)
+        return 1;
+    return count > OPTIONS_WORKERS_MAX ? OPTIONS_WORKERS_MAX : (uint32_t)count;
+}
+
+static bool
+options_check_workers(struct options *options)
+{
+    const char *text = options->conf.workers;
+    char *end;
+    unsigned long count;
+
+    if (strcmp(text, "auto") == 0) {
+        options->workers = options_cpus();
+        return true;
+    }
+    errno = 0;
+    count = strtoul(text, &end, 10);
+    if (!isdigit((unsigned char)text[0]) || errno || *end || count < 1 ||
+        count > OPTIONS_WORKERS_MAX)
+        return options_refuse("--workers wants a number from 1 to %d, or auto, not '%.80s'",
+                              OPTIONS_WORKERS_MAX, text);
+    options->workers = (uint32_t)count;
+    return true;
+}
+
+/* At least four of the longest messages: a default grows to that, what somebody asked for does
+ * not. */
+static bool
+options_check_room(struct options_parser *parser, const char *name, uint64_t *bytes)
+{
+    uint64_t least = ARENA_RECORDS_MIN * parser->options->conf.max_message_bytes;
+    char text[OPTIONS_SIZE_TEXT_BYTES];
+
+    if (*bytes >= least)
+        return true;
+    if (options_row_named(parser, name)->given)
+        return options_refuse("--%s wants at least %d x --max-message, which is %s", name,
+                              ARENA_RECORDS_MIN, options_size_text(least, text));
+    *bytes = least;
+    return true;
+}
+
+static bool
+options_check_memory(struct options_parser *parser)
+{
+    struct options *options = parser->options;
+    struct conf_shm *conf = &options->conf;
+    uint64_t records;
+
+    if (conf->max_message_bytes < 1 || conf->max_message_bytes > options_message_max_bytes)
+        return options_refuse("--max-message wants a size from 1 to 255M");
+    if (!options_check_room(parser, "ring", &conf->ring_bytes) ||
+        !options_check_room(parser, "pool", &conf->pool_bytes))
+        return false;
+    if (conf->ring_bytes > options_arena_max_bytes)
+        return options_refuse("--ring wants at most 1G");
+    records = ARENA_RECORDS_MIN * record_size(conf->max_message_bytes);
+    options->arena_bytes = conf->ring_bytes > records ? conf->ring_bytes : records;
+    assert(options->arena_bytes <= options_arena_max_bytes);
+    return true;
+}
+
+static bool
+options_check_listen(const struct options *options)
+{
+    const char *at = options->conf.listen;
+    char address[CONF_TEXT_BYTES];
+    char why[CONF_WHY_BYTES];
+
+    for (;;) {
+        size_t bytes = strcspn(at, "\n");
+        memcpy(address, at, bytes);
+        address[bytes] = '\0';
+        if (listen_check(address, why) != 0)
+            return options_refuse("%s", why);
+        if (!at[bytes])
+            return true;
+        at += bytes + 1;
+    }
+}
+
+/* scheme://host[:port], what a browser sends (RFC 6454 section 6.2). */
+static bool
+options_is_origin(const char *text, size_t bytes)
+{
+    static const char host[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
+    const char *end = text + bytes;
+    const char *at = text;
+    size_t word;
+
+    while (at < end && (isalnum((unsigned char)*at) || strchr("+-.", *at)))
+        at++;
+    if (at == text || !isalpha((unsigned char)*text) || end - at < 4 || memcmp(at, "://", 3) != 0)
+        return false;
+    at += 3;
+    if (*at == '[') {
+        word = strspn(at + 1, "0123456789abcdefABCDEF:.");
+        at += word + 2;
+        if (word == 0 || at > end || at[-1] != ']')
+            return false;
+    } else {
+        word = strspn(at, host);
+        at += word;
+        if (word == 0)
+            return false;
+    }
+    if (at < end && *at == ':') {
+        word = strspn(++at, "0123456789");
+        if (word < 1 || word > 5)
+            return false;
+        at += word;
+    }
+    return at == end;
+}
+
+static bool
+options_check_origin(const struct options *options)
+{
+    const char *at = options->conf.origin;
+
+    if (strcmp(at, "same") == 0 || strcmp(at, "any") == 0)
+        return true;
+    for (;;) {
+        size_t bytes = strcspn(at, ",");
+        if (!options_is_origin(at, bytes))
+            return options_refuse("--origin wants same, any or a list such as "
+                                  "https://example.org,http://localhost:3000, not '%.*s'",
+                                  bytes < 80 ? (int)bytes : 80, at);
+        if (!at[bytes])
+            return true;
+        at += bytes + 1;
+    }
+}
+
+static bool
+options_check(struct options_parser *parser)
+{
+    struct options *options = parser->options;
+    const struct conf_shm *conf = &options->conf;
+
+    if (conf->verbose && conf->quiet)
+        return options_refuse("--verbose and --quiet exclude each other: give one of them");
+    if (conf->exit_on_eof && conf->console == CONF_CONSOLE_OFF)
+        return options_refuse(
+            "--exit-on-eof needs standard input: --stdin wants on or auto with it");
+    return options_check_workers(options) && options_check_memory(parser) &&
+           options_check_listen(options) && options_check_origin(options);
+}
+
+enum options_outcome
+options_parse(struct options *options, int argc, char **argv, const struct crier_app *app)
+{
+    struct options_parser parser = {.options = options, .app = app};
+    enum options_outcome outcome = OPTIONS_REFUSED;
+
+    options_collect_rows(&parser);
+    if (options_set_defaults(&parser) && options_read_environment(&parser))
+        outcome = options_read_command_line(&parser, argc, argv);
+    if (outcome == OPTIONS_SERVE && !options_check(&parser))
+        outcome = OPTIONS_REFUSED;
+    free(parser.rows);
+    free(parser.longs);
+    free(parser.shorts);
+    return outcome;
+}

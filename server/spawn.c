@@ -1,0 +1,160 @@
+#define _GNU_SOURCE
+#include "server/spawn.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "shm/chan.h"
+#include "shm/log.h"
+#include "shm/ring.h"
+
+enum { SPAWN_EXIT_NOT_STARTED = 127 };
+
+static int
+spawn_make_environment(struct spawn *spawn)
+{
+    size_t count = 0;
+
+    while (environ[count])
+        count++;
+    spawn->envp = calloc(count + 2, sizeof(spawn->envp[0]));
+    spawn->place = calloc(1, SPAWN_PLACE_BYTES);
+    if (!spawn->envp || !spawn->place)
+        return -ENOMEM;
+    memcpy(spawn->envp, environ, count * sizeof(spawn->envp[0]));
+    spawn->envp[count] = spawn->place;
+    return 0;
+}
+
+int
+spawn_open(struct spawn *spawn, char *const *argv)
+{
+    *spawn = (struct spawn){.argv = argv, .segment_fd = -1};
+    spawn->program = open("/proc/self/exe", O_PATH | O_CLOEXEC);
+    if (spawn->program < 0)
+        return -errno;
+    return spawn_make_environment(spawn);
+}
+
+void
+spawn_share(struct spawn *spawn, int segment_fd, const int *wake_fds, uint32_t member_count)
+{
+    spawn->segment_fd = segment_fd;
+    spawn->wake_fds = wake_fds;
+    spawn->member_count = member_count;
+}
+
+void
+spawn_close(struct spawn *spawn)
+{
+    if (spawn->program > 0)
+        close(spawn->program);
+    free(spawn->envp);
+    free(spawn->place);
+    *spawn = (struct spawn){0};
+}
+
+/* --- in the child --- */
+
+static void __attribute__((noreturn)) spawn_fail(const char *what)
+{
+    log_error("cannot start a worker: %s", what);
+    _exit(SPAWN_EXIT_NOT_STARTED);
+}
+
+static int
+spawn_move_up(int fd, int above)
+{
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, above);
+
+    if (moved < 0)
+        spawn_fail("fcntl");
+    return moved;
+}
+
+static void
+spawn_put(int fd, int place)
+{
+    if (dup2(fd, place) < 0) /* clears close-on-exec */
+        spawn_fail("dup2");
+}
+
+/* Every descriptor goes to its place; first all are moved out of the way of each other. */
+static int
+spawn_place_descriptors(const struct spawn *spawn, int channel)
+{
+    int above = CHAN_FD_WAKE + (int)spawn->member_count;
+    int wake_fds[RING_OWNERS_MAX];
+    int program = spawn_move_up(spawn->program, above);
+    int segment = spawn_move_up(spawn->segment_fd, above);
+    int null;
+
+    channel = spawn_move_up(channel, above);
+    for (uint32_t i = 0; i < spawn->member_count; i++)
+        wake_fds[i] = spawn_move_up(spawn->wake_fds[i], above);
+    spawn_put(segment, CHAN_FD_SEGMENT);
+    spawn_put(channel, CHAN_FD_CHANNEL);
+    for (uint32_t i = 0; i < spawn->member_count; i++)
+        spawn_put(wake_fds[i], CHAN_FD_WAKE + (int)i);
+    null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (null < 0)
+        spawn_fail("/dev/null");
+    spawn_put(null, STDIN_FILENO);
+    (void)close_range((unsigned)above, ~0U,
+                      CLOSE_RANGE_CLOEXEC); /* what the application has open */
+    return program;
+}
+
+/* Only the master's word ends a worker, from its first instruction on: what a terminal sends to the
+ * whole group is ignored, and that survives exec. */
+static void
+spawn_reset_signals(void)
+{
+    static const int ignored[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP};
+    sigset_t none;
+
+    for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
+        signal(ignored[i], SIG_IGN);
+    signal(SIGCHLD, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void __attribute__((noreturn)) spawn_child(const struct spawn *spawn, int channel)
+{
+    int program = spawn_place_descriptors(spawn, channel);
+
+    spawn_reset_signals();
+    execveat(program, "", spawn->argv, spawn->envp, AT_EMPTY_PATH);
+    spawn_fail("execveat");
+}
+
+/* --- in the master --- */
+
+pid_t
+spawn_worker(struct spawn *spawn, uint32_t member, int channel)
+{
+    sigset_t all;
+    sigset_t before;
+    pid_t pid;
+
+    assert(spawn->member_count <= RING_OWNERS_MAX);
+    snprintf(spawn->place, SPAWN_PLACE_BYTES, CHAN_ENV_MEMBER "=%u", member);
+    sigfillset(&all);
+    /* The handlers write to a socket of the master's event loop: they must not run in the child. */
+    sigprocmask(SIG_SETMASK, &all, &before);
+    pid = fork();
+    if (pid == 0)
+        spawn_child(spawn, channel);
+    if (pid < 0)
+        pid = -errno;
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return pid;
+}

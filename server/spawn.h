@@ -1,0 +1,43 @@
+/*
+ * spawn.h: a worker process, from fork to exec.
+ *
+ * Role:     master only; shm/chan.h says what the worker finds.
+ * Owns:     a descriptor of the running program, and the workers' environment.
+ * Errors:   negative errno.
+ * Context:  main thread. Between fork and exec only what is safe when the program has threads.
+ *
+ * Workers execute the image that the master runs, whatever lies at its path by then, with the
+ * master's arguments and environment. They get the segment, their channel, and the eventfds, and
+ * nothing else.
+ */
+#ifndef CRIER_SERVER_SPAWN_H
+#define CRIER_SERVER_SPAWN_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+enum { SPAWN_PLACE_BYTES = 32 };
+
+struct spawn {
+    int program;
+    char *const *argv;
+    char **envp;
+    char *place; /* CHAN_ENV_MEMBER=N, the last of envp, before a NULL */
+    int segment_fd;
+    const int *wake_fds;
+    uint32_t member_count;
+};
+
+/* Opens the running program. `argv` is borrowed. */
+int spawn_open(struct spawn *spawn, char *const *argv) __attribute__((warn_unused_result));
+
+/* What workers will inherit besides their channel. Borrowed. */
+void spawn_share(struct spawn *spawn, int segment_fd, const int *wake_fds, uint32_t member_count);
+
+void spawn_close(struct spawn *spawn);
+
+/* Starts the process of `member`, which reads from `channel`. Returns its pid. */
+pid_t spawn_worker(struct spawn *spawn, uint32_t member, int channel)
+    __attribute__((warn_unused_result));
+
+#endif

@@ -1,0 +1,287 @@
+#define _GNU_SOURCE
+#include "server/supervise.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "shm/atomic.h"
+#include "shm/log.h"
+
+enum {
+    SUPERVISE_ROW = 5,
+    SUPERVISE_SHORT_LIFE_MS = 1000,
+    SUPERVISE_PAUSE_FIRST_MS = 50,
+    SUPERVISE_PAUSE_MAX_MS = 1000,
+    SUPERVISE_HOW_BYTES = 96,
+};
+
+struct supervise_worker {
+    struct supervise *supervise;
+    uint32_t member;
+    pid_t pid; /* 0: no process */
+    bool ready;
+    uint64_t started_ms;
+    uint32_t pause_ms; /* before the next start */
+    struct event *start;
+};
+
+static uint64_t
+supervise_now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static struct member_shm *
+supervise_member(const struct supervise_worker *worker)
+{
+    return &worker->supervise->segment->members[worker->member];
+}
+
+/* --- start --- */
+
+static void
+supervise_lengthen_pause(struct supervise_worker *worker)
+{
+    uint32_t next_ms = worker->pause_ms ? worker->pause_ms * 2 : SUPERVISE_PAUSE_FIRST_MS;
+
+    worker->pause_ms = next_ms < SUPERVISE_PAUSE_MAX_MS ? next_ms : SUPERVISE_PAUSE_MAX_MS;
+}
+
+static void
+supervise_start_later(struct supervise_worker *worker)
+{
+    struct timeval pause = {.tv_sec = worker->pause_ms / 1000,
+                            .tv_usec = worker->pause_ms % 1000 * 1000};
+
+    event_add(worker->start, &pause);
+}
+
+static void
+supervise_start_worker(struct supervise_worker *worker)
+{
+    struct supervise *supervise = worker->supervise;
+    struct member_shm *member = supervise_member(worker);
+    pid_t pid;
+
+    atomic_store_relaxed(&member->life, member->life + 1);
+    atomic_store_release(&member->state, (uint32_t)MEMBER_STARTING);
+    pid = spawn_worker(supervise->spawn, worker->member,
+                       dispatch_channel(supervise->dispatch, worker->member));
+    if (pid < 0) {
+        atomic_store_relaxed(&member->life, member->life - 1);
+        atomic_store_release(&member->state, (uint32_t)MEMBER_EMPTY);
+        supervise_lengthen_pause(worker);
+        errno = -pid;
+        log_warn("cannot start worker %u, trying again in %u ms", worker->member, worker->pause_ms);
+        supervise_start_later(worker);
+        return;
+    }
+    worker->pid = pid;
+    worker->ready = false;
+    worker->started_ms = supervise_now_ms();
+    atomic_store_relaxed(&member->pid, (uint32_t)pid);
+    supervise->living++;
+    dispatch_worker_started(supervise->dispatch, worker->member);
+}
+
+static void
+supervise_start_now(evutil_socket_t fd, short events, void *arg)
+{
+    (void)fd;
+    (void)events;
+    supervise_start_worker(arg);
+}
+
+void
+supervise_start(struct supervise *supervise, uint32_t capacity)
+{
+    for (uint32_t i = 0; i < supervise->count; i++)
+        supervise_member(&supervise->workers[i])->capacity = capacity;
+    for (uint32_t i = 0; i < supervise->count; i++)
+        supervise_start_worker(&supervise->workers[i]);
+}
+
+/* --- ready --- */
+
+void
+supervise_look(struct supervise *supervise)
+{
+    for (uint32_t i = 0; i < supervise->count; i++) {
+        struct supervise_worker *worker = &supervise->workers[i];
+
+        if (!worker->pid || worker->ready ||
+            atomic_load_acquire(&supervise_member(worker)->state) < MEMBER_READY)
+            continue;
+        worker->ready = true;
+        supervise->ready++;
+        supervise->failures = 0;
+        dispatch_worker_ready(supervise->dispatch, worker->member);
+    }
+}
+
+bool
+supervise_all_in(const struct supervise *supervise, enum member_state state)
+{
+    for (uint32_t i = 0; i < supervise->count; i++) {
+        const struct supervise_worker *worker = &supervise->workers[i];
+        if (worker->pid && atomic_load_acquire(&supervise_member(worker)->state) != state)
+            return false;
+    }
+    return true;
+}
+
+bool
+supervise_is_looping(const struct supervise *supervise)
+{
+    return supervise->failures >= SUPERVISE_ROW;
+}
+
+/* --- death --- */
+
+static const char *
+supervise_how(int status, char how[SUPERVISE_HOW_BYTES])
+{
+    if (WIFSIGNALED(status))
+        snprintf(how, SUPERVISE_HOW_BYTES, "was killed by signal %d (%s)", WTERMSIG(status),
+                 strsignal(WTERMSIG(status)));
+    else
+        snprintf(how, SUPERVISE_HOW_BYTES, "exited with status %d", WEXITSTATUS(status));
+    return how;
+}
+
+/* One line: who, how, what it cost, what happens now. */
+static void
+supervise_report(const struct supervise_worker *worker, int status, uint32_t lost)
+{
+    char how[SUPERVISE_HOW_BYTES];
+    char next[SUPERVISE_HOW_BYTES] = "starting another";
+
+    if (worker->supervise->stopping) {
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+            return;
+        snprintf(next, sizeof(next), "stopping all the same");
+    } else if (supervise_is_looping(worker->supervise)) {
+        snprintf(next, sizeof(next), "giving up");
+    } else if (worker->pause_ms) {
+        snprintf(next, sizeof(next), "starting another in %u ms", worker->pause_ms);
+    }
+    log_warnx("worker %u (pid %d) %s; %u client%s lost; %s", worker->member, (int)worker->pid,
+              supervise_how(status, how), lost, lost == 1 ? "" : "s", next);
+}
+
+/* Takes the dead process out of the ring first: publishers may be waiting for its cursor. */
+static uint32_t
+supervise_bury(struct supervise_worker *worker)
+{
+    struct supervise *supervise = worker->supervise;
+    struct member_shm *member = supervise_member(worker);
+
+    ring_retire(supervise->ring, worker->member);
+    atomic_store_relaxed(&member->pid, 0U);
+    atomic_store_release(&member->state, (uint32_t)MEMBER_EMPTY);
+    return dispatch_worker_died(supervise->dispatch, worker->member, ring_tail(supervise->ring));
+}
+
+static void
+supervise_plan_successor(struct supervise_worker *worker)
+{
+    if (supervise_now_ms() - worker->started_ms < SUPERVISE_SHORT_LIFE_MS)
+        supervise_lengthen_pause(worker);
+    else
+        worker->pause_ms = 0;
+    worker->supervise->failures = worker->ready ? 0 : worker->supervise->failures + 1;
+}
+
+static void
+supervise_died(struct supervise_worker *worker, int status)
+{
+    struct supervise *supervise = worker->supervise;
+    uint32_t lost = supervise_bury(worker);
+
+    supervise->living--;
+    supervise->ready -= worker->ready;
+    if (!supervise->stopping)
+        supervise_plan_successor(worker);
+    supervise_report(worker, status, lost);
+    worker->pid = 0;
+    worker->ready = false;
+    if (!supervise->stopping && !supervise_is_looping(supervise))
+        supervise_start_later(worker);
+}
+
+/* By pid: the application's own children are its own. */
+void
+supervise_reap(struct supervise *supervise)
+{
+    supervise_look(supervise); /* who became ready and died since then was ready */
+    for (uint32_t i = 0; i < supervise->count; i++) {
+        struct supervise_worker *worker = &supervise->workers[i];
+        int status;
+
+        if (worker->pid && waitpid(worker->pid, &status, WNOHANG) == worker->pid)
+            supervise_died(worker, status);
+    }
+}
+
+void
+supervise_stop(struct supervise *supervise)
+{
+    supervise->stopping = true;
+    for (uint32_t i = 0; i < supervise->count; i++)
+        event_del(supervise->workers[i].start);
+}
+
+void
+supervise_kill(struct supervise *supervise)
+{
+    for (uint32_t i = 0; i < supervise->count; i++) {
+        if (supervise->workers[i].pid)
+            kill(supervise->workers[i].pid, SIGKILL);
+    }
+}
+
+/* --- the supervisor's own --- */
+
+int
+supervise_open(struct supervise *supervise, struct event_base *base, const struct segment *segment,
+               struct ring *ring, struct dispatch *dispatch, struct spawn *spawn)
+{
+    uint32_t count = segment->head->member_count - MEMBER_FIRST_WORKER;
+
+    *supervise = (struct supervise){
+        .segment = segment,
+        .ring = ring,
+        .dispatch = dispatch,
+        .spawn = spawn,
+        .workers = calloc(count, sizeof(supervise->workers[0])),
+    };
+    if (!supervise->workers)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < count; i++) {
+        struct supervise_worker *worker = &supervise->workers[i];
+        worker->supervise = supervise;
+        worker->member = i + MEMBER_FIRST_WORKER;
+        worker->start = event_new(base, -1, 0, supervise_start_now, worker);
+        if (!worker->start)
+            return -ENOMEM;
+        supervise->count++;
+    }
+    return 0;
+}
+
+void
+supervise_close(struct supervise *supervise)
+{
+    for (uint32_t i = 0; i < supervise->count; i++)
+        event_free(supervise->workers[i].start);
+    free(supervise->workers);
+    *supervise = (struct supervise){0};
+}

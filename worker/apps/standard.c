@@ -1,0 +1,138 @@
+/*
+ * standard.c: what `crier` does when nobody has written an application.
+ *
+ * A new client is announced to everybody, itself included; a message goes back to its sender; what
+ * the console says goes to everybody anyway. This file uses api/crier.h and nothing else of crier:
+ * it is an example to start from as much as the default.
+ */
+#include "worker/api/crier.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+/* An address is shorter than 64 bytes, and takes the place of two. */
+enum { FORMAT_BYTES = 1024, TEXT_BYTES = FORMAT_BYTES / 2 * 64 };
+
+enum on_message { ON_MESSAGE_ECHO, ON_MESSAGE_BROADCAST, ON_MESSAGE_BOTH, ON_MESSAGE_DROP };
+
+static enum on_message on_message;
+static const char *welcome;
+static const char *goodbye;
+
+static const struct crier_option options[] = {
+    {"welcome", "FMT", "Welcome, %a!", "tell everybody about a new client: %a address, %n clients",
+     NULL},
+    {"no-welcome", NULL, NULL, "do not", "welcome"},
+    {"goodbye", "FMT", NULL, "tell everybody when a client has left, for example '%a has left.'",
+     NULL},
+    {"on-message", "echo|broadcast|both|drop", "echo",
+     "a client's message goes back to it, to all, back to it and to all others, or nowhere", NULL},
+};
+
+/* Fills in %a, %n and %%; anything else stays as it is. Returns the length. */
+static size_t
+format(const char *from, const struct crier_client *client, char to[TEXT_BYTES])
+{
+    char number[24];
+    size_t used = 0;
+
+    for (; *from && used < TEXT_BYTES; from++) {
+        const char *put = from;
+        size_t bytes = 1;
+
+        if (from[0] == '%' && from[1] == 'a')
+            put = crier_client_address(client);
+        else if (from[0] == '%' && from[1] == 'n') {
+            snprintf(number, sizeof(number), "%llu", (unsigned long long)crier_client_count());
+            put = number;
+        } else if (from[0] == '%' && from[1] == '%')
+            put = "%";
+        if (put != from) {
+            bytes = strlen(put);
+            from++;
+        }
+        if (bytes > TEXT_BYTES - used)
+            bytes = TEXT_BYTES - used;
+        memcpy(to + used, put, bytes);
+        used += bytes;
+    }
+    return used;
+}
+
+static int
+announce(const char *text, const struct crier_client *client)
+{
+    char line[TEXT_BYTES];
+
+    return text ? crier_broadcast(CRIER_TEXT, line, format(text, client, line)) : 0;
+}
+
+static bool
+is_short(const char *text, const char *name)
+{
+    if (!text || strlen(text) <= FORMAT_BYTES)
+        return true;
+    fprintf(stderr, "crier: --%s takes at most %d bytes\n", name, FORMAT_BYTES);
+    return false;
+}
+
+static int
+start(enum crier_role role)
+{
+    static const char *const words[] = {"echo", "broadcast", "both", "drop"};
+    const char *word = crier_option_get("on-message");
+
+    (void)role;
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        if (word && strcmp(word, words[i]) == 0)
+            on_message = (enum on_message)i;
+    }
+    welcome = crier_option_get("welcome");
+    goodbye = crier_option_get("goodbye");
+    return is_short(welcome, "welcome") && is_short(goodbye, "goodbye") ? 0 : -1;
+}
+
+static int
+connected(struct crier_client *client)
+{
+    return announce(welcome, client);
+}
+
+static int
+received(struct crier_client *client, const struct crier_message *message)
+{
+    int rc = 0;
+
+    if (on_message == ON_MESSAGE_BROADCAST)
+        return crier_broadcast(message->type, message->data, message->bytes);
+    if (on_message == ON_MESSAGE_BOTH) /* first what may have to be called again */
+        rc = crier_broadcast_others(client, message->type, message->data, message->bytes);
+    if (rc == 0 && (on_message == ON_MESSAGE_ECHO || on_message == ON_MESSAGE_BOTH))
+        rc = crier_send(client, message->type, message->data, message->bytes);
+    return rc == -EPIPE || rc == -ENOMEM ? 0 : rc; /* it has left, or is being closed */
+}
+
+static int
+disconnected(struct crier_client *client, unsigned code)
+{
+    (void)code;
+    return announce(goodbye, client);
+}
+
+static const struct crier_app app = {
+    .name = "crier",
+    .options = options,
+    .option_count = sizeof(options) / sizeof(options[0]),
+    .start = start,
+    .connect = connected,
+    .message = received,
+    .disconnect = disconnected,
+};
+
+int
+main(int argc, char **argv)
+{
+    return crier_run(argc, argv, &app);
+}
