@@ -1,0 +1,377 @@
+"""Hostile and helpless clients: the server stays up, serves the others, and neither memory nor descriptors grow."""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+from harness import (BINARY, CLOSE, CONTINUATION, PATIENCE, SANITIZED, TEXT, Closed, Disconnected, RawClient, Swarm,
+                     encode_frame, memory, open_descriptors, server_frame, wait_until)
+
+SLACK = PATIENCE / 15
+MIB = 1 << 20
+
+
+def assert_serves(client):
+    client.text("are you there?")
+    client.expect_texts(["are you there?"])
+
+
+class Resources:
+    """What the server uses, to be compared with what it uses later."""
+
+    def __init__(self, server):
+        self.server = server
+        self.descriptors = open_descriptors(server.processes())
+        self.memory = memory(server.processes())
+
+    def assert_no_more(self, growth, but_descriptors=0):
+        now = None
+
+        def back():
+            nonlocal now
+            now = open_descriptors(self.server.processes())
+            return now <= self.descriptors + but_descriptors
+
+        wait_until(back, lambda: f"{self.descriptors} descriptors at the start, {now} now")
+        self.assert_memory(growth)
+
+    def assert_memory(self, growth):
+        if SANITIZED:
+            return  # the sanitizers keep freed memory
+        now = memory(self.server.processes())
+        grown = now["private"] - self.memory["private"]
+        assert grown <= growth, f"private memory grew by {grown / MIB:.1f} MiB: {self.memory} before, {now} now"
+
+
+# ---- handshakes ----
+
+@pytest.mark.parametrize("workers", [2])
+def test_500_slow_handshakes_end_in_time_and_leave_nothing(crier, workers):
+    server = crier("--no-welcome", "--handshake-timeout", "2", workers=workers)
+    good = server.connect()
+    assert_serves(good)
+    before = Resources(server)
+    attackers = [server.socket() for _ in range(500)]
+    for number, attacker in enumerate(attackers):
+        attacker.send_raw(attacker.request()[:1 + number % 100])
+    assert_serves(good)
+    assert_serves(server.connect())
+    server.clients.pop().drop()
+    before.assert_memory(4 * MIB)
+    for attacker in attackers:
+        assert attacker.read_response().status == 408
+        attacker.drop()
+    before.assert_no_more(4 * MIB)
+    assert_serves(good)
+
+
+def test_full_headers_of_500_slow_handshakes_stay_within_the_pool(crier):
+    server = crier("--no-welcome", "--handshake-timeout", "3", "--pool", "4M", workers=1)
+    good = server.connect()
+    assert_serves(good)
+    before = Resources(server)
+    filler = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 8000
+    attackers = [server.socket() for _ in range(500)]
+    for attacker in attackers:
+        with contextlib.suppress(ConnectionError):
+            attacker.send_raw(filler)
+    assert_serves(good)
+    before.assert_memory(8 * MIB)
+    for attacker in attackers:
+        attacker.read_to_end()
+        attacker.drop()
+    before.assert_no_more(8 * MIB)
+
+
+@pytest.mark.limit(120)
+def test_500_connections_that_open_and_close_in_a_loop_leave_nothing(crier):
+    server = crier(workers=2)  # with welcomes: each of them is broadcast
+    good = server.connect()
+    good_lines = threading.Thread(target=read_forever, args=(good,), daemon=True)
+    good_lines.start()
+    rounds = 2 if SANITIZED else 4
+
+    def attack(kind):
+        clients = [RawClient(server.address) for _ in range(500)]
+        for client in clients:
+            if kind != "silent":
+                client.send_raw(client.request())
+        for number, client in enumerate(clients):
+            if kind == "handshake":
+                client.expect_open()
+            if number % 2:
+                client.drop()
+            else:
+                client.reset()
+
+    kinds = ("silent", "request", "handshake")
+    for kind in kinds:
+        attack(kind)
+    probe = server.connect()
+    wait_until(lambda: idle_descriptors(server), "the connections of the first round to end")
+    before = Resources(server)
+    for _ in range(rounds):
+        for kind in kinds:
+            attack(kind)
+    before.assert_no_more(3 * MIB)
+    probe.drop()
+    late = server.connect()
+    assert late.recv_text() == f"Welcome, {late.name}!"
+    assert_serves(late)
+
+
+def idle_descriptors(server):
+    """True once the number of descriptors is the same twice in a row, 0.2 s apart."""
+    now = open_descriptors(server.processes())
+    threading.Event().wait(0.2)
+    return open_descriptors(server.processes()) == now
+
+
+def read_forever(client):
+    with contextlib.suppress(Exception):
+        while True:
+            client.recv_message(timeout=300)
+
+
+# ---- frames ----
+
+def test_a_frame_of_2_to_the_62_bytes_takes_no_memory(crier):
+    server = crier("--no-welcome")
+    good = server.connect()
+    assert_serves(good)
+    before = Resources(server)
+    for number in range(200):
+        with RawClient(server.address) as client:
+            client.handshake(extra=encode_frame(BINARY, b"some bytes", declared=1 << 62))
+            client.expect_close(1009)
+    before.assert_no_more(MIB)
+    assert_serves(good)
+
+
+def test_announced_messages_take_memory_only_as_they_come(crier):
+    server = crier("--no-welcome", workers=1)
+    good = server.connect()
+    assert_serves(good)
+    before = Resources(server)
+    clients = [server.connect(extra=encode_frame(BINARY, b"", declared=1 << 20)) for _ in range(200)]
+    for client in clients[::20]:
+        client.send_raw(b"x")
+    assert_serves(good)
+    before.assert_memory(8 * MIB)
+
+
+def test_unfinished_messages_are_bounded_by_the_pool_and_its_largest_holders_closed(crier):
+    server = crier("--no-welcome", "--pool", "4M", workers=1)
+    good = server.connect()
+    assert_serves(good)
+    small = server.connect()
+    small.send_frame(TEXT, b"a small part, ", fin=False)
+    before = Resources(server)
+    attackers = [server.connect() for _ in range(200)]
+    part = encode_frame(BINARY, b"x" * 200000, fin=False)
+    for attacker in attackers:
+        with contextlib.suppress(ConnectionError):
+            attacker.send_raw(part)
+    assert_serves(good)
+    before.assert_memory(8 * MIB)
+    codes = []
+    for attacker in attackers:
+        with contextlib.suppress(ConnectionError):
+            attacker.send_raw(encode_frame(CONTINUATION, b"the end"))
+        try:
+            opcode, payload = attacker.recv_message()
+            assert (opcode, payload) == (BINARY, b"x" * 200000 + b"the end")
+            codes.append("echo")
+        except Closed as end:
+            codes.append(end.code)
+        except Disconnected as end:
+            codes.append(end.how)
+    assert codes.count(1013) >= 150, f"200 x 200 kB do not fit into 4 MiB: {set(codes)}"
+    assert set(codes) <= {"echo", 1013}, f"{set(codes)}"
+    small.send_frame(CONTINUATION, b"and the rest")
+    small.expect_texts(["a small part, and the rest"])
+    assert_serves(good)
+    server.drop_clients()
+    before.assert_memory(8 * MIB)
+
+
+def test_many_unfinished_messages_do_not_stop_broadcasts(crier):
+    server = crier("--no-welcome", "--pool", "4M", workers=2)
+    reader = server.connect()
+    for _ in range(100):
+        server.connect(extra=encode_frame(TEXT, b"x" * 60000, fin=False))
+    for number in range(100):
+        server.line(f"line {number}")
+    reader.expect_texts(f"line {number}" for number in range(100))
+
+
+# ---- clients that do not read ----
+
+@pytest.mark.limit(120)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_client_that_never_reads_is_closed_and_all_others_get_everything(crier, workers):
+    server = crier("--no-welcome", "--ring", "4M", "--slow-grace", "0.5", "--ping", "0", workers=workers)
+    lines = [b"%08d " % number + b"0123456789abcdef" * 640 for number in range(10000)]  # 100 MB
+    expected = b"".join(server_frame(TEXT, line) for line in lines)
+    stands = server.connect(receive_buffer=4096)
+    reader = server.connect(timeout=100)
+    with Swarm(server.address, 6) as swarm:
+        before = Resources(server)
+        got = []
+        thread = threading.Thread(target=lambda: got.append(reader.read(len(expected))), daemon=True)
+        thread.start()
+        begin = time.monotonic()
+        server.feed(b"".join(line + b"\n" for line in lines))
+        swarm.expect(len(lines), 90)
+        thread.join(90)
+        seconds = time.monotonic() - begin
+        assert got and got[0] == expected, "the reader missed something"
+        transcripts = swarm.report()["transcripts"]
+        assert list(transcripts.values()) == [6], f"not one transcript: {transcripts}"
+        before.assert_memory(4 * MIB)
+    assert_slow_end(stands, expected)
+    assert seconds < 60 * SLACK, f"one client that stands still held all others up for {seconds:.1f} s"
+    assert_serves(reader)
+    assert_serves(server.connect())
+
+
+def assert_slow_end(client, expected):
+    """What it got is the beginning of what it was due, and then 4008 or a reset, not silence."""
+    rest, how = client.read_to_end()
+    close = rest.rfind(server_frame(CLOSE, b"\x0f\xa8")[:1], max(0, len(rest) - 127))
+    if how == "reset" and expected.startswith(rest):
+        return
+    assert close >= 0 and rest[close + 2:close + 4] == b"\x0f\xa8", \
+        f"neither a reset nor close 4008 at the end of {len(rest)} bytes ({how}): {rest[-130:]!r}"
+    assert expected.startswith(rest[:close]), "its stream is not the beginning of what it was due"
+
+
+def test_a_client_that_is_slow_for_less_than_the_grace_misses_nothing(crier):
+    server = crier("--no-welcome", "--ring", "4M", "--slow-grace", "20", workers=1)
+    slow = server.connect(receive_buffer=4096)
+    lines = [b"%08d " % number + b"x" * 4000 for number in range(3000)]
+    expected = b"".join(server_frame(TEXT, line) for line in lines)
+    writer = server.feed(b"".join(line + b"\n" for line in lines))
+    # It begins to read only when the ring is full and the console is held up.
+    wait_until(lambda: held_up(server), "the ring to be full")
+    assert slow.read(len(expected), what="all lines") == expected
+    writer.join()
+    assert_serves(slow)
+
+
+def held_up(server):
+    """Unread input that does not move for 0.2 s."""
+    before = server.unread_input()
+    threading.Event().wait(0.2)
+    return before > 0 and server.unread_input() == before
+
+
+def test_a_client_that_never_reads_its_echoes_is_not_read_from(crier):
+    server = crier("--no-welcome", "--client-buffer", "64k", "--ping", "0", workers=1)
+    good = server.connect()
+    assert_serves(good)
+    before = Resources(server)
+    greedy = server.connect(receive_buffer=4096, send_buffer=65536)
+    message = [b"%06d" % number + b"e" * 9994 for number in range(20000)]  # 200 MB if all were taken
+    sent, pending = 0, b""
+    greedy.socket.setblocking(False)
+    last = time.monotonic()
+    while sent < len(message) and time.monotonic() - last < 1.0:
+        pending = pending or encode_frame(BINARY, message[sent])
+        try:
+            pending = pending[greedy.socket.send(pending):]
+            last = time.monotonic()
+            sent += not pending
+        except BlockingIOError:
+            assert_serves(good)
+    assert sent < 8000, f"{sent} messages of 10 kB were taken from a client that reads nothing"
+    before.assert_memory(4 * MIB)
+    assert_serves(good)
+    # When it reads again, it gets every echo, in order.
+    sender = threading.Thread(target=greedy.send_raw, args=(pending,), daemon=True)
+    sender.start()
+    for number in range(sent + bool(pending)):
+        assert greedy.recv_message() == (BINARY, message[number]), f"echo {number}"
+    sender.join(PATIENCE)
+
+
+def test_pings_without_end_from_a_client_that_reads_nothing_take_no_memory(crier):
+    server = crier("--no-welcome", "--client-buffer", "64k", "--ping", "0", workers=1)
+    good = server.connect()
+    assert_serves(good)
+    before = Resources(server)
+    flood = server.connect(receive_buffer=4096, send_buffer=65536)
+    pings = encode_frame(9, b"p" * 125) * 500
+    flood.socket.setblocking(False)
+    last = time.monotonic()
+    sent = 0
+    while sent < 100 * MIB and time.monotonic() - last < 0.5:
+        try:
+            sent += flood.socket.send(pings)
+            last = time.monotonic()
+        except BlockingIOError:
+            assert_serves(good)
+        except ConnectionError:
+            break
+    before.assert_memory(4 * MIB)
+    assert_serves(good)
+
+
+def test_a_publisher_that_floods_does_not_starve_the_others(crier):
+    server = crier("--no-welcome", "--on-message", "broadcast", "--ring", "4M", workers=2)
+    reader = server.connect()
+    other = server.connect()
+    threading.Thread(target=read_forever, args=(other,), daemon=True).start()
+    stop = threading.Event()
+    thread = threading.Thread(target=flood_until, args=(server.address, stop), daemon=True)
+    thread.start()
+    try:
+        for number in range(20):
+            other.text(f"important {number}")
+        important = []
+        while len(important) < 20:
+            text = reader.recv_text()
+            if text.startswith("important"):
+                important.append(text)
+    finally:
+        stop.set()
+        other.drop()
+        reader.drop()
+        thread.join(PATIENCE)
+    assert important == [f"important {number}" for number in range(20)]
+
+
+def flood_until(address, stop):
+    with contextlib.suppress(ConnectionError, TimeoutError), RawClient(address) as client:
+        client.handshake()
+        frames = encode_frame(TEXT, b"noise " * 100) * 50
+        drain = threading.Thread(target=read_forever, args=(client,), daemon=True)
+        drain.start()
+        while not stop.is_set():
+            client.send_raw(frames)
+        client.socket.shutdown(socket.SHUT_RDWR)
+        drain.join(PATIENCE)
+
+
+# ---- the sum ----
+
+def test_many_clients_that_come_and_go_leave_no_descriptor_and_no_memory(crier):
+    server = crier("--no-welcome", workers=2)
+
+    def visit():
+        with Swarm(server.address, 500) as swarm:
+            server.line("hello all")
+            swarm.expect(1)
+
+    visit()
+    assert_serves(server.connect())
+    wait_until(lambda: idle_descriptors(server), "the first visitors to leave")
+    before = Resources(server)
+    for _ in range(3):
+        visit()
+    before.assert_no_more(2 * MIB)
+    assert os.path.exists(f"/proc/{server.pid}")

@@ -1,0 +1,155 @@
+"""Flags, what is printed where, and exit statuses."""
+
+import re
+import socket
+import subprocess
+
+import pytest
+
+from harness import CRIER, RawClient, plain_environment, run_crier
+
+FLAGS = ["--listen", "--workers", "--welcome", "--no-welcome", "--goodbye", "--on-message", "--stdin", "--exit-on-eof",
+         "--ring", "--pool", "--slow-grace", "--client-buffer", "--wait-clients", "--max-message",
+         "--handshake-timeout", "--ping", "--ping-timeout", "--origin", "--drain", "--help", "--version"]
+
+
+def test_help_lists_every_flag_on_stdout():
+    done = run_crier("--help")
+    assert done.returncode == 0 and done.stderr == ""
+    words = done.stdout.replace(",", " ").replace("[", " ").replace("=", " ").split()
+    assert [flag for flag in FLAGS if flag not in words] == []
+    assert [flag for flag in ("-l", "-w", "-E", "-v", "-q") if flag not in words] == []
+
+
+def test_help_names_defaults_and_choices():
+    text = run_crier("--help").stdout
+    for word in ("127.0.0.1:8080", "Welcome, %a!", "echo|broadcast|both|drop", "auto|on|off", "same|any|LIST"):
+        assert word in text, f"--help does not say {word}"
+
+
+def test_version_is_one_line_on_stdout():
+    done = run_crier("--version")
+    assert done.returncode == 0 and done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
+    assert any(word[0].isdigit() for word in done.stdout.split()), done.stdout
+
+
+@pytest.mark.parametrize("flags, named", [
+    (["--bogus"], "--bogus"),
+    (["--bogus=1"], "--bogus"),
+    (["-Z"], "-Z"),
+    (["--workers", "0"], "--workers"),
+    (["--workers", "many"], "--workers"),
+    (["--workers"], "--workers"),
+    (["--on-message", "yell"], "--on-message"),
+    (["--stdin", "maybe"], "--stdin"),
+    (["--max-message", "1Q"], "--max-message"),
+    (["--max-message", "-1"], "--max-message"),
+    (["--max-message", ""], "--max-message"),
+    (["--slow-grace", "soon"], "--slow-grace"),
+    (["--wait-clients", "1.5"], "--wait-clients"),
+    (["--ring", "1M"], "--ring"),
+    (["--ring", "3999k", "--max-message", "1000k"], "--ring"),
+    (["--pool", "1M"], "--pool"),
+    (["--ring", "99999999999999999999G"], "--ring"),
+    (["--no-welcome=yes"], "--no-welcome"),
+    (["--listen", "nonsense"], "nonsense"),
+    (["--listen", "127.0.0.1:99999"], "127.0.0.1:99999"),
+    (["--listen", "127.0.0.1:http"], "127.0.0.1:http"),
+    (["stray"], "stray"),
+])
+def test_a_bad_flag_is_one_sentence_that_names_it_and_status_2(flags, named):
+    listen = [] if "--listen" in flags else ["--listen", "127.0.0.1:0"]
+    done = run_crier(*listen, *flags)
+    assert done.returncode == 2, f"{flags}: {done}"
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, f"expected one sentence: {done.stderr}"
+    assert named in done.stderr, f"{named} is not named: {done.stderr}"
+
+
+def test_the_ring_grows_with_the_longest_message_by_default(crier):
+    server = crier("--no-welcome", "--max-message", "8M", "--on-message", "broadcast")
+    client = server.connect()
+    client.binary(bytes(8 << 20))
+    assert client.recv_message() == (2, bytes(8 << 20))
+
+
+def test_the_ring_may_be_exactly_four_times_the_longest_message(crier):
+    server = crier("--no-welcome", "--max-message", "64k", "--ring", "256k", "--pool", "256k",
+                   "--on-message", "broadcast")
+    client = server.connect()
+    for _ in range(20):
+        client.binary(bytes(65536))
+        assert client.recv_message() == (2, bytes(65536))
+
+
+def test_the_start_names_version_pid_workers_and_url_on_stderr(crier):
+    server = crier(workers=3)
+    version = run_crier("--version").stdout.split()[-1]
+    for word in (version, str(server.pid), "3", "16", f"ws://127.0.0.1:{server.address[1]}/"):
+        server.wait_log(rf"(?<!\w){re.escape(word)}")  # 16: MiB of ring
+    server.connect().expect_texts([f"Welcome, {server.clients[0].name}!"])
+
+
+def test_it_is_quiet_about_clients_when_stderr_is_no_terminal(crier):
+    server = crier()
+    client = server.connect()
+    name = client.name
+    client.text("echo")
+    server.line("a line")
+    client.expect_texts([f"Welcome, {name}!"])
+    assert sorted([client.recv_text(), client.recv_text()]) == ["a line", "echo"]
+    client.close(1000)
+    client.expect_close(1000, answer=False)
+    server.stop()
+    assert not [line for line in server.log if name in line or "a line" in line], server.log
+
+
+def test_verbose_tells_of_connects_broadcasts_and_disconnects(crier):
+    server = crier("-v", "--no-welcome")
+    start = len(server.log)
+    client = server.connect()
+    name = client.name
+    server.wait_log(rf"{name}\b", start=start)
+    middle = len(server.log)
+    server.line("the console speaks")
+    client.expect_texts(["the console speaks"])
+    server.wait_log(r"\b1\b", start=middle)  # its sequence number and the number of clients
+    end = len(server.log)
+    client.close(1000)
+    client.expect_close(1000, answer=False)
+    assert "1000" in server.wait_log(rf"{name}\b", start=end)
+
+
+def test_quiet_says_nothing_while_all_is_well(crier):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        server = crier("-q", listen=f"fd:{listener.fileno()}", url=False, pass_fds=[listener.fileno()])
+        client = server.connect(address=listener.getsockname())
+    client.expect_texts([f"Welcome, {client.name}!"])
+    client.close(1000)
+    client.expect_close(1000, answer=False)
+    assert server.stop() == 0
+    assert [line for line in server.log if line != "(end of stderr)"] == []
+
+
+def test_nobody_reads_stderr_and_it_serves_all_the_same():
+    """A closed pipe on stderr (`crier 2>&1 | head -1`) does not end the server."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        process = subprocess.Popen([CRIER, "-v", "--no-welcome", "--listen", f"fd:{listener.fileno()}"],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                   pass_fds=[listener.fileno()], env=plain_environment())
+        process.stderr.close()
+        try:
+            for _ in range(3):
+                with RawClient(listener.getsockname()) as client:
+                    client.handshake()
+                    client.text("hello")
+                    client.expect_texts(["hello"])
+        finally:
+            process.terminate()
+            status = process.wait(20)
+    assert status == 0

@@ -1,0 +1,149 @@
+"""Where it listens, and what it says when it cannot."""
+
+import os
+import signal
+import socket
+
+import pytest
+
+from harness import needs_ipv6, run_crier, wait_until
+
+
+def echo(client):
+    client.text("hello")
+    client.expect_texts(["hello"])
+
+
+def assert_cannot_bind(done, *words):
+    assert done.returncode == 3, done
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, f"expected one sentence: {done.stderr}"
+    for word in words:
+        assert word in done.stderr, f"{word!r} is not named: {done.stderr}"
+
+
+def test_the_start_line_names_a_url_that_works(crier):
+    server = crier("--no-welcome", listen="127.0.0.1:0")
+    assert server.address[0] == "127.0.0.1" and server.address[1] > 0
+    echo(server.connect())
+
+
+def test_a_host_name_is_an_address(crier):
+    server = crier("--no-welcome", listen="localhost:0")
+    with socket.create_connection(("localhost", server.address[1]), timeout=5):
+        pass
+    host = socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)[0][4][0]
+    echo(server.connect(address=(host, server.address[1])))
+
+
+@needs_ipv6
+def test_an_ipv6_address_stands_in_brackets(crier):
+    server = crier("--no-welcome", listen="[::1]:0")
+    assert server.address[0] == "::1", f"the URL does not name [::1]: {server.log}"
+    echo(server.connect())
+
+
+@needs_ipv6
+def test_a_port_alone_listens_on_ipv4_and_ipv6(crier):
+    server = crier("--no-welcome", listen=":0")
+    echo(server.connect(address=("127.0.0.1", server.address[1])))
+    echo(server.connect(address=("::1", server.address[1])))
+
+
+def test_a_unix_socket(crier, tmp_path):
+    path = str(tmp_path / "socket")
+    server = crier("--no-welcome", listen=f"unix:{path}", url=False)
+    wait_until(lambda: os.path.exists(path), f"{path} to appear")
+    echo(server.connect(address=path))
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def test_a_socket_that_was_passed_in(crier, tmp_path, family):
+    with socket.socket(family) as listener:
+        listener.bind(("127.0.0.1", 0) if family == socket.AF_INET else str(tmp_path / "socket"))
+        listener.listen(16)
+        address = listener.getsockname()
+        number = listener.fileno()
+        server = crier("--no-welcome", listen=f"fd:{number}", url=False, pass_fds=[number], workers=2)
+        echo(server.connect(address=address))
+
+
+def test_several_listeners_serve_together(crier, tmp_path):
+    path = str(tmp_path / "socket")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        passed = listener.getsockname()
+        server = crier("--no-welcome", listen=["127.0.0.1:0", f"unix:{path}", f"fd:{listener.fileno()}"],
+                       pass_fds=[listener.fileno()], workers=2)
+    wait_until(lambda: os.path.exists(path), f"{path} to appear")
+    clients = [server.connect(), server.connect(address=path), server.connect(address=passed)]
+    server.line("to all")
+    for client in clients:
+        client.expect_texts(["to all"])
+
+
+def test_the_short_flag_listens_as_well(crier):
+    server = crier("--no-welcome", "-l", "127.0.0.1:0", listen=())
+    echo(server.connect())
+
+
+def test_a_port_in_use_is_one_sentence_and_status_3():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen(1)
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        assert_cannot_bind(run_crier("--listen", address), address)
+
+
+def test_an_address_of_another_machine_is_one_sentence_and_status_3():
+    assert_cannot_bind(run_crier("--listen", "192.0.2.1:8080"), "192.0.2.1:8080")
+
+
+def test_a_unix_path_that_cannot_be_made_is_one_sentence_and_status_3(tmp_path):
+    path = tmp_path / "not there" / "socket"
+    assert_cannot_bind(run_crier("--listen", f"unix:{path}"), str(path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody with fewer rights")
+def test_a_place_without_permission_is_one_sentence_and_status_3(tmp_path):
+    directory = tmp_path / "socket"
+    directory.mkdir(mode=0o700)
+
+    def become_nobody():
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+
+    try:
+        done = run_crier("--listen", f"unix:{directory}/socket", preexec_fn=become_nobody)
+    except PermissionError:
+        pytest.skip("the program lies where nobody may not look")
+    assert_cannot_bind(done, str(directory))
+
+
+def test_a_descriptor_that_is_no_socket_is_refused():
+    done = run_crier("--listen", "fd:0")
+    assert done.returncode in (2, 3), done
+    assert len(done.stderr.splitlines()) == 1 and "fd:0" in done.stderr, done.stderr
+
+
+def test_one_listener_that_fails_ends_all(tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen(1)
+        path = tmp_path / "socket"
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        assert_cannot_bind(run_crier("--listen", f"unix:{path}", "--listen", taken), taken)
+
+
+def test_a_stopped_server_frees_its_port_at_once(crier):
+    server = crier("--no-welcome")
+    client = server.connect()
+    address = server.address
+    server.send_signal(signal.SIGTERM)
+    client.expect_close(1001)
+    server.wait_exit()
+    again = crier("--no-welcome", listen=f"127.0.0.1:{address[1]}")
+    assert again.address == address
+    echo(again.connect())

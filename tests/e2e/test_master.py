@@ -1,0 +1,377 @@
+"""The master shares connections out, outlives its workers, and is not needed for messages to flow."""
+
+import os
+import resource
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from harness import (PATIENCE, SANITIZED, TEXT, Disconnected, Swarm, cpu_seconds, descriptors, each_worker_count,
+                     is_alive, pause, process_state, run_crier, wait_until)
+
+SLACK = PATIENCE / 15
+
+
+def limit_descriptors(soft):
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, soft))
+
+
+def assert_still(pid, seconds=0.4):
+    before = cpu_seconds(pid)
+    pause(seconds)
+    used = cpu_seconds(pid) - before
+    assert used <= 0.08, f"process {pid} used {used:g} s of CPU in {seconds:g} s with nothing to do"
+
+
+# ---- processes ----
+
+@each_worker_count
+def test_there_are_as_many_workers_as_asked_for(crier, workers):
+    server = crier("--no-welcome", workers=workers)
+    server.connect_everywhere(workers)
+    assert len(server.workers()) == workers
+
+
+def test_auto_is_one_worker_per_processor(crier):
+    server = crier("--no-welcome", "--workers", "auto")
+    count = len(os.sched_getaffinity(0))
+    wait_until(lambda: len(server.workers()) == count, lambda: f"{count} workers, there are {server.workers()}")
+    server.connect().expect_pong()
+
+
+def test_each_connection_goes_to_the_worker_with_the_fewest_clients(crier):
+    server = crier("--no-welcome", workers=4)
+    places = server.connect_everywhere(4)
+    most = max(map(len, places.values()))
+    while len(server.clients) < 4 * most:
+        client = server.connect()
+        places[server.worker_of(client)].append(client)
+    assert {len(clients) for clients in places.values()} == {most}, "not evenly shared"
+    # When one worker's clients leave, the next ones go there.
+    pid, clients = next(iter(places.items()))
+    for client in clients:
+        client.close(1000)
+        client.expect_close(1000, answer=False)
+    wait_until(lambda: server.worker_of(server.connect()) == pid, "a connection to the worker without clients", 5)
+
+
+def test_the_soft_limit_of_descriptors_is_raised(crier):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    server = crier("--no-welcome", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard)))
+    server.connect().expect_pong()
+    for pid in server.processes():
+        soft = resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+        assert soft == hard, f"process {pid} has a soft limit of {soft}, the hard one is {hard}"
+
+
+def test_workers_inherit_no_listening_socket_and_no_console(crier):
+    server = crier("--no-welcome", workers=2)
+    server.connect_everywhere(2)
+    console = descriptors(server.pid)[0]
+    with open("/proc/net/tcp") as table:
+        rows = [row.split() for row in table.read().splitlines()[1:]]
+    listening = "0A"
+    inodes = [row[9] for row in rows if row[1].endswith(f":{server.address[1]:04X}") and row[3] == listening]
+    assert len(inodes) == 1, rows
+    for pid in server.workers():
+        held = descriptors(pid).values()
+        assert console not in held, f"worker {pid} holds the console's pipe"
+        assert f"socket:[{inodes[0]}]" not in held, f"worker {pid} holds the listening socket"
+
+
+# ---- out of descriptors ----
+
+@pytest.mark.skipif(SANITIZED, reason="the sanitizers need descriptors of their own")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_connections_that_do_not_fit_are_served_when_others_leave(crier, workers):
+    server = crier("--no-welcome", "--handshake-timeout", "60", workers=workers, preexec_fn=limit_descriptors(64))
+    waiting = [server.socket() for _ in range(200)]
+    for client in waiting:
+        client.send_raw(client.request())
+
+    def answered():
+        return [client for client in waiting if client.has_input()]
+
+    wait_until(lambda: len(answered()) >= 10, "the first connections to be served")
+    # It settles: no more are served, the master is still and says so once.
+    served = wait_until(lambda: settled(answered), "the server to be full")
+    assert len(served) < len(waiting), "64 descriptors held 200 connections"
+    logged = len(server.log)
+    assert_still(server.pid)
+    for pid in server.workers():
+        assert_still(pid, 0.2)
+    assert len(server.log) == logged, f"it goes on logging: {server.log[logged:]}"
+    assert logged < 12, f"not logged once: {server.log}"
+    for client in served:
+        client.expect_open()
+        client.text("inside")
+        client.expect_texts(["inside"])
+    while waiting:
+        for client in served:
+            client.drop()
+            waiting.remove(client)
+            server.clients.remove(client)
+        served = waiting and wait_until(answered, lambda: f"one of {len(waiting)} that wait to be served")
+        for client in served:
+            client.expect_open()
+    assert server.process.poll() is None
+
+
+def settled(state):
+    before = len(state())
+    pause(0.3)
+    now = state()
+    return now if len(now) == before else None
+
+
+def test_a_master_without_a_free_descriptor_accepts_again_when_there_is_one(crier):
+    server = crier("--no-welcome", workers=2)
+    client = server.connect()
+    before = len(server.log)
+    soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    # The limit bounds the numbers of new descriptors: none is left from the lowest free one on.
+    used = descriptors(server.pid)
+    free = next(number for number in range(len(used) + 1) if number not in used)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (free, hard))
+    late = [server.socket() for _ in range(20)]
+    for one in late:
+        one.send_raw(one.request())
+    server.wait_log(r"(?i)descriptor|open files|ulimit|NOFILE", start=before)
+    pause(0.2)
+    assert len(server.log) - before <= 2, f"not logged once: {server.log[before:]}"
+    assert not any(one.has_input() for one in late)
+    assert_still(server.pid)
+    client.text("still served")
+    client.expect_texts(["still served"])
+    server.line("the console as well")
+    client.expect_texts(["the console as well"])
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    for one in late:
+        one.expect_open()
+        one.expect_pong()
+
+
+# ---- workers that die ----
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_death_of_a_worker_loses_nothing_for_the_clients_of_others(crier, workers):
+    server = crier("--no-welcome", "--on-message", "broadcast", workers=workers)
+    places = server.connect_everywhere(workers, at_least=4)
+    victim, doomed = next(iter(places.items()))
+    others = [client for client in server.clients if client not in doomed]
+    lines = [f"line {number}" for number in range(20000)]
+    half = threading.Event()
+
+    def write():
+        for some in range(0, len(lines), 100):
+            server.write("".join(f"{line}\n" for line in lines[some:some + 100]).encode())
+            if some == len(lines) // 2:
+                half.set()
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    half.wait(PATIENCE)
+    for number, client in enumerate(others):
+        client.text(f"client {number}")
+    os.kill(victim, signal.SIGKILL)
+    writer.join()
+    server.line("that is all")
+    orders = [client.texts_until("that is all") for client in others]
+    assert all(order == orders[0] for order in orders), "not one order"
+    assert [text for text in orders[0] if text.startswith("line")] == lines, "lines lost, doubled or out of order"
+    assert sorted(text for text in orders[0] if text.startswith("client")) == \
+        sorted(f"client {number}" for number in range(len(others)))
+    # The dead worker's own clients have a part of the stream, without a gap, and are disconnected.
+    for client in doomed:
+        seen = []
+        with pytest.raises(Disconnected):
+            while True:
+                seen.append(client.recv_text())
+        assert seen == orders[0][:len(seen)], f"{client.name} saw something else than the others"
+
+
+@each_worker_count
+def test_a_new_worker_serves_within_a_second(crier, workers):
+    server = crier("--no-welcome", workers=workers)
+    places = server.connect_everywhere(workers, at_least=2)
+    victim, doomed = next(iter(places.items()))
+    # It has lived for more than a second, so that its successor starts at once.
+    pause(1.1)
+    begin = time.monotonic()
+    os.kill(victim, signal.SIGKILL)
+    for client in doomed:
+        client.read_to_end()
+
+    def reaches_a_new_worker():
+        client = server.connect()
+        client.text("hello")
+        client.expect_texts(["hello"])
+        return server.worker_of(client) not in places
+
+    wait_until(reaches_a_new_worker, "a new worker to serve", 5 * SLACK)
+    seconds = time.monotonic() - begin
+    assert seconds < 1.0 * SLACK, f"the new worker served after {seconds:g} s"
+    wait_until(lambda: len(server.workers()) == workers, f"{workers} workers")
+    server.line("to all that are left")
+    for client in server.clients:
+        if client not in doomed:
+            client.expect_texts(["to all that are left"])
+
+
+def test_the_death_of_a_worker_is_logged(crier):
+    server = crier("--no-welcome", workers=2)
+    server.connect_everywhere(2)
+    victim = server.workers()[0]
+    start = len(server.log)
+    os.kill(victim, signal.SIGKILL)
+    server.wait_log(rf"\b{victim}\b", start=start)
+
+
+def test_all_workers_may_die_at_once(crier):
+    server = crier("--no-welcome", workers=4)
+    server.connect_everywhere(4)
+    pause(1.1)
+    before = server.workers()
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    for client in server.clients:
+        client.read_to_end()
+    server.drop_clients()
+    client = server.connect()
+    client.text("hello")
+    client.expect_texts(["hello"])
+    server.line("from the console")
+    client.expect_texts(["from the console"])
+    wait_until(lambda: len(server.workers()) == 4, "four new workers")
+    assert not set(before) & set(server.workers())
+
+
+def test_workers_may_die_again_and_again(crier):
+    server = crier("--no-welcome", workers=2)
+    for _ in range(6):
+        client = server.connect()
+        client.expect_pong()
+        os.kill(server.worker_of(client), signal.SIGKILL)
+        client.read_to_end()
+    wait_until(lambda: len(server.workers()) == 2, "two workers")
+    client = server.connect()
+    server.line("after six deaths")
+    client.expect_texts(["after six deaths"])
+
+
+def test_connections_made_while_no_worker_runs_are_served_by_the_next(crier):
+    server = crier("--no-welcome", workers=1)
+    server.connect().expect_pong()
+    os.kill(server.workers()[0], signal.SIGKILL)
+    clients = [server.socket() for _ in range(20)]
+    for client in clients:
+        client.send_raw(client.request())
+    for client in clients:
+        client.expect_open()
+        client.expect_pong()
+
+
+CRASH = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Ends each process whose parent is crier, before its main: a worker that crashes at once. */
+__attribute__((constructor)) static void crash(void)
+{
+    char path[64], name[32] = "";
+    snprintf(path, sizeof path, "/proc/%d/comm", (int)getppid());
+    FILE *f = fopen(path, "r");
+    if (f && fgets(name, sizeof name, f) && strncmp(name, "crier", 5) == 0)
+        abort();
+}
+"""
+
+
+@pytest.fixture
+def crash_library(tmp_path):
+    source, library = tmp_path / "crash.c", tmp_path / "crash.so"
+    source.write_text(CRASH)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    return str(library)
+
+
+@pytest.mark.skipif(SANITIZED, reason="the sanitizers want to be loaded first")
+def test_workers_that_crash_before_they_are_ready_end_the_server_with_4(crier, crash_library):
+    server = crier("--no-welcome", workers=2, url=False, expected=4, env={"LD_PRELOAD": crash_library},
+                   listen="127.0.0.1:0")
+    assert server.wait_exit(20 * SLACK) == 4
+    server.wait_log("(?i)worker")
+    wait_until(lambda: not server.left_behind(), "all processes to end")
+
+
+# ---- the master is not on the data path ----
+
+@each_worker_count
+def test_clients_talk_while_the_master_is_frozen(crier, workers):
+    server = crier("--no-welcome", "--on-message", "broadcast", workers=workers)
+    places = server.connect_everywhere(workers, at_least=2)
+    assert len(places) == workers
+    server.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: process_state(server.pid) == "T", "the master to stop")
+        for number in range(100):
+            for client in server.clients:
+                client.text(f"{number} from {client.port}")
+        orders = [[client.recv_text() for _ in range(100 * len(server.clients))] for client in server.clients]
+        assert process_state(server.pid) == "T"
+    finally:
+        server.send_signal(signal.SIGCONT)
+    assert all(order == orders[0] for order in orders)
+    assert len(set(orders[0])) == 100 * len(server.clients)
+    server.line("the master is back")
+    for client in server.clients:
+        client.expect_texts(["the master is back"])
+
+
+def test_more_than_a_ring_flows_while_the_master_is_frozen(crier):
+    server = crier("--no-welcome", "--on-message", "broadcast", "--ring", "4M", workers=2)
+    with Swarm(server.address, 8) as swarm:
+        swarm.burst(0, 10, "before")
+        swarm.expect(10)
+        server.send_signal(signal.SIGSTOP)
+        try:
+            wait_until(lambda: process_state(server.pid) == "T", "the master to stop")
+            swarm.burst(1, 50000, "x" * 200)
+            swarm.burst(2, 50000, "y" * 200)
+            swarm.expect(100010)
+        finally:
+            server.send_signal(signal.SIGCONT)
+        assert len(swarm.report()["transcripts"]) == 1
+
+
+def test_a_frozen_worker_does_not_stop_the_clients_of_others_before_the_ring_is_full(crier):
+    server = crier("--no-welcome", workers=2)
+    places = server.connect_everywhere(2)
+    frozen, running = list(places)
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        lines = [f"line {number}" for number in range(1000)]
+        server.write("".join(f"{line}\n" for line in lines).encode())
+        for client in places[running]:
+            client.expect_texts(lines)
+        assert is_alive(frozen)
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    for client in places[frozen]:
+        client.expect_texts(lines)
+        client.text("echo")
+        assert client.recv_message() == (TEXT, b"echo")
+
+
+def test_starting_twice_on_one_port_leaves_the_first_alone(crier):
+    server = crier("--no-welcome")
+    client = server.connect()
+    done = run_crier("--listen", f"127.0.0.1:{server.address[1]}")
+    assert done.returncode == 3
+    client.text("still here")
+    client.expect_texts(["still here"])

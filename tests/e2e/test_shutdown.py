@@ -1,0 +1,209 @@
+"""The server ends in order: what is published goes out, clients are told, no process is left."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from harness import PATIENCE, RawClient, TEXT, each_worker_count, is_alive, pause, server_frame, wait_until
+
+each_polite_signal = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+
+SLACK = PATIENCE / 15
+
+
+def fill(server, reader, count=4000):
+    """Broadcasts so many lines of 1 KiB; returns the stream of frames once `reader` has it all."""
+    lines = [b"%06d" % number + b"-" * 1018 for number in range(count)]
+    expected = b"".join(server_frame(TEXT, line) for line in lines)
+    writer = server.feed(b"".join(line + b"\n" for line in lines))
+    assert reader.read(len(expected), what="all lines") == expected
+    writer.join()
+    return expected
+
+
+@each_polite_signal
+@each_worker_count
+def test_a_polite_signal_closes_every_client_with_1001_and_exits_0(crier, workers, number):
+    server = crier("--no-welcome", workers=workers)
+    server.connect_everywhere(workers)
+    server.send_signal(number)
+    for client in server.clients:
+        client.expect_close_frame(1001)
+    for client in server.clients:
+        client.close(1001)
+        assert client.read_to_end()[0] == b""
+    assert server.wait_exit(5 * SLACK) == 0
+    wait_until(lambda: not server.left_behind(), "all processes to end")
+
+
+@each_worker_count
+def test_what_is_published_goes_out_before_the_close(crier, workers):
+    server = crier("--no-welcome", "--slow-grace", "60", workers=workers)
+    server.connect_everywhere(workers)
+    for _ in range(2):
+        server.connect(receive_buffer=4096)
+    reader, *late = server.clients
+    expected = fill(server, reader)
+    server.send_signal(signal.SIGTERM)
+    reader.expect_close(1001)
+    for client in late:
+        got = client.read(len(expected), what="what was published before the signal")
+        assert got == expected
+        client.expect_close(1001)
+    assert server.wait_exit() == 0
+
+
+def test_echoes_that_are_due_go_out_before_the_close(crier):
+    server = crier("--no-welcome")
+    client = server.connect()
+    for number in range(100):
+        client.text(f"message {number}")
+    client.send_frame(9, b"mark")
+    # The pong shows that the server has taken all messages.
+    client.expect_texts(f"message {number}" for number in range(100))
+    assert client.recv_frame().payload == b"mark"
+    server.send_signal(signal.SIGTERM)
+    client.expect_close(1001)
+    assert server.wait_exit() == 0
+
+
+def test_the_answers_of_clients_are_awaited(crier):
+    server = crier("--no-welcome", workers=2)
+    places = server.connect_everywhere(2)
+    server.send_signal(signal.SIGTERM)
+    for client in server.clients:
+        client.expect_close_frame(1001)
+    pause(0.3)
+    assert server.process.poll() is None, "exited although no client has answered its close"
+    first, *rest = server.clients
+    for client in rest:
+        client.close(1001)
+    pause(0.2)
+    assert server.process.poll() is None, "exited although one client has not answered its close"
+    first.close(1001)
+    assert server.wait_exit(5 * SLACK) == 0
+    assert len(places) == 2
+
+
+def test_new_connections_are_not_served_once_it_stops(crier):
+    server = crier("--no-welcome")
+    client = server.connect()
+    server.send_signal(signal.SIGTERM)
+    client.expect_close_frame(1001)
+    try:
+        with RawClient(server.address) as late:
+            late.send_raw(late.request())
+            data, _ = late.read_to_end()
+            assert not data.startswith(b"HTTP/1.1 101"), "a new client was let in while the server stops"
+    except ConnectionError:
+        pass
+    client.close(1001)
+    assert server.wait_exit() == 0
+
+
+def test_a_client_that_does_not_answer_is_waited_for_no_longer_than_drain(crier):
+    server = crier("--no-welcome", "--drain", "0.5")
+    client = server.connect()
+    server.send_signal(signal.SIGTERM)
+    client.expect_close_frame(1001)
+    assert server.wait_exit(5 * SLACK) == 0
+
+
+@each_polite_signal
+def test_a_client_that_never_reads_is_reset_within_drain(crier, number):
+    server = crier("--no-welcome", "--drain", "0.5", "--slow-grace", "60", workers=2)
+    reader = server.connect()
+    stands = server.connect(receive_buffer=4096)
+    expected = fill(server, reader, 12000)
+    begin = time.monotonic()
+    server.send_signal(number)
+    reader.expect_close(1001)
+    assert server.wait_exit(10 * SLACK) == 0
+    assert time.monotonic() - begin < 4 * SLACK
+    rest, how = stands.read_to_end()
+    assert how == "reset"
+    assert len(rest) < len(expected) and expected.startswith(rest), "not a part of the stream it was due"
+
+
+def test_sigquit_ends_at_once_whatever_clients_do(crier):
+    server = crier("--no-welcome", "--drain", "60", "--slow-grace", "60", workers=2)
+    reader = server.connect()
+    server.connect(receive_buffer=4096)
+    fill(server, reader, 12000)
+    server.send_signal(signal.SIGQUIT)
+    assert server.wait_exit(3 * SLACK) == 0
+    wait_until(lambda: not server.left_behind(), "all processes to end", 3 * SLACK)
+
+
+def test_a_second_sigint_ends_at_once_and_exits_0(crier):
+    server = crier("--no-welcome", "--drain", "60", workers=2)
+    client = server.connect()
+    server.send_signal(signal.SIGINT)
+    client.expect_close_frame(1001)
+    assert server.process.poll() is None
+    server.send_signal(signal.SIGINT)
+    assert server.wait_exit(3 * SLACK) == 0
+    wait_until(lambda: not server.left_behind(), "all processes to end", 3 * SLACK)
+
+
+@each_polite_signal
+def test_a_signal_in_the_last_moment_does_not_change_the_exit_status(crier, number):
+    for _ in range(5):
+        server = crier("--no-welcome", workers=1)
+        while server.process.poll() is None:
+            server.send_signal(number)
+        assert server.process.returncode == 0
+
+
+@each_worker_count
+def test_the_death_of_the_master_ends_the_workers_in_order(crier, workers):
+    server = crier("--no-welcome", workers=workers, expected=-signal.SIGKILL)
+    server.connect_everywhere(workers)
+    pids = server.workers()
+    server.send_signal(signal.SIGKILL)
+    for client in server.clients:
+        client.expect_close(1001)
+    wait_until(lambda: not any(map(is_alive, pids)), lambda: f"workers left: {[p for p in pids if is_alive(p)]}")
+
+
+def test_what_was_published_before_the_masters_death_is_delivered(crier):
+    server = crier("--no-welcome", "--slow-grace", "60", workers=2, expected=-signal.SIGKILL)
+    places = server.connect_everywhere(2)
+    reader = server.clients[0]
+    expected = fill(server, reader)
+    server.send_signal(signal.SIGKILL)
+    for client in server.clients[1:]:
+        assert client.read(len(expected)) == expected
+        client.expect_close(1001)
+    reader.expect_close(1001)
+    assert len(places) == 2
+
+
+@each_worker_count
+def test_workers_ignore_the_signals_of_a_terminal(crier, workers):
+    server = crier("--no-welcome", workers=workers)
+    server.connect_everywhere(workers)
+    pids = server.workers()
+    for pid in pids:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+            os.kill(pid, number)
+    for client in server.clients:
+        client.text("still here")
+        client.expect_texts(["still here"])
+    assert server.workers() == pids, "a worker was replaced"
+
+
+def test_ctrl_c_at_a_terminal_reaches_the_whole_group_and_ends_in_order(crier):
+    server = crier("--no-welcome", workers=2)
+    server.connect_everywhere(2)
+    os.killpg(server.pid, signal.SIGINT)
+    for client in server.clients:
+        client.expect_close(1001)
+    assert server.wait_exit(5 * SLACK) == 0
+
+
+def test_a_server_without_clients_ends_at_once(crier):
+    server = crier(workers=4)
+    assert server.stop(signal.SIGTERM, 3 * SLACK) == 0

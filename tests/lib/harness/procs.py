@@ -1,0 +1,115 @@
+"""What the kernel says about processes."""
+
+import os
+import re
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def stat(pid):
+    """The fields of /proc/PID/stat behind the name, or None.
+
+    [0] state, [1] parent, [3] session, [11] user and [12] system time
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            return f.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def process_state(pid):
+    """One letter, R S D T Z ..., or None."""
+    fields = stat(pid)
+    return fields[0].decode() if fields else None
+
+
+def is_alive(pid):
+    return process_state(pid) not in (None, "Z", "X")
+
+
+def all_pids():
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def children(pid):
+    """The living children of a process."""
+    found = []
+    for child in all_pids():
+        fields = stat(child)
+        if fields and int(fields[1]) == pid and fields[0] not in (b"Z", b"X"):
+            found.append(child)
+    return sorted(found)
+
+
+def of_session(session, tag):
+    """Living processes that are in the session or carry the tag in their environment."""
+    found = []
+    for pid in all_pids():
+        fields = stat(pid)
+        if not fields or fields[0] in (b"Z", b"X"):
+            continue
+        if int(fields[3]) == session:
+            found.append(pid)
+            continue
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as f:
+                if tag.encode() in f.read():
+                    found.append(pid)
+        except OSError:
+            pass
+    return found
+
+
+def cpu_seconds(pid):
+    fields = stat(pid)
+    assert fields, f"process {pid} is gone"
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def descriptors(pid):
+    """What each descriptor of the process is: {number: target}."""
+    found = {}
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+        except FileNotFoundError:
+            pass
+    return found
+
+
+def open_descriptors(pids):
+    return sum(len(descriptors(pid)) for pid in pids)
+
+
+def status_flags(pid, descriptor):
+    """The O_ flags of the open file description behind a descriptor of another process."""
+    with open(f"/proc/{pid}/fdinfo/{descriptor}") as f:
+        return int(re.search(r"flags:\s*([0-7]+)", f.read()).group(1), 8)
+
+
+def memory(pids):
+    """Bytes of the processes together: {"pss": all, "private": without the shared segment and files}."""
+    total = {"pss": 0, "private": 0}
+    for pid in pids:
+        with open(f"/proc/{pid}/smaps_rollup") as f:
+            text = f.read()
+        total["pss"] += int(re.search(r"^Pss:\s*(\d+)", text, re.M).group(1)) * 1024
+        total["private"] += int(re.search(r"^Pss_Anon:\s*(\d+)", text, re.M).group(1)) * 1024
+    return total
+
+
+def socket_inode(local_port, remote_port):
+    """The inode of the TCP socket on this machine with these two ports, or None."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table) as f:
+                rows = f.read().splitlines()[1:]
+        except FileNotFoundError:
+            continue
+        for row in rows:
+            fields = row.split()
+            ports = [int(address.rpartition(":")[2], 16) for address in fields[1:3]]
+            if ports == [local_port, remote_port] and fields[9] != "0":
+                return int(fields[9])
+    return None

@@ -1,0 +1,281 @@
+"""The real server as a process: started on a free port, watched, stopped, and checked when it is over."""
+
+import array
+import contextlib
+import fcntl
+import os
+import re
+import select
+import signal
+import subprocess
+import termios
+import threading
+import uuid
+
+from . import procs
+from .raw_client import RawClient
+from .waiting import PATIENCE, Deadline, wait_until
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+CRIER = os.path.abspath(os.environ.get("CRIER", os.path.join(REPOSITORY, "build/release/crier")))
+
+URL = re.compile(r"ws://(\[[0-9a-fA-F:.]+\]|[^/:\s]+):(\d+)/")
+BROKEN = re.compile(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:|Assertion|stack smashing|"
+                    r"buffer overflow detected")
+
+
+def plain_environment(**more):
+    """The environment without the server's own variables: tests give flags."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CRIER")}
+    environment.update(more)
+    return environment
+
+
+def run_crier(*flags, stdin=subprocess.DEVNULL, timeout=None, **how):
+    """Runs the program to its end; for everything that does not serve."""
+    how.setdefault("env", plain_environment())
+    done = subprocess.run([CRIER, *flags], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          timeout=timeout or PATIENCE, **how)
+    done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
+    assert not BROKEN.search(done.stderr), done.stderr
+    return done
+
+
+class Server:
+    """crier with the given flags, on a free port of 127.0.0.1 unless `listen` says otherwise.
+
+    stdin:    "pipe" (kept open; line() writes to it), None (/dev/null), "closed", or a file or descriptor
+    prefix:   a command that runs crier as its child, see background_job.py
+    url:      wait for the URL on stderr; without, the test knows when the server listens
+    expected: the exit status that is right at the end
+    """
+
+    def __init__(self, *flags, workers=None, listen="127.0.0.1:0", stdin="pipe", prefix=(), url=True, expected=0,
+                 **popen):
+        self.expected = expected
+        self.clients = []
+        self.log = []
+        self.log_changed = threading.Condition()
+        self.stdout = b""
+        self.address = None
+        self.tag = f"E2E_TAG={uuid.uuid4().hex}"
+        argv = [*prefix, CRIER]
+        for address in [listen] if isinstance(listen, str) else listen or ():
+            argv += ["--listen", address]
+        if workers is not None:
+            argv += ["--workers", str(workers)]
+        self.argv = [*argv, *flags]
+        self.start(stdin, bool(prefix), popen)
+        try:
+            if url:
+                host, port = URL.search(self.wait_log(URL)).groups()
+                self.address = (host.strip("[]"), int(port))
+        except BaseException:
+            self.kill_all()
+            raise
+
+    def start(self, stdin, has_prefix, popen):
+        self.stdin = None
+        close_after = None
+        if stdin == "pipe":
+            close_after, self.stdin = os.pipe()
+            os.set_blocking(self.stdin, False)
+            stdin = close_after
+        elif stdin is None:
+            stdin = subprocess.DEVNULL
+        elif stdin == "closed":
+            stdin = None
+            popen["preexec_fn"] = lambda: os.close(0)
+        name, _, value = self.tag.partition("=")
+        environment = plain_environment(**{name: value}, **popen.pop("env", {}))
+        self.process = subprocess.Popen(self.argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                        start_new_session=True, env=environment, **popen)
+        if close_after is not None:
+            os.close(close_after)
+        self.readers = [threading.Thread(target=self.read_log, daemon=True),
+                        threading.Thread(target=self.read_stdout, daemon=True)]
+        for reader in self.readers:
+            reader.start()
+        self.pid = self.process.pid
+        if has_prefix:
+            self.pid = wait_until(lambda: procs.children(self.process.pid), "the server as a child")[0]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind:
+            self.kill_all()
+        else:
+            self.finish()
+
+    # ---- what it says ----
+
+    def read_log(self):
+        for line in self.process.stderr:
+            with self.log_changed:
+                self.log.append(line.decode("utf-8", "replace").rstrip("\n"))
+                self.log_changed.notify_all()
+        with self.log_changed:
+            self.log.append("(end of stderr)")
+            self.log_changed.notify_all()
+
+    def read_stdout(self):
+        self.stdout = self.process.stdout.read()
+
+    def wait_log(self, pattern, timeout=None, start=0):
+        """The first line on stderr, from number `start` on, in which the pattern is found."""
+        deadline = Deadline(timeout)
+        with self.log_changed:
+            while True:
+                for line in self.log[start:]:
+                    if re.search(pattern, line):
+                        return line
+                assert "(end of stderr)" not in self.log, \
+                    f"{self.argv} ended (status {self.process.poll()}) before it said {pattern!r}: {self.log}"
+                try:
+                    self.log_changed.wait(deadline.left("log"))
+                except TimeoutError:
+                    raise AssertionError(f"{pattern!r} not among {self.log[start:]}") from None
+
+    # ---- the console ----
+
+    def write(self, data, timeout=None):
+        """Writes to the console, waiting while the server does not read."""
+        if self.stdin is None:
+            raise BrokenPipeError("the console's input has ended")
+        deadline = Deadline(timeout)
+        view = memoryview(data)
+        descriptor = os.dup(self.stdin)  # it stays valid whoever calls end_input() meanwhile
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        try:
+            while view:
+                if poll.poll(deadline.left(f"write, {len(view)} bytes left") * 1000):
+                    view = view[os.write(descriptor, view[:65536]):]
+        finally:
+            os.close(descriptor)
+
+    def line(self, text=b""):
+        self.write((text.encode() if isinstance(text, str) else text) + b"\n")
+
+    def feed(self, data, timeout=None):
+        """Writes to the console from a thread, until the server has read it all or is gone; join() it."""
+        def run():
+            with contextlib.suppress(BrokenPipeError):
+                self.write(data, timeout or 4 * PATIENCE)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
+
+    def unread_input(self):
+        """How many bytes the server has not read from the console's pipe."""
+        count = array.array("i", [0])
+        fcntl.ioctl(self.stdin, termios.FIONREAD, count)
+        return count[0]
+
+    def end_input(self):
+        os.close(self.stdin)
+        self.stdin = None
+
+    # ---- clients ----
+
+    def socket(self, address=None, **how):
+        """A connection, nothing sent."""
+        client = RawClient(address or self.address, **how)
+        self.clients.append(client)
+        return client
+
+    def connect(self, address=None, extra=b"", request=None, **how):
+        """A client whose opening handshake is done."""
+        return self.socket(address, **how).handshake(extra=extra, **(request or {}))
+
+    def drop_clients(self):
+        for client in self.clients:
+            client.drop()
+        self.clients.clear()
+
+    def connect_everywhere(self, workers, at_least=1, **how):
+        """At least so many clients on every one of `workers` workers: {pid: [clients]}, in the order of connecting."""
+        places = {}
+        for _ in range(workers * at_least * 10):
+            client = self.connect(**how)
+            places.setdefault(self.worker_of(client), []).append(client)
+            if len(places) == workers and min(map(len, places.values())) >= at_least:
+                return places
+        counts = {pid: len(clients) for pid, clients in places.items()}
+        raise AssertionError(f"connections did not reach all {workers} workers: {counts}")
+
+    # ---- processes ----
+
+    def workers(self):
+        return procs.children(self.pid)
+
+    def processes(self):
+        return [self.pid, *self.workers()]
+
+    def worker_of(self, client):
+        """The worker that holds the other end of a TCP client."""
+        def find():
+            inode = procs.socket_inode(self.address[1], client.port)
+            for pid in self.workers() if inode else ():
+                try:
+                    if f"socket:[{inode}]" in procs.descriptors(pid).values():
+                        return pid
+                except FileNotFoundError:
+                    pass
+            return None
+        return wait_until(find, f"a worker that holds the connection of {client.name}")
+
+    # ---- the end ----
+
+    def send_signal(self, number):
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            pass  # it has just ended; its exit status will be looked at
+
+    def wait_exit(self, timeout=None):
+        try:
+            return self.process.wait(PATIENCE if timeout is None else timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the server has not exited: {self.log}") from None
+
+    def stop(self, number=signal.SIGTERM, timeout=None):
+        """Sends a signal and waits for the exit status."""
+        if self.process.poll() is None:
+            self.send_signal(number)
+        return self.wait_exit(timeout)
+
+    def left_behind(self):
+        return procs.of_session(self.process.pid, self.tag)
+
+    def finish(self):
+        """Stops the server if it still runs, and checks what must hold at the end of every test."""
+        try:
+            ends_itself = self.stdin is not None and {"-E", "--exit-on-eof"} & set(self.argv)
+            if self.stdin is not None:
+                self.end_input()
+            self.drop_clients()
+            status = self.wait_exit() if ends_itself else self.stop()
+            wait_until(lambda: not self.left_behind(), lambda: f"processes left behind: {self.left_behind()}")
+            for reader in self.readers:
+                reader.join(PATIENCE)
+            assert status == self.expected, f"exit status {status}, expected {self.expected}; stderr: {self.log}"
+            broken = [line for line in self.log if BROKEN.search(line)]
+            assert not broken, f"on stderr: {broken}"
+            assert self.stdout == b"", f"on stdout: {self.stdout[:200]!r}"
+        finally:
+            self.kill_all()
+
+    def kill_all(self):
+        for pid in self.left_behind():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if self.stdin is not None:
+            self.end_input()
+        self.process.wait(PATIENCE)
+        print(f"--- {' '.join(self.argv)}\n" + "\n".join(self.log[:200]))
