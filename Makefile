@@ -29,7 +29,7 @@ UNIT    := utf8 mask frame http1 handshake ring arena client_rec record conf cha
 TORTURE := ring_torture ring_duel
 NARROW  := tests/torture/ring_torture tests/torture/ring_duel# also built with tags that wrap and with test points
 LOAD    := swarm
-BENCH   :=
+BENCH   := bench_ring bench_server
 
 PACKAGES := libevent_core libcrypto# pkg-config names; Debian's are in tools/setup.sh
 
