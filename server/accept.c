@@ -110,8 +110,9 @@ accept_one(struct accept_source *source)
     default:                     /* EMFILE, ENFILE, ENOBUFS, ENOMEM */
         if (!acceptor->error_logged) {
             acceptor->error_logged = true;
-            log_warn("cannot accept on %s, trying again every %d ms", source->listener->url,
-                     ACCEPT_PAUSE_MS);
+            log_warn("cannot accept on %s, trying again every %d ms%s", source->listener->url,
+                     ACCEPT_PAUSE_MS,
+                     errno == EMFILE ? "; raise the limit of open files (ulimit -Hn)" : "");
         }
         accept_pause(acceptor);
         return false;

@@ -19,6 +19,7 @@
 #include "server/listen.h"
 #include "server/usage.h"
 #include "shm/ring.h"
+#include "worker/proto/utf8.h"
 
 enum {
     OPTIONS_HELP = 'h',
@@ -145,6 +146,8 @@ options_set_app(struct options_parser *parser, const struct crier_option *option
         return options_refuse("--%s wants one of these words: %s, not '%.80s'", name, option->arg,
                               text);
     }
+    if (!utf8_valid(text, strlen(text))) /* it may be meant for a text message */
+        return options_refuse("--%s wants UTF-8", option->name);
     if (conf_app_set(&parser->options->conf, name, text) != 0)
         return options_refuse("--%s is too long: the application's options have %d bytes together",
                               option->name, CONF_APP_BYTES);

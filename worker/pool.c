@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +25,12 @@ pool_grown(size_t capacity, size_t wanted)
     return grown;
 }
 
+static bool
+pool_has_room(const struct pool *pool, const struct pool_buf *old, size_t capacity)
+{
+    return pool->used_bytes - pool_buf_cost(old) + sizeof(*old) + capacity <= pool->limit_bytes;
+}
+
 int
 pool_buf_reserve(struct pool *pool, struct pool_buf **buf, size_t bytes)
 {
@@ -39,9 +46,12 @@ pool_buf_reserve(struct pool *pool, struct pool_buf **buf, size_t bytes)
     }
     if (old && old->capacity - old->end >= bytes)
         return 0;
+    if (bytes > pool->limit_bytes || used + bytes > UINT32_MAX / 4)
+        return -ENOMEM;
     capacity = pool_grown(old ? old->capacity : 0, used + bytes);
-    if (capacity > UINT32_MAX - sizeof(*grown) ||
-        pool->used_bytes - pool_buf_cost(old) + sizeof(*grown) + capacity > pool->limit_bytes)
+    if (!pool_has_room(pool, old, capacity))
+        capacity = used + bytes; /* near the limit there may be room for just this */
+    if (!pool_has_room(pool, old, capacity))
         return -ENOMEM;
     grown = realloc(old, sizeof(*grown) + capacity);
     if (!grown)

@@ -60,7 +60,7 @@ struct crier_message {
     size_t bytes;
 };
 
-/* One option of the application, `--name ARG`. Strings are static. */
+/* One option of the application, `--name ARG`. Strings are static; what people give is UTF-8. */
 struct crier_option {
     const char *name;    /* "welcome" is --welcome and CRIER_WELCOME */
     const char *arg;     /* "FMT"; "a|b|c" accepts these words only; NULL: takes no argument */
