@@ -129,8 +129,10 @@ spawn_reset_signals(void)
 
 static void __attribute__((noreturn)) spawn_child(const struct spawn *spawn, int channel)
 {
-    int program = spawn_place_descriptors(spawn, channel);
+    int program;
 
+    log_close();
+    program = spawn_place_descriptors(spawn, channel);
     spawn_reset_signals();
     execveat(program, "", spawn->argv, spawn->envp, AT_EMPTY_PATH);
     spawn_fail("execveat");

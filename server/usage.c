@@ -65,7 +65,7 @@ usage_print(const struct options_row *rows, size_t count, const char *app_name)
     printf("\n"
            "  -h, --help                  print this\n"
            "  -V, --version               print the version\n\n"
-           "SIZE takes k, M or G (powers of 1024). SECS takes fractions; 0 turns it off.\n"
+           "SIZE takes k, M or G (powers of 1024). SECS takes fractions; 0 turns a timeout off.\n"
            "Each option is also read from the environment: --max-message from\n"
            "CRIER_MAX_MESSAGE. The command line wins.\n\n"
            "Signals: TERM, INT and HUP deliver what is published and stop; QUIT, or a second\n"

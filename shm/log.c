@@ -1,6 +1,7 @@
 #include "shm/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,12 +12,26 @@ enum { LOG_LINE_BYTES = 1024 };
 
 static char log_role[32];
 static enum log_level log_highest = LOG_STATUS;
+static int log_fd = STDERR_FILENO;
 
 void
 log_open(const char *role, enum log_level highest)
 {
     snprintf(log_role, sizeof(log_role), "%s", role);
     log_highest = highest;
+    log_close();
+    if (isatty(STDERR_FILENO))
+        log_fd = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (log_fd < 0) /* somebody else's terminal */
+        log_fd = STDERR_FILENO;
+}
+
+void
+log_close(void)
+{
+    if (log_fd != STDERR_FILENO)
+        close(log_fd);
+    log_fd = STDERR_FILENO;
 }
 
 enum log_level
@@ -43,27 +58,29 @@ log_clean(char *line, size_t bytes)
     }
 }
 
-/* Without waiting, although stderr's description is not ours to make non-blocking: a pipe or a
- * terminal that poll calls writable has room for a line. */
+/* Without waiting, although stderr's description is shared and so not ours to make non-blocking: a
+ * pipe that poll calls writable has room for a whole line; of a terminal that is not so, and there it
+ * goes through a description of our own. */
 static void
 log_put(const char *line, size_t bytes)
 {
     static unsigned dropped;
-    struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
+    struct pollfd out = {.fd = log_fd, .events = POLLOUT};
     char note[64];
+    int note_bytes;
 
     if (poll(&out, 1, 0) != 1) {
         dropped++;
         return;
     }
     if (dropped) {
-        int note_bytes =
-            snprintf(note, sizeof(note), "crier: %u lines of log were dropped\n", dropped);
+        note_bytes = snprintf(note, sizeof(note), "crier: %u lines of log were dropped\n", dropped);
+        if (write(log_fd, note, (size_t)note_bytes) < 0)
+            return;
         dropped = 0;
-        (void)!write(STDERR_FILENO, note, (size_t)note_bytes);
     }
-    while (write(STDERR_FILENO, line, bytes) < 0 && errno == EINTR)
-        ;
+    if (write(log_fd, line, bytes) < 0)
+        dropped++;
 }
 
 static void

@@ -27,6 +27,10 @@ enum log_level {
 /* `role` stands before each line: "master", "worker 1". Copied. */
 void log_open(const char *role, enum log_level highest);
 
+/* Gives up what log_open has opened; lines go to descriptor 2 itself from here on. In a child whose
+ * descriptors are about to be rearranged. */
+void log_close(void);
+
 /* What --quiet, --verbose and a terminal ask for. */
 enum log_level log_level_of(const struct conf_shm *conf);
 

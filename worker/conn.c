@@ -8,7 +8,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <linux/sockios.h>
 #include <unistd.h>
 
 #include "shm/log.h"
@@ -423,17 +425,27 @@ conn_tick_pings(struct worker *worker)
     }
 }
 
+/* Has the peer's kernel acknowledged every byte? */
+static bool
+conn_has_all(const struct conn *conn)
+{
+    int unsent = 0;
+
+    return !conn->blocked && !conn->output && ioctl(conn_fd(conn), SIOCOUTQ, &unsent) == 0 &&
+           unsent == 0;
+}
+
 /* False: neither it nor anybody behind it is late. When the server stops, a client's answer to the
  * Close is awaited as long as --drain allows, and nobody waits for those who never were clients. */
 static bool
 conn_tick_closing(struct conn *conn)
 {
     bool stopping = conn->worker->stage != WORKER_SERVING;
+    bool late = conn_is_late(conn, CONN_CLOSE_TIMEOUT_MS);
 
-    if (stopping && !conn->opened && conn->fin_sent)
-        conn_leave(conn, false);
-    else if (conn_is_late(conn, CONN_CLOSE_TIMEOUT_MS) &&
-             !(stopping && conn->state == CONN_CLOSING))
+    if ((stopping && !conn->opened && conn->fin_sent) || (late && conn_has_all(conn)))
+        conn_leave(conn, false); /* a reset would destroy what it has not read yet */
+    else if (late && !(stopping && conn->state == CONN_CLOSING))
         conn_leave(conn, true);
     else
         return stopping;

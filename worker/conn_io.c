@@ -85,6 +85,10 @@ conn_io_send_output(struct conn *conn, bool *whole)
         conn->sent_partly = sent != (ssize_t)bytes;
         pool_buf_consume(&conn->worker->pool, &conn->output, (size_t)sent);
     }
+    if (!conn->output && conn->full) { /* it has read its echoes, whatever else it is due */
+        conn->full = false;
+        conn_update_events(conn);
+    }
     *whole = sent == (ssize_t)bytes;
     return sent;
 }
@@ -124,7 +128,6 @@ conn_io_drained(struct conn *conn)
     struct worker *worker = conn->worker;
 
     conn->blocked = false;
-    conn->full = false;
     fanout_release(worker, conn);
     if (conn->close_sent && conn->close_received)
         conn_leave(conn, false);
@@ -474,7 +477,7 @@ conn_io_readable(struct conn *conn)
     if (received < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (received <= 0) {
-        conn_leave(conn, received < 0);
+        conn_leave(conn, received < 0 || conn->blocked); /* who does not read gets no more */
         return;
     }
     conn->heard_ms = worker->now_ms;

@@ -21,10 +21,14 @@ slow_close(struct conn *conn)
 void
 slow_tick(struct worker *worker)
 {
-    uint64_t pressure = ring_pressure_seq(&worker->ring);
+    uint64_t tail = ring_tail(&worker->ring);
+    bool wanted = worker->stage != WORKER_DELIVERING &&
+                  (tail != worker->slow_tail || wake_is_starving(&worker->ring.wake));
+    uint64_t pressure = wanted ? ring_pressure_seq(&worker->ring) : 0;
     struct conn *conn;
     struct conn *next;
 
+    worker->slow_tail = tail;
     for (conn = TAILQ_FIRST(&worker->held); conn; conn = next) {
         next = TAILQ_NEXT(conn, held_link);
         if (!conn->held)

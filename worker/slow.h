@@ -11,6 +11,10 @@
  * still takes a whole Close at a frame boundary, else a reset, because after an orderly close the
  * kernel would keep what is unsent. Nobody else waits: a client that is not below the pressure
  * costs the others nothing.
+ *
+ * Only while room is wanted: when nothing was published since the last look and no publisher waits,
+ * or when the server stops and nothing is to come, a slow client is in nobody's way and keeps its
+ * time.
  */
 #ifndef CRIER_WORKER_SLOW_H
 #define CRIER_WORKER_SLOW_H

@@ -58,6 +58,7 @@ struct worker {
     uint32_t now_ms;      /* of this turn of the loop; wraps, compare by difference */
 
     size_t conn_count;            /* in any state */
+    uint64_t slow_tail;           /* the ring's tail when slow_tick last looked */
     size_t ping_place;            /* where conn_tick goes on in fanout.conns */
     size_t deliver_place;         /* where worker_deliver goes on in fanout.conns */
     struct conn_list handshaking; /* CONN_HANDSHAKE, oldest first */
