@@ -28,7 +28,7 @@ APPS   := standard
 UNIT    := utf8 mask frame http1 handshake ring arena client_rec record conf chan pool
 TORTURE := ring_torture ring_duel
 NARROW  := tests/unit/test_ring $(TORTURE:%=tests/torture/%)# also built with tags that wrap and with test points
-LOAD    := swarm
+LOAD    := swarm probe_app
 BENCH   := bench_ring bench_server
 
 PACKAGES := libevent_core libcrypto# pkg-config names; Debian's are in tools/setup.sh

@@ -2,14 +2,16 @@
 
 import contextlib
 import os
+import select
 import socket
 import threading
 import time
 
 import pytest
 
-from harness import (BINARY, CLOSE, CONTINUATION, PATIENCE, SANITIZED, TEXT, Closed, Disconnected, RawClient, Swarm,
-                     encode_frame, memory, open_descriptors, server_frame, wait_until)
+from harness import (BINARY, CLOSE, CONTINUATION, PATIENCE, SANITIZED, TEXT, Closed, Deadline, Disconnected,
+                     RawClient, Swarm, cpu_seconds, encode_frame, memory, open_descriptors, pause, server_frame,
+                     wait_until)
 
 SLACK = PATIENCE / 15
 MIB = 1 << 20
@@ -199,6 +201,33 @@ def test_unfinished_messages_are_bounded_by_the_pool_and_its_largest_holders_clo
     before.assert_memory(8 * MIB)
 
 
+def test_a_large_holder_of_the_pool_that_was_sent_something_is_told_1013_and_not_reset(crier):
+    server = crier("--no-welcome", "--pool", "4M", workers=1)
+    good = server.connect()
+    holders = [server.connect() for _ in range(12)]
+    for holder in holders:
+        assert_serves(holder)
+    for number, holder in enumerate(holders):
+        holder.send_frame(BINARY, b"x" * (600000 + number), fin=False)
+        assert_serves(good)
+    ends = []
+    for holder in holders:
+        try:
+            holder.send_frame(CONTINUATION, b"the end")
+        except ConnectionError:
+            ends.append("reset")
+            continue
+        try:
+            holder.recv_message()
+            ends.append("echo")
+        except Closed as end:
+            ends.append(end.code)
+        except Disconnected as end:
+            ends.append(end.how)
+    assert set(ends) == {"echo", 1013}, f"{ends}"
+    assert ends.count(1013) >= 6, f"12 x 600 kB do not fit into 4 MiB: {ends}"
+
+
 def test_many_unfinished_messages_do_not_stop_broadcasts(crier):
     server = crier("--no-welcome", "--pool", "4M", workers=2)
     reader = server.connect()
@@ -297,6 +326,64 @@ def test_a_client_that_never_reads_its_echoes_is_not_read_from(crier):
     for number in range(sent + bool(pending)):
         assert greedy.recv_message() == (BINARY, message[number]), f"echo {number}"
     sender.join(PATIENCE)
+
+
+def flood_until_blocked(client, frame, seconds=0.5):
+    """Sends the same frame again and again until the server has not read for so long; one may be sent in part."""
+    stream = memoryview(frame * (262144 // len(frame) + 1))
+    left = stream
+    client.socket.setblocking(False)
+    while select.select([], [client.socket], [], seconds)[1]:
+        with contextlib.suppress(BlockingIOError):
+            left = left[client.socket.send(left):] or stream
+
+
+@pytest.mark.parametrize("size", [1, 1000, 60000])
+def test_a_client_that_does_not_read_its_echoes_costs_no_cpu(crier, size):
+    server = crier("--no-welcome", "--client-buffer", "64k", workers=1)
+    good = server.connect()
+    stalled = server.connect(receive_buffer=4096, send_buffer=65536)
+    worker = server.worker_of(good)
+    flood_until_blocked(stalled, encode_frame(BINARY, b"e" * size))
+    before = cpu_seconds(worker)
+    pause(1)
+    used = cpu_seconds(worker) - before
+    assert used <= 0.08 * SLACK, f"the worker used {used:g} s of CPU in 1 s for a client that does not read"
+    assert_serves(good)
+
+
+def test_publishing_goes_on_when_one_client_is_too_slow_and_another_is_held_a_whole_ring_ahead_of_it(crier):
+    """One lacks nothing but its echoes and is held at the head of the ring, the slow one at its other end."""
+    server = crier("--no-welcome", "--max-message", "64", "--ring", "4k", "--slow-grace", "3", "--ping", "0",
+                   "--client-buffer", "64k", workers=1)
+    server.connect(receive_buffer=4096)  # the slow one
+    ahead = server.connect(send_buffer=65536)
+    lines = [f"{number:08d}" for number in range(60000)]
+    writer = server.feed("".join(f"{line}\n" for line in lines).encode())
+    seen = read_until_silent(ahead)
+    assert server.unread_input() > 0, "the slow one holds nobody up"
+    flood_until_blocked(ahead, encode_frame(TEXT, b"z" * 60))
+    newcomer = server.connect()
+    assert server.unread_input() > 0, "the slow one was closed before the other was held"
+    # Once the slow one is closed, and then the other one, who reads gets all that is left.
+    got = newcomer.texts_until(lines[-1])
+    writer.join()
+    assert got == lines[-1 - len(got):-1] and len(got) > len(lines) // 2, f"not the {len(got)} last lines"
+    rest, _ = ahead.read_to_end()
+    expected = b"".join(server_frame(TEXT, line.encode()) for line in lines)
+    echo = server_frame(TEXT, b"z" * 60)
+    broadcasts = seen + rest[:rest.index(echo)] if echo in rest else seen
+    assert expected.startswith(broadcasts), "the one that was held missed lines before its echoes"
+
+
+def read_until_silent(client, seconds=0.5):
+    """What comes until nothing has come for so long."""
+    got = b""
+    with contextlib.suppress(TimeoutError):
+        while True:
+            client.fill(Deadline(seconds), "more")
+            got += client.read(len(client.unread()))
+    return got
 
 
 def test_pings_without_end_from_a_client_that_reads_nothing_take_no_memory(crier):

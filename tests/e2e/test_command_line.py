@@ -1,6 +1,9 @@
 """Flags, what is printed where, and exit statuses."""
 
+import fcntl
+import os
 import re
+import select
 import socket
 import subprocess
 
@@ -153,3 +156,61 @@ def test_nobody_reads_stderr_and_it_serves_all_the_same():
             process.terminate()
             status = process.wait(20)
     assert status == 0
+
+
+def test_a_full_pipe_on_stderr_stops_nobody_and_the_lines_that_were_dropped_are_counted():
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 16384)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        process = subprocess.Popen([CRIER, "-v", "--no-welcome", "--workers", "2", "--listen",
+                                    f"fd:{listener.fileno()}"], stdin=subprocess.DEVNULL, stderr=theirs,
+                                   pass_fds=[listener.fileno()], env=plain_environment())
+        address = listener.getsockname()
+    os.close(theirs)
+    try:
+        with RawClient(address) as stays:
+            stays.handshake()
+            # A line for each connect, and one for each disconnect: several times what fits.
+            for _ in range(400):
+                connect_echo_and_close(address)
+            stays.text("still here")
+            stays.expect_texts(["still here"])
+            before = read_some(ours)
+            assert "dropped" not in before and "connected" in before, before
+            # Now that there is room again, the next line of each process is behind a word about those before it.
+            for _ in range(20):
+                connect_echo_and_close(address)
+        process.terminate()
+        status = process.wait(20)
+        after = read_some(ours)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert status == 0
+    dropped = [int(number) for number in re.findall(r"^crier: (\d+) lines of log were dropped$", after, re.M)]
+    assert 1 <= len(dropped) <= 3, f"one for each process that dropped some: {after}"
+    told = len(re.findall(r" worker \d: .* (?:connected|disconnected with)", before + after))
+    assert told + sum(dropped) == 2 * 421, f"{told} lines of clients and {dropped} dropped ones"
+
+
+def connect_echo_and_close(address):
+    with RawClient(address) as client:
+        client.handshake()
+        client.text("hello")
+        client.expect_texts(["hello"])
+        client.close(1000)
+        client.expect_close(1000, answer=False)
+
+
+def read_some(descriptor):
+    """What is in the pipe now, without waiting for more."""
+    text = b""
+    while select.select([descriptor], [], [], 0)[0]:
+        some = os.read(descriptor, 65536)
+        if not some:
+            break
+        text += some
+    return text.decode()

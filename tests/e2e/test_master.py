@@ -1,6 +1,9 @@
 """The master shares connections out, outlives its workers, and is not needed for messages to flow."""
 
+import concurrent.futures
+import contextlib
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -9,8 +12,8 @@ import time
 
 import pytest
 
-from harness import (PATIENCE, SANITIZED, TEXT, Disconnected, Swarm, cpu_seconds, descriptors, each_worker_count,
-                     is_alive, pause, process_state, run_crier, wait_until)
+from harness import (PATIENCE, SANITIZED, TEXT, Closed, Disconnected, Swarm, cpu_seconds, descriptors,
+                     each_worker_count, is_alive, pause, process_state, run_crier, wait_until)
 
 SLACK = PATIENCE / 15
 
@@ -272,6 +275,98 @@ def test_connections_made_while_no_worker_runs_are_served_by_the_next(crier):
     for client in clients:
         client.expect_open()
         client.expect_pong()
+
+
+def last_sums(server):
+    """due, delivered, undeliverable and not addressed, from the last line; they must add up."""
+    found = re.search(r"due: (\d+) = (\d+) delivered \+ (\d+) undeliverable \+ (\d+) not addressed",
+                      server.wait_log("stopped;"))
+    due, delivered, undeliverable, not_addressed = map(int, found.groups())
+    assert due == delivered + undeliverable + not_addressed, found.group()
+    return due, delivered, undeliverable, not_addressed
+
+
+@pytest.mark.parametrize("mode", ["echo", "both"])
+def test_the_last_sums_add_up_after_the_death_of_a_worker_whose_clients_had_not_read_everything(crier, mode):
+    server = crier("--no-welcome", "--on-message", mode, "--slow-grace", "60", workers=2)
+    places = server.connect_everywhere(2, at_least=2)
+    victim, survivor = list(places)
+    stalled = [server.connect(receive_buffer=4096) for _ in range(8)]
+    stalled = [client for client in stalled if server.worker_of(client) == victim]
+    assert stalled
+    clients = len(server.clients)
+    own = 0
+    if mode == "both":  # what a client published itself is not addressed to it
+        for client in stalled:
+            client.text("to all others")
+            client.expect_texts(["to all others"])
+            own += 1
+        for client in places[survivor]:
+            for _ in stalled:
+                client.expect_texts(["to all others"])
+    lines = [b"%06d" % number + b"-" * 1018 for number in range(8000)]
+    writer = server.feed(b"".join(line + b"\n" for line in lines))
+    at_once([lambda client=client: client.texts_until(lines[-1].decode()) for client in places[survivor]])
+    writer.join()
+    os.kill(victim, signal.SIGKILL)
+    server.wait_log(rf"\b{victim}\b.* clients? lost")
+    server.drop_clients()
+    server.stop()
+    due, delivered, undeliverable, not_addressed = last_sums(server)
+    assert due == clients * (len(lines) + own), "each was due everything since it came"
+    assert not_addressed <= own
+    assert delivered >= len(places[survivor]) * len(lines)
+    assert 0 < undeliverable < clients * len(lines)
+
+
+def test_clients_that_left_before_their_worker_died_are_counted_once(crier):
+    """Their goodbyes wait for room in a full ring when their worker dies."""
+    server = crier("--no-welcome", "--goodbye", "%a has left.", "--max-message", "64", "--ring", "4k",
+                   "--slow-grace", "60", "--ping", "0", workers=1)
+    victim = server.worker_of(server.connect(receive_buffer=4096))  # it never reads
+    readers = [server.connect() for _ in range(5)]
+    texts = {client: [] for client in readers}
+    for client in readers:
+        threading.Thread(target=collect, args=(client, texts[client]), daemon=True).start()
+    lines = [f"{number:08d}" for number in range(60000)]
+    server.feed("".join(f"{line}\n" for line in lines).encode())
+    wait_until(lambda: held_up(server), "the ring to be full")
+    published = len(wait_until(lambda: settled(lambda: texts[readers[0]]), "the reader to have it all"))
+    leave, lost = readers[:3], len(server.clients) - 3
+    open_before = len(descriptors(victim))
+    for client in leave:
+        client.drop()
+    wait_until(lambda: len(descriptors(victim)) == open_before - len(leave), "the worker to notice who left")
+    assert held_up(server), "the ring is not full any more"
+    os.kill(victim, signal.SIGKILL)
+    assert f"{lost} clients lost" in server.wait_log(rf"\b{victim}\b.* clients? lost")
+    wait_until(lambda: server.unread_input() == 0, "the rest of the lines to be read")
+    server.stop()
+    due, delivered, undeliverable, not_addressed = last_sums(server)
+    assert due == (len(leave) + lost) * published, f"{len(leave)} + {lost} clients were due {published} broadcasts each"
+    assert delivered >= len(readers) * published
+    assert 0 < undeliverable <= published and not_addressed == 0
+    assert f"clients served: {len(leave) + lost}," in server.wait_log("stopped;")
+
+
+def held_up(server):
+    """Unread input that does not move for 0.2 s."""
+    before = server.unread_input()
+    pause(0.2)
+    return before > 0 and server.unread_input() == before
+
+
+def collect(client, texts):
+    with contextlib.suppress(Closed, Disconnected, OSError):
+        while True:
+            texts.append(client.recv_text())
+
+
+def at_once(calls):
+    """Nobody may be slow because others are read first."""
+    with concurrent.futures.ThreadPoolExecutor(len(calls)) as pool:
+        for done in [pool.submit(call) for call in calls]:
+            done.result()
 
 
 CRASH = r"""

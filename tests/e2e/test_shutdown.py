@@ -112,6 +112,29 @@ def test_a_client_that_does_not_answer_is_waited_for_no_longer_than_drain(crier)
 
 
 @each_polite_signal
+@each_worker_count
+def test_connections_that_are_no_clients_yet_do_not_delay_the_end(crier, workers, number):
+    server = crier("--no-welcome", "--drain", "10", "--handshake-timeout", "60", workers=workers)
+    for _ in range(workers):
+        server.socket()  # not a byte
+        half = server.socket()
+        half.send_raw(half.request()[:40])
+        refused = server.socket()  # answered, and not closed from here
+        refused.send_raw(refused.request(replace=[("Sec-WebSocket-Version", "7")]))
+        assert refused.read_response().status == 426
+    for client in sum(server.connect_everywhere(workers).values(), []):
+        client.expect_pong()  # those before it have been taken
+    begin = time.monotonic()
+    server.send_signal(number)
+    for client in server.clients[3 * workers:]:
+        client.expect_close(1001)
+    assert server.wait_exit() == 0
+    seconds = time.monotonic() - begin
+    assert seconds < 2.0 * SLACK, f"it ended after {seconds:.1f} s"
+    assert server.wait_log("stopped;") and not [line for line in server.log if "--drain" in line]
+
+
+@each_polite_signal
 def test_a_client_that_never_reads_is_reset_within_drain(crier, number):
     server = crier("--no-welcome", "--drain", "0.5", "--slow-grace", "60", workers=2)
     reader = server.connect()

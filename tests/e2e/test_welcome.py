@@ -2,7 +2,9 @@
 
 import os
 
-from harness import TEXT, each_worker_count, needs_ipv6, wait_until
+import pytest
+
+from harness import TEXT, each_worker_count, needs_ipv6, plain_environment, run_crier, wait_until
 
 
 @each_worker_count
@@ -97,3 +99,41 @@ def test_clients_of_several_listeners_are_welcomed_to_each_other(crier, tmp_path
     unix = server.connect(address=path)
     tcp.expect_texts([f"Welcome, {tcp.name}!", f"Welcome, unix:{os.getpid()}!"])
     unix.expect_texts([f"Welcome, unix:{os.getpid()}!"])
+
+
+@each_worker_count
+def test_clients_are_welcomed_however_short_their_own_messages_must_be(crier, workers):
+    server = crier("--max-message", "10", workers=workers)
+    for _ in range(2):
+        client = server.connect()
+        client.expect_texts([f"Welcome, {client.name}!"])
+        client.text("ten bytes.")
+        client.text("eleven byte")
+        client.expect_texts(["ten bytes."])
+        client.expect_close(1009, before=[])
+
+
+def test_a_welcome_of_1024_bytes_is_sent_whole(crier):
+    text = "é%a" + "%a" * 500 + "x" * 20
+    assert len(text.encode()) == 1024
+    server = crier("--welcome", text)
+    client = server.connect()
+    client.expect_texts([text.replace("%a", client.name)])
+
+
+@pytest.mark.parametrize("flag", ["--welcome", "--goodbye"])
+def test_a_longer_format_is_refused_with_a_sentence(flag):
+    done = run_crier("--listen", "127.0.0.1:0", flag, "x" * 1025)
+    assert done.returncode == 1, done
+    assert [line for line in done.stderr.splitlines() if flag in line and "1024" in line], done.stderr
+    assert "listening" not in done.stderr
+
+
+@pytest.mark.parametrize("bad", [b"\xff\xfe", b"caf\xe9", b"\xed\xa0\x80", b"\xe2\x98", b"\xc0\x80"])
+def test_a_format_that_is_not_utf8_is_refused_with_a_sentence_that_names_it(bad):
+    for flag in ("--welcome", "--goodbye"):
+        done = run_crier("--listen", "127.0.0.1:0", flag, bad)
+        assert done.returncode == 2, done
+        assert len(done.stderr.splitlines()) == 1 and flag in done.stderr, done.stderr
+    done = run_crier("--listen", "127.0.0.1:0", env={**plain_environment(), "CRIER_WELCOME": os.fsdecode(bad)})
+    assert done.returncode == 2, done

@@ -4,13 +4,13 @@ from .marks import each_worker_count, needs_ipv6
 from .procs import cpu_seconds, descriptors, is_alive, memory, open_descriptors, process_state
 from .raw_client import (BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Closed, Disconnected, Frame, RawClient,
                          encode_frame, server_frame)
-from .server import CRIER, REPOSITORY, Server, plain_environment, run_crier
+from .server import BUILD, CRIER, REPOSITORY, Server, plain_environment, run_crier
 from .swarm_client import Swarm, transcript_hash
-from .waiting import PATIENCE, SANITIZED, pause, wait_until
+from .waiting import PATIENCE, SANITIZED, Deadline, pause, wait_until
 
 __all__ = [
-    "BINARY", "CLOSE", "CONTINUATION", "CRIER", "Closed", "Disconnected", "Frame", "PATIENCE", "PING", "PONG",
-    "REPOSITORY", "RawClient", "SANITIZED", "Server", "Swarm", "TEXT", "cpu_seconds", "descriptors",
+    "BINARY", "BUILD", "CLOSE", "CONTINUATION", "CRIER", "Closed", "Deadline", "Disconnected", "Frame", "PATIENCE",
+    "PING", "PONG", "REPOSITORY", "RawClient", "SANITIZED", "Server", "Swarm", "TEXT", "cpu_seconds", "descriptors",
     "each_worker_count", "encode_frame", "is_alive", "memory", "needs_ipv6", "open_descriptors", "pause",
     "plain_environment", "process_state", "run_crier", "server_frame", "transcript_hash", "wait_until",
 ]

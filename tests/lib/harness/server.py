@@ -18,6 +18,7 @@ from .waiting import PATIENCE, Deadline, wait_until
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 CRIER = os.path.abspath(os.environ.get("CRIER", os.path.join(REPOSITORY, "build/release/crier")))
+BUILD = os.path.abspath(os.environ.get("CRIER_BUILD", os.path.join(REPOSITORY, "build/release")))
 
 URL = re.compile(r"ws://(\[[0-9a-fA-F:.]+\]|[^/:\s]+):(\d+)/")
 BROKEN = re.compile(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:|Assertion|stack smashing|"
@@ -31,10 +32,10 @@ def plain_environment(**more):
     return environment
 
 
-def run_crier(*flags, stdin=subprocess.DEVNULL, timeout=None, **how):
+def run_crier(*flags, program=CRIER, stdin=subprocess.DEVNULL, timeout=None, **how):
     """Runs the program to its end; for everything that does not serve."""
     how.setdefault("env", plain_environment())
-    done = subprocess.run([CRIER, *flags], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    done = subprocess.run([program, *flags], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           timeout=timeout or PATIENCE, **how)
     done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
     assert not BROKEN.search(done.stderr), done.stderr
@@ -48,10 +49,11 @@ class Server:
     prefix:   a command that runs crier as its child, see background_job.py
     url:      wait for the URL on stderr; without, the test knows when the server listens
     expected: the exit status that is right at the end
+    program:  another application than the standard one
     """
 
     def __init__(self, *flags, workers=None, listen="127.0.0.1:0", stdin="pipe", prefix=(), url=True, expected=0,
-                 **popen):
+                 program=CRIER, **popen):
         self.expected = expected
         self.clients = []
         self.log = []
@@ -59,7 +61,7 @@ class Server:
         self.stdout = b""
         self.address = None
         self.tag = f"E2E_TAG={uuid.uuid4().hex}"
-        argv = [*prefix, CRIER]
+        argv = [*prefix, program]
         for address in [listen] if isinstance(listen, str) else listen or ():
             argv += ["--listen", address]
         if workers is not None:

@@ -6,9 +6,10 @@ import subprocess
 import threading
 
 from .raw_client import TEXT
-from .server import REPOSITORY
+from .server import BUILD
 from .waiting import PATIENCE
 
+SWARM = os.path.join(BUILD, "tests/lib/swarm")
 FNV_OFFSET, FNV_PRIME = 0xcbf29ce484222325, 0x100000001b3
 
 
@@ -22,18 +23,13 @@ def transcript_hash(texts, opcode=TEXT):
     return f"{value:016x}"
 
 
-def find_swarm():
-    build = os.environ.get("CRIER_BUILD", os.path.join(REPOSITORY, "build/release"))
-    return os.path.join(build, "tests/lib/swarm")
-
-
 class Swarm:
     """`clients` clients of the server at address, all through the opening handshake."""
 
     def __init__(self, address, clients, *flags, timeout=None):
         host, port = address
         host = f"[{host}]" if ":" in host else host
-        argv = [find_swarm(), "--connect", f"{host}:{port}", "--clients", str(clients), *flags]
+        argv = [SWARM, "--connect", f"{host}:{port}", "--clients", str(clients), *flags]
         self.clients = clients
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.answers = queue.Queue()

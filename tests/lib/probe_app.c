@@ -1,0 +1,136 @@
+/*
+ * probe_app.c: an application against api/crier.h alone, whose handlers do what its options say.
+ * tests/e2e/test_application.py runs it.
+ *
+ * A handler that is told to close or to fail does only that. Whatever it says names the client by
+ * its address, so that a test knows whom it is about.
+ */
+#include "worker/api/crier.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { TEXT_BYTES = 256 };
+
+static const struct crier_option options[] = {
+    {"on-connect", "accept|close|fail|send|broadcast|broadcast-others", "accept",
+     "what the connect handler does; close: with 1008 'go away'", NULL},
+    {"on-message", "echo|echo-close|close|fail|broadcast-others", "echo",
+     "what the message handler does; fail: when the message is 'fail', else as echo", NULL},
+    {"on-disconnect", "nothing|tell", "nothing", "tell: everybody is told of who left and the code",
+     NULL},
+    {"close-code", "CODE", "4321", "what the message handler closes with", NULL},
+    {"fail-start", "nowhere|master|worker", "nowhere", "where the start handler fails", NULL},
+    {"start-behind", "FIFO", NULL,
+     "a worker that finds this named pipe starts when somebody has opened and closed it", NULL},
+};
+
+static unsigned close_code;
+
+static int
+option_is(const char *name, const char *word)
+{
+    const char *value = crier_option_get(name);
+
+    return value && strcmp(value, word) == 0;
+}
+
+/* Blocks the worker as a start handler does that loads something large. */
+static int
+wait_behind(const char *fifo)
+{
+    char byte;
+    int fd = open(fifo, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return errno == ENOENT ? 0 : -errno;
+    while (read(fd, &byte, 1) > 0)
+        ;
+    close(fd);
+    return 0;
+}
+
+static int
+start(enum crier_role role)
+{
+    const char *code = crier_option_get("close-code");
+    const char *fifo = crier_option_get("start-behind");
+
+    close_code = code ? (unsigned)strtoul(code, NULL, 10) : 0;
+    if (close_code < 3000 || close_code > 4999) {
+        fprintf(stderr, "probe: --close-code wants 3000 to 4999\n");
+        return -EINVAL;
+    }
+    if (option_is("fail-start", role == CRIER_MASTER ? "master" : "worker"))
+        return -ECANCELED;
+    return role == CRIER_WORKER && fifo ? wait_behind(fifo) : 0;
+}
+
+static int
+connected(struct crier_client *client)
+{
+    char text[TEXT_BYTES];
+    size_t bytes =
+        (size_t)snprintf(text, sizeof(text), "%s is number %llu", crier_client_address(client),
+                         (unsigned long long)crier_client_count());
+
+    if (option_is("on-connect", "close"))
+        return crier_close(client, 1008, "go away");
+    if (option_is("on-connect", "fail"))
+        return -ECANCELED;
+    if (option_is("on-connect", "send"))
+        return crier_send(client, CRIER_TEXT, text, bytes);
+    if (option_is("on-connect", "broadcast"))
+        return crier_broadcast(CRIER_TEXT, text, bytes);
+    if (option_is("on-connect", "broadcast-others"))
+        return crier_broadcast_others(client, CRIER_TEXT, text, bytes);
+    return 0;
+}
+
+static int
+received(struct crier_client *client, const struct crier_message *message)
+{
+    int rc;
+
+    if (option_is("on-message", "close"))
+        return crier_close(client, close_code, "enough");
+    if (option_is("on-message", "fail") && message->bytes == 4 &&
+        memcmp(message->data, "fail", 4) == 0)
+        return -ECANCELED;
+    if (option_is("on-message", "broadcast-others"))
+        return crier_broadcast_others(client, message->type, message->data, message->bytes);
+    rc = crier_send(client, message->type, message->data, message->bytes);
+    return rc == 0 && option_is("on-message", "echo-close")
+               ? crier_close(client, close_code, "enough")
+               : rc;
+}
+
+static int
+disconnected(struct crier_client *client, unsigned code)
+{
+    char text[TEXT_BYTES];
+    int bytes = snprintf(text, sizeof(text), "%s left with %u", crier_client_address(client), code);
+
+    return option_is("on-disconnect", "tell") ? crier_broadcast(CRIER_TEXT, text, (size_t)bytes)
+                                              : 0;
+}
+
+static const struct crier_app app = {
+    .name = "probe",
+    .options = options,
+    .option_count = sizeof(options) / sizeof(options[0]),
+    .start = start,
+    .connect = connected,
+    .message = received,
+    .disconnect = disconnected,
+};
+
+int
+main(int argc, char **argv)
+{
+    return crier_run(argc, argv, &app);
+}
