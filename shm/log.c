@@ -14,6 +14,15 @@ static char log_role[32];
 static enum log_level log_highest = LOG_STATUS;
 static int log_fd = STDERR_FILENO;
 
+/* How long a line may wait for room. The master alone logs at
+ * LOG_STATUS, when it starts and when it has stopped. */
+static const int log_patience_ms[] = {
+    [LOG_ERROR] = 100,
+    [LOG_WARN] = 100,
+    [LOG_STATUS] = 1000,
+    [LOG_EVENT] = 0,
+};
+
 void
 log_open(const char *role, enum log_level highest)
 {
@@ -58,21 +67,24 @@ log_clean(char *line, size_t bytes)
     }
 }
 
-/* Without waiting, although stderr's description is shared and so not ours to make non-blocking: a
+/* Without waiting for long, although stderr's description is shared and so not ours to make non-blocking: a
  * pipe that poll calls writable has room for a whole line; of a terminal that is not so, and there it
  * goes through a description of our own. */
 static void
-log_put(const char *line, size_t bytes)
+log_put(enum log_level level, const char *line, size_t bytes)
 {
     static unsigned dropped;
+    static bool given_up; /* a line has waited in vain: no other waits before one gets through */
     struct pollfd out = {.fd = log_fd, .events = POLLOUT};
     char note[64];
     int note_bytes;
 
-    if (poll(&out, 1, 0) != 1) {
+    if (poll(&out, 1, given_up ? 0 : log_patience_ms[level]) != 1) {
         dropped++;
+        given_up |= log_patience_ms[level] > 0;
         return;
     }
+    given_up = false;
     if (dropped) {
         note_bytes = snprintf(note, sizeof(note), "crier: %u lines of log were dropped\n", dropped);
         if (write(log_fd, note, (size_t)note_bytes) < 0)
@@ -99,7 +111,7 @@ log_write(enum log_level level, int error, const char *format, va_list args)
     bytes = used < (int)sizeof(line) - 1 ? (size_t)used : sizeof(line) - 2;
     log_clean(line, bytes);
     line[bytes++] = '\n';
-    log_put(line, bytes);
+    log_put(level, line, bytes);
 }
 
 #define LOG_FUNCTION(name, level, error)                                                           \

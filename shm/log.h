@@ -3,7 +3,8 @@
  *
  * Role:     master and workers; shm/ and worker/proto/ never log, tools print for themselves.
  * Errors:   none. When nobody reads stderr (a full pipe, a stopped terminal) lines are dropped, and
- *           the next one that can be written says how many: no process waits for a reader of logs.
+ *           the next one that can be written says how many. An event is dropped at once, a warning
+ *           after a moment, once: no process goes on waiting for a reader of logs.
  * Context:  loop thread. log_open once, before anything else.
  *
  * Say what, who, the error, and what happens now: "cannot accept: Too many open files; trying again
