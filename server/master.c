@@ -39,22 +39,20 @@
 #include "server/supervise.h"
 #include "shm/atomic.h"
 #include "shm/log.h"
+#include "shm/member.h"
 #include "shm/segment_master.h"
 #include "worker/worker.h"
 
 enum {
-    MASTER_TICK_MS = 1000, /* nothing is expected: heartbeat, and a second look at everything */
-    MASTER_TICK_BUSY_MS =
-        100,                /* somebody is waited for, whose wake-up may be lost with a process */
-    MASTER_ABORT_MS = 1000, /* for workers to leave by themselves */
+    MASTER_TICK_MS = 1000,      /* nothing is expected: heartbeat, a second look at everything */
+    MASTER_TICK_BUSY_MS = 100,  /* somebody is awaited, whose wake-up may be lost with a process */
+    MASTER_ABORT_MS = 1000,     /* for workers to leave by themselves */
     MASTER_WORKER_OWN_FDS = 16, /* of a worker: event loop, log, libraries */
     MASTER_CLIENTS_MAX = 1 << 20,
 };
 
-enum master_state { MASTER_SERVE, MASTER_QUIET, MASTER_DELIVER, MASTER_ABORT };
-
 struct master {
-    enum master_state state;
+    enum phase phase; /* as workers see it in the segment; this copy nobody else can write */
     int exit_code;
     bool announced; /* the start lines are out */
     const struct crier_app *app;
@@ -81,18 +79,6 @@ struct master {
     struct signals signals;
 };
 
-static const char *
-master_state_name(enum master_state state)
-{
-    switch (state) {
-    case MASTER_SERVE: return "serve";
-    case MASTER_QUIET: return "quiet";
-    case MASTER_DELIVER: return "deliver";
-    case MASTER_ABORT: return "abort";
-    }
-    return "unknown";
-}
-
 /* --- stopping --- */
 
 static void
@@ -106,10 +92,10 @@ master_set_deadline(struct master *master, uint64_t ms)
 
 /* What the phase needs is written before it; every member looks at it when it is woken. */
 static void
-master_set_phase(struct master *master, enum master_state state, enum phase phase)
+master_set_phase(struct master *master, enum phase phase)
 {
-    master->state = state;
-    log_event("stopping: %s", master_state_name(state));
+    master->phase = phase;
+    log_event("stopping: %s", phase_name(phase));
     atomic_store_release(&master->segment.head->phase, (uint32_t)phase);
     wake_all(&master->ring.wake);
 }
@@ -132,7 +118,7 @@ master_quiet(struct master *master, unsigned close_code)
     atomic_store_relaxed(&master->segment.head->close_code, (uint32_t)close_code);
     if (conf->drain_ms)
         master_set_deadline(master, conf->drain_ms);
-    master_set_phase(master, MASTER_QUIET, PHASE_QUIET);
+    master_set_phase(master, PHASE_QUIET);
 }
 
 static void
@@ -141,17 +127,17 @@ master_deliver(struct master *master)
     uint64_t last_seq = ring_tail(&master->ring);
 
     atomic_store_relaxed(&master->segment.head->last_seq, last_seq);
-    master_set_phase(master, MASTER_DELIVER, PHASE_DELIVER);
+    master_set_phase(master, PHASE_DELIVER);
 }
 
 static void
 master_abort(struct master *master)
 {
-    if (master->state == MASTER_ABORT)
+    if (master->phase == PHASE_ABORT)
         return;
     master_stop_input(master);
     master_set_deadline(master, MASTER_ABORT_MS);
-    master_set_phase(master, MASTER_ABORT, PHASE_ABORT);
+    master_set_phase(master, PHASE_ABORT);
 }
 
 static void
@@ -174,17 +160,17 @@ master_step(struct master *master)
     struct supervise *supervise = &master->supervise;
 
     supervise_look(supervise);
-    if (supervise_is_looping(supervise) && master->state == MASTER_SERVE) {
+    if (supervise_is_looping(supervise) && master->phase == PHASE_SERVE) {
         log_errorx("workers die again and again before they are ready; stopping the server");
         master->exit_code = MASTER_EXIT_WORKERS;
         master_abort(master);
     }
-    if (master->state == MASTER_SERVE && !master->announced && supervise->ready == supervise->count)
+    if (master->phase == PHASE_SERVE && !master->announced && supervise->ready == supervise->count)
         master_announce(master);
-    if (master->state == MASTER_QUIET && console_is_done(&master->console) &&
+    if (master->phase == PHASE_QUIET && console_is_done(&master->console) &&
         supervise_all_in(supervise, MEMBER_QUIET))
         master_deliver(master);
-    if (master->state != MASTER_SERVE && supervise->living == 0)
+    if (master->phase != PHASE_SERVE && supervise->living == 0)
         event_base_loopbreak(master->base);
 }
 
@@ -197,9 +183,9 @@ master_on_signal(void *arg, int signal)
 
     if (signal == SIGCHLD)
         supervise_reap(&master->supervise);
-    else if (signal == SIGQUIT || (master->state != MASTER_SERVE && signal != SIGHUP))
+    else if (signal == SIGQUIT || (master->phase != PHASE_SERVE && signal != SIGHUP))
         master_abort(master);
-    else if (master->state == MASTER_SERVE)
+    else if (master->phase == PHASE_SERVE)
         master_quiet(master, CLOSE_GOING_AWAY);
     master_step(master);
 }
@@ -209,7 +195,7 @@ master_on_input_end(void *arg)
 {
     struct master *master = arg;
 
-    if (master->state == MASTER_SERVE && master->segment.head->conf.exit_on_eof)
+    if (master->phase == PHASE_SERVE && master->segment.head->conf.exit_on_eof)
         master_quiet(master, CLOSE_NORMAL);
     master_step(master);
 }
@@ -238,7 +224,7 @@ master_on_wake(evutil_socket_t fd, short events, void *arg)
 static void
 master_set_tick(struct master *master)
 {
-    bool busy = master->state != MASTER_SERVE || !master->announced ||
+    bool busy = master->phase != PHASE_SERVE || !master->announced ||
                 master->console.state == CONSOLE_FULL ||
                 master->supervise.ready < master->supervise.count;
     uint32_t ms = busy ? MASTER_TICK_BUSY_MS : MASTER_TICK_MS;
@@ -267,7 +253,7 @@ master_on_deadline(evutil_socket_t fd, short events, void *arg)
 
     (void)fd;
     (void)events;
-    if (master->state == MASTER_ABORT) {
+    if (master->phase == PHASE_ABORT) {
         supervise_kill(&master->supervise);
         return;
     }
