@@ -258,6 +258,24 @@ def test_exit_on_eof_gives_a_client_that_does_not_read_no_longer_than_drain(crie
     assert len(rest) < len(expected) and expected.startswith(rest), "its stream is not a part of what it was due"
 
 
+def test_exit_on_eof_does_not_hurry_a_slow_client_whose_room_nobody_wants(crier):
+    """More than three quarters of the ring are due to it, for longer than the grace; but nothing is to come."""
+    server = crier("--no-welcome", "-E", "--ring", "16M", "--drain", "60", "--slow-grace", "2")
+    reads = server.connect()
+    stands = server.connect(receive_buffer=4096)
+    lines = [b"%06d" % number + b"-" * 1000 for number in range(14000)]
+    expected = b"".join(server_frame(TEXT, line) for line in lines)
+    writer = server.feed(b"".join(line + b"\n" for line in lines))
+    assert reads.read(len(expected)) == expected
+    writer.join()
+    server.end_input()
+    reads.expect_close(1000)
+    pause(3)
+    assert stands.read(len(expected)) == expected
+    stands.expect_close(1000)
+    assert server.wait_exit() == 0
+
+
 def test_wait_clients_lets_exit_on_eof_wait_for_its_readers(crier, tmp_path):
     path = tmp_path / "input"
     path.write_bytes(b"a\nb\n\nlast")
