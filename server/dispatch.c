@@ -140,7 +140,8 @@ dispatch_room(const struct dispatch *dispatch)
         else if (room == DISPATCH_FULL)
             room = DISPATCH_BUSY;
     }
-    return load < roster_clients(dispatch->segment->head->client_capacity) ? room : DISPATCH_FULL;
+    return load < roster_clients(dispatch->segment->geometry.client_capacity) ? room
+                                                                              : DISPATCH_FULL;
 }
 
 /* A dead worker's channel is as good as any, as its successor empties it; but a live one is
@@ -239,7 +240,7 @@ int
 dispatch_open(struct dispatch *dispatch, struct event_base *base, const struct segment *segment,
               void (*on_room)(void *arg), void *arg)
 {
-    uint32_t count = segment->head->member_count - MEMBER_FIRST_WORKER;
+    uint32_t count = segment->geometry.member_count - MEMBER_FIRST_WORKER;
     int rc;
 
     *dispatch = (struct dispatch){.segment = segment, .on_room = on_room, .arg = arg};

@@ -341,7 +341,7 @@ master_join_ring(struct master *master)
 {
     struct member_shm *me = &master->segment.members[MEMBER_MASTER];
 
-    for (; master->wake_count < master->segment.head->member_count; master->wake_count++) {
+    for (; master->wake_count < master->segment.geometry.member_count; master->wake_count++) {
         int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
         if (fd < 0) {
             log_error("cannot create event descriptors");
@@ -349,8 +349,8 @@ master_join_ring(struct master *master)
         }
         master->wake_fds[master->wake_count] = fd;
     }
-    ring_open(&master->ring, &master->segment, MEMBER_MASTER, master->wake_fds);
-    me->pid = (uint32_t)getpid();
+    if (ring_open(&master->ring, &master->segment, MEMBER_MASTER, master->wake_fds) != 0)
+        return MASTER_EXIT_FAILED; /* not in a segment that it has just made */
     me->life = 1;
     me->state = MEMBER_READY;
     return MASTER_EXIT_OK;

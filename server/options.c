@@ -29,9 +29,7 @@ enum {
     OPTIONS_WORKERS_MAX = RING_OWNERS_MAX - 1, /* the master is a member, too */
 };
 
-/* A slot word has room for the offset of this many bytes. */
-static const uint64_t options_arena_max_bytes = (1ULL << RING_OFFSET_BITS) * RECORD_ALIGN_BYTES;
-/* Four of them and their heads fit such an arena. */
+/* Four of them and their heads fit the largest arena. */
 static const uint64_t options_message_max_bytes = 255ULL << 20;
 
 struct options_parser {
@@ -378,11 +376,11 @@ options_check_memory(struct options_parser *parser)
     if (!options_check_room(parser, "ring", &conf->ring_bytes) ||
         !options_check_room(parser, "pool", &conf->pool_bytes))
         return false;
-    if (conf->ring_bytes > options_arena_max_bytes)
+    if (conf->ring_bytes > RING_ARENA_MAX_BYTES)
         return options_refuse("--ring wants at most 1G");
     records = ARENA_RECORDS_MIN * record_size(conf->max_message_bytes);
     options->arena_bytes = conf->ring_bytes > records ? conf->ring_bytes : records;
-    assert(options->arena_bytes <= options_arena_max_bytes);
+    assert(options->arena_bytes <= RING_ARENA_MAX_BYTES);
     return true;
 }
 

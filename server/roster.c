@@ -14,8 +14,8 @@ roster_init(struct roster *roster, const struct segment *segment)
     *roster = (struct roster){
         .segment = segment,
         .counters = segment->members[MEMBER_MASTER].counters,
-        .free = calloc(segment->head->client_capacity, sizeof(roster->free[0])),
-        .out = calloc(segment->head->client_capacity, sizeof(roster->out[0])),
+        .free = calloc(segment->geometry.client_capacity, sizeof(roster->free[0])),
+        .out = calloc(segment->geometry.client_capacity, sizeof(roster->out[0])),
     };
     return roster->free && roster->out ? 0 : -ENOMEM;
 }
@@ -62,7 +62,7 @@ roster_collect(struct roster *roster)
 static void
 roster_grow(struct roster *roster)
 {
-    uint64_t capacity = roster->segment->head->client_capacity;
+    uint64_t capacity = roster->segment->geometry.client_capacity;
     uint32_t old = roster->used;
     uint64_t wanted = old + (old / ROSTER_SPARE > ROSTER_STEP ? old / ROSTER_SPARE : ROSTER_STEP);
 

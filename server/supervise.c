@@ -185,7 +185,6 @@ supervise_bury(struct supervise_worker *worker)
     struct member_shm *member = supervise_member(worker);
 
     ring_retire(supervise->ring, worker->member);
-    atomic_store_relaxed(&member->pid, 0U);
     atomic_store_release(&member->state, (uint32_t)MEMBER_EMPTY);
     return dispatch_worker_died(supervise->dispatch, worker->member, ring_tail(supervise->ring));
 }
@@ -254,7 +253,7 @@ int
 supervise_open(struct supervise *supervise, struct event_base *base, const struct segment *segment,
                struct ring *ring, struct dispatch *dispatch, struct spawn *spawn)
 {
-    uint32_t count = segment->head->member_count - MEMBER_FIRST_WORKER;
+    uint32_t count = segment->geometry.member_count - MEMBER_FIRST_WORKER;
 
     *supervise = (struct supervise){
         .segment = segment,

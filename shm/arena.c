@@ -40,9 +40,10 @@ arena_drop_first_mark(struct arena *arena)
     const struct arena_mark *mark = arena_mark_at(arena, 0);
 
     /* H1: raised before any byte of the mark is overwritten; partner H2, a reader of history that
-     * looks at floor_seq after it has copied. */
+     * looks at floor_seq after it has copied. A full fence, because memcpy writes large records
+     * with stores that pass others on x86; it is paid once a mark. */
     atomic_store_relaxed(arena->floor_seq, mark->seq + 1);
-    atomic_fence_release();
+    atomic_fence();
     TESTPOINT(ARENA_FLOOR_RAISED);
     arena->tail = mark->end;
     arena->first_mark = (arena->first_mark + 1) % ARENA_MARKS;
@@ -65,7 +66,14 @@ arena_reserve(struct arena *arena, uint64_t bytes, uint64_t min_seq)
         arena_drop_first_mark(arena);
     }
     arena->reserved = place;
+    arena->reserved_bytes = bytes;
     return arena->base + place % arena->bytes;
+}
+
+bool
+arena_is_reserved(const struct arena *arena, const void *at, uint64_t bytes)
+{
+    return arena->reserved_bytes == bytes && at == arena->base + arena->reserved % arena->bytes;
 }
 
 static void
@@ -105,6 +113,7 @@ void
 arena_commit(struct arena *arena, uint64_t bytes, uint64_t seq)
 {
     arena_note(arena, arena->reserved + bytes, seq);
+    arena->reserved_bytes = 0;
 }
 
 uint64_t

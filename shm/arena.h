@@ -21,6 +21,7 @@
 #ifndef CRIER_SHM_ARENA_H
 #define CRIER_SHM_ARENA_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum {
@@ -40,6 +41,7 @@ struct arena {
     uint64_t head;
     uint64_t tail;
     uint64_t reserved; /* position of the open reservation */
+    uint64_t reserved_bytes;
     uint32_t first_mark;
     uint32_t mark_count;
     uint64_t mark_start;   /* position where the newest mark begins */
@@ -57,6 +59,9 @@ uint64_t arena_record_max_bytes(const struct arena *arena);
  * `min_seq`; NULL if there is none yet. One reservation at a time: a second call without a commit
  * drops the first. Raises floor_seq before the first byte of an old record may be overwritten. */
 void *arena_reserve(struct arena *arena, uint64_t bytes, uint64_t min_seq);
+
+/* Is that the open reservation? False for an arena without one, whose size is 0 bytes. */
+bool arena_is_reserved(const struct arena *arena, const void *at, uint64_t bytes);
 
 /* The reservation of `bytes` was published as `seq`. */
 void arena_commit(struct arena *arena, uint64_t bytes, uint64_t seq);

@@ -14,7 +14,9 @@
 #ifndef CRIER_SHM_ATOMIC_H
 #define CRIER_SHM_ATOMIC_H
 
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define atomic_load_relaxed(p) __atomic_load_n((p), __ATOMIC_RELAXED)
 #define atomic_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
@@ -24,6 +26,10 @@
 /* Full barrier on success, acquire on failure; true when `p` held `expected` and holds `v` now. */
 #define atomic_cas_u64(p, expected, v)                                                             \
     __atomic_compare_exchange_n((p), &(uint64_t){(expected)}, (v), 0, __ATOMIC_SEQ_CST,            \
+                                __ATOMIC_ACQUIRE)
+
+#define atomic_cas_u32(p, expected, v)                                                             \
+    __atomic_compare_exchange_n((p), &(uint32_t){(expected)}, (v), 0, __ATOMIC_SEQ_CST,            \
                                 __ATOMIC_ACQUIRE)
 
 #define atomic_xchg(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
@@ -46,6 +52,23 @@ atomic_fence(void)
 #define atomic_fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #define atomic_fence_release() __atomic_thread_fence(__ATOMIC_RELEASE)
 #define atomic_fence_acquire() __atomic_thread_fence(__ATOMIC_ACQUIRE)
+#endif
+
+/* Bytes that somebody may overwrite meanwhile: the caller finds out afterwards (H2), behind
+ * atomic_fence_acquire. The sanitizer, which knows no such thing, does not look. */
+#ifdef __SANITIZE_THREAD__
+__attribute__((no_sanitize("thread"))) static inline void
+atomic_copy(void *to, const void *from, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        ((volatile uint8_t *)to)[i] = ((const volatile uint8_t *)from)[i];
+}
+#else
+static inline void
+atomic_copy(void *to, const void *from, size_t bytes)
+{
+    memcpy(to, from, bytes);
+}
 #endif
 
 static inline void

@@ -21,7 +21,7 @@
 #include "shm/conf.h"
 #include "shm/counter.h"
 
-enum { LAYOUT_VERSION = 1 };
+enum { LAYOUT_VERSION = 2 };
 
 #define LAYOUT_MAGIC "crier\n\x1a"
 
@@ -110,13 +110,10 @@ struct client_shm {
     uint64_t bytes_sent;
 };
 
-struct segment_shm {
-    char magic[8];
-    uint32_t layout_version;
-    uint32_t header_bytes;
+/* What is where. Written once, before anybody attaches; each process goes by the copy that it has
+ * checked (segment.h), never by these words again. */
+struct geometry_shm {
     uint64_t total_bytes;
-    uint64_t epoch; /* random: names this life of the ring */
-
     uint32_t member_count;
     uint32_t slot_bits;
     uint64_t arena_bytes;
@@ -125,6 +122,14 @@ struct segment_shm {
     uint64_t slots_off;
     uint64_t clients_off;
     uint64_t arenas_off;
+};
+
+struct segment_shm {
+    char magic[8];
+    uint32_t layout_version;
+    uint32_t header_bytes;
+    uint64_t epoch; /* random: names this life of the ring */
+    struct geometry_shm geometry;
 
     /* Stopping. last_seq and close_code are written before the phase that needs them. */
     uint32_t phase LAYOUT_OWN_LINE; /* enum phase */

@@ -31,7 +31,7 @@ member_clients_open(const struct segment *segment)
 {
     uint64_t sum = 0;
 
-    for (uint32_t i = MEMBER_FIRST_WORKER; i < segment->head->member_count; i++)
+    for (uint32_t i = MEMBER_FIRST_WORKER; i < segment->geometry.member_count; i++)
         sum += atomic_load_relaxed(&segment->members[i].clients_open);
     return sum;
 }
@@ -41,7 +41,7 @@ member_counter_sum(const struct segment *segment, enum counter counter)
 {
     uint64_t sum = 0;
 
-    for (uint32_t i = 0; i < segment->head->member_count; i++)
+    for (uint32_t i = 0; i < segment->geometry.member_count; i++)
         sum += atomic_load_relaxed(&segment->members[i].counters[counter]);
     return sum;
 }

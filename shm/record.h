@@ -17,6 +17,7 @@
 #ifndef CRIER_SHM_RECORD_H
 #define CRIER_SHM_RECORD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -59,6 +60,16 @@ uint64_t record_size(uint64_t payload_bytes);
 /* Fills a record of record_size(payload_bytes) at `to`, payload included. */
 void record_write(struct record_shm *to, uint8_t opcode, const void *payload, size_t payload_bytes,
                   uint16_t flags, uint64_t origin, uint64_t time_ns);
+
+/* Is this what record_write leaves in `record_bytes`? Whoever may have written it. */
+static inline bool
+record_is_sound(const struct record_shm *record, uint32_t record_bytes)
+{
+    return record_bytes >= RECORD_HEAD_BYTES && record_bytes % RECORD_ALIGN_BYTES == 0 &&
+           record->record_bytes == record_bytes &&
+           record->frame_bytes <= record_bytes - RECORD_HEAD_BYTES &&
+           record->frame_head_bytes <= record->frame_bytes;
+}
 
 static inline const uint8_t *
 record_frame(const struct record_shm *record)

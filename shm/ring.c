@@ -3,11 +3,11 @@
  */
 #include "shm/ring.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "shm/atomic.h"
 #include "shm/testpoint.h"
@@ -23,15 +23,15 @@ ring_slot_count(const struct ring *ring)
 }
 
 static uint64_t
-ring_tag(const struct segment_shm *head, uint64_t seq)
+ring_tag(const struct ring *ring, uint64_t seq)
 {
-    return ((seq >> head->slot_bits) + 1) & RING_TAG_MASK;
+    return ((seq >> ring->slot_bits) + 1) & RING_TAG_MASK;
 }
 
 static uint64_t
-ring_word(const struct segment_shm *head, uint64_t seq, uint32_t owner, uint64_t offset)
+ring_word(const struct ring *ring, uint64_t seq, uint32_t owner, uint64_t offset)
 {
-    return ring_tag(head, seq) << RING_TAG_SHIFT | (uint64_t)owner << RING_OFFSET_BITS |
+    return ring_tag(ring, seq) << RING_TAG_SHIFT | (uint64_t)owner << RING_OFFSET_BITS |
            offset / RECORD_ALIGN_BYTES;
 }
 
@@ -66,12 +66,44 @@ ring_before(uint64_t a, uint64_t b)
     return (int64_t)(a - b) < 0;
 }
 
+/* The later one. */
+static uint64_t
+ring_later(uint64_t a, uint64_t b)
+{
+    return ring_before(a, b) ? b : a;
+}
+
+void
+ring_look(struct ring *ring, const struct segment *segment)
+{
+    const struct geometry_shm *geometry = &segment->geometry;
+
+    *ring = (struct ring){
+        .head = segment->head,
+        .members = segment->members,
+        .slots = segment->slots,
+        .arenas = segment->arenas,
+        .arena_bytes = geometry->arena_bytes,
+        .mask = (1ULL << geometry->slot_bits) - 1,
+        .slot_bits = geometry->slot_bits,
+        .member_count = geometry->member_count,
+        .self = RING_NOBODY,
+    };
+}
+
 void
 ring_format(struct segment *segment)
 {
+    struct ring ring;
+
+    ring_look(&ring, segment);
     for (uint64_t seq = 0; seq < RING_FIRST_SEQ; seq++)
-        segment->slots[seq] = ring_word(segment->head, seq, 0, 0);
+        ring.slots[seq] = ring_word(&ring, seq, 0, 0);
     segment->head->tail = RING_FIRST_SEQ;
+    for (uint32_t i = 0; i < ring.member_count; i++) {
+        segment->members[i].cursor = MEMBER_NO_CURSOR;
+        segment->members[i].floor_seq = RING_FIRST_SEQ;
+    }
 }
 
 uint64_t
@@ -80,7 +112,7 @@ ring_min(const struct ring *ring)
     uint64_t min = atomic_load_acquire(&ring->head->tail); /* M1 */
 
     atomic_fence();
-    for (uint32_t i = 0; i < ring->head->member_count; i++) {
+    for (uint32_t i = 0; i < ring->member_count; i++) {
         uint64_t cursor = atomic_load_acquire(&ring->members[i].cursor); /* M2 */
         if (cursor != MEMBER_NO_CURSOR && ring_before(cursor, min))
             min = cursor;
@@ -89,95 +121,106 @@ ring_min(const struct ring *ring)
     return min;
 }
 
+/* While `seq` is at most one lap behind tail. */
+static bool
+ring_is_published(const struct ring *ring, uint64_t seq)
+{
+    return ring_word_tag(atomic_load_acquire(ring_slot(ring, seq))) == ring_tag(ring, seq); /* R1 */
+}
+
 uint64_t
 ring_tail(struct ring *ring)
 {
     for (;;) {
         uint64_t seq = atomic_load_acquire(&ring->head->tail); /* P3 */
-        if (ring_word_tag(atomic_load_acquire(ring_slot(ring, seq))) != ring_tag(ring->head, seq))
+        if (!ring_is_published(ring, seq))
             return seq;
         atomic_cas_u64(&ring->head->tail, seq, seq + 1); /* P2 */
     }
 }
 
-/* --- publishing --- */
+uint64_t
+ring_end(const struct ring *ring)
+{
+    uint64_t seq = atomic_load_acquire(&ring->head->tail); /* P3 */
 
-/* Does `word` name a record inside its owner's arena, of a size that its owner may write? */
+    return ring_is_published(ring, seq) ? seq + 1 : seq;
+}
+
+/* The record that `word` names, if it lies inside its owner's arena and its size is one that its
+ * owner may write. Looks at record_bytes once, and stores what it was. */
 static const struct record_shm *
-ring_record(const struct ring *ring, uint64_t word)
+ring_record(const struct ring *ring, uint64_t word, uint32_t *record_bytes)
 {
     uint64_t offset = ring_word_offset(word);
-    uint64_t arena_bytes = ring->head->arena_bytes;
     const struct record_shm *record;
 
-    if (ring_word_owner(word) >= ring->head->member_count || offset > arena_bytes ||
-        arena_bytes - offset < RECORD_HEAD_BYTES)
+    if (ring_word_owner(word) >= ring->member_count || offset > ring->arena_bytes ||
+        ring->arena_bytes - offset < RECORD_HEAD_BYTES)
         return NULL;
-    record =
-        (const struct record_shm *)(ring->arenas + ring_word_owner(word) * arena_bytes + offset);
-    if (record->record_bytes > arena_bytes - offset || record->record_bytes < RECORD_HEAD_BYTES ||
-        record->record_bytes % RECORD_ALIGN_BYTES != 0 ||
-        record->frame_bytes > record->record_bytes - RECORD_HEAD_BYTES)
+    record = (const struct record_shm *)(ring->arenas + ring_word_owner(word) * ring->arena_bytes +
+                                         offset);
+    *record_bytes = atomic_load_relaxed(&record->record_bytes);
+    if (*record_bytes > ring->arena_bytes - offset ||
+        *record_bytes > ring->arena_bytes / ARENA_RECORDS_MIN)
         return NULL;
     return record;
 }
 
-/* The later one. */
-static uint64_t
-ring_later(uint64_t a, uint64_t b)
-{
-    return ring_before(a, b) ? b : a;
-}
+/* --- publishing --- */
 
-/* What the slot words say is still needed of this member's arena. A reader that is joining may show
- * a cursor that is older than what was given up long ago, so the minimum alone does not do: below
- * floor_seq the bytes may be another record's, and below tail - n the slot is. */
+/* What the slot words say of this member's arena. From floor_seq on every record is whole, whether
+ * readers still need it or not (history); below tail - n its slot is another's. A cursor says
+ * nothing here: the low one of a reader that is joining may be older than both. */
 static void
 ring_rebuild_arena(struct ring *ring, uint64_t *floor_seq)
 {
     uint64_t tail = ring_tail(ring);
-    uint64_t first = ring_later(ring->min, atomic_load_relaxed(floor_seq));
+    uint64_t first = ring_later(atomic_load_relaxed(floor_seq), tail - ring_slot_count(ring));
 
-    first = ring_later(first, tail - ring_slot_count(ring));
     for (uint64_t seq = first; ring_before(seq, tail); seq++) {
         uint64_t word = atomic_load_acquire(ring_slot(ring, seq));
-        const struct record_shm *record;
+        uint32_t record_bytes;
 
         /* Publishers go on meanwhile: a word of another lap is of a record that nobody needs. */
-        if (ring_word_owner(word) != ring->self || ring_word_tag(word) != ring_tag(ring->head, seq))
+        if (ring_word_owner(word) != ring->self || ring_word_tag(word) != ring_tag(ring, seq))
             continue;
-        record = ring_record(ring, word);
-        if (record)
-            arena_rebuild(&ring->arena, ring_word_offset(word), record->record_bytes, seq);
+        if (ring_record(ring, word, &record_bytes) && record_bytes % RECORD_ALIGN_BYTES == 0)
+            arena_rebuild(&ring->arena, ring_word_offset(word), record_bytes, seq);
     }
-    atomic_store_relaxed(floor_seq, first); /* H1 */
-    atomic_fence_release();
+    atomic_store_relaxed(floor_seq, first); /* H1, and a slot that was found taken before: H3 */
+    atomic_fence();
 }
 
-void
+/* The master writes the pid too, as soon as it knows it: whoever is first. */
+static bool
+ring_claim(struct member_shm *me)
+{
+    uint32_t pid = (uint32_t)getpid();
+
+    return atomic_cas_u32(&me->pid, 0U, pid) || atomic_load_relaxed(&me->pid) == pid;
+}
+
+int
 ring_open(struct ring *ring, const struct segment *segment, uint32_t self, const int *wake_fds)
 {
     struct member_shm *me = &segment->members[self];
 
-    assert(self < segment->head->member_count);
-    assert(segment->head->arena_bytes / RECORD_ALIGN_BYTES - 1 <= RING_OFFSET_MASK);
-    *ring = (struct ring){
-        .head = segment->head,
-        .members = segment->members,
-        .slots = segment->slots,
-        .arenas = segment->arenas,
-        .mask = (1ULL << segment->head->slot_bits) - 1,
-        .self = self,
-        .wake = {.members = segment->members,
-                 .starving = &segment->head->starving,
-                 .fds = wake_fds,
-                 .member_count = segment->head->member_count,
-                 .self = self},
-    };
-    arena_init(&ring->arena, segment_arena(segment, self), segment->head->arena_bytes,
-               &me->floor_seq);
+    if (self >= segment->geometry.member_count)
+        return -ERANGE;
+    if (!ring_claim(me))
+        return -EBUSY;
+    ring_look(ring, segment);
+    ring->self = self;
+    ring->wake = (struct wake){.members = segment->members,
+                               .starving = &segment->head->starving,
+                               .fds = wake_fds,
+                               .member_count = ring->member_count,
+                               .self = self};
+    arena_init(&ring->arena, segment_arena(segment, self), ring->arena_bytes, &me->floor_seq);
     ring->min = ring_min(ring);
     ring_rebuild_arena(ring, &me->floor_seq);
+    return 0;
 }
 
 /* N1. There is no room until every cursor has reached `need`: false when they have after all. What
@@ -206,14 +249,14 @@ ring_reserve(struct ring *ring, uint64_t record_bytes, struct record_shm **recor
     if (record_bytes > arena_record_max_bytes(&ring->arena))
         return -EMSGSIZE;
     *record = arena_reserve(&ring->arena, record_bytes, ring->min);
-    while (!*record) {
+    if (!*record) {
         uint64_t need = arena_need_seq(&ring->arena, record_bytes);
         ring->min = ring_min(ring);
         if (ring_before(ring->min, need) && ring_wait_for_room(ring, need))
             return -EAGAIN;
         *record = arena_reserve(&ring->arena, record_bytes, ring->min);
     }
-    return 0;
+    return *record ? 0 : -EBADMSG; /* sequences that do not ascend: tail was overwritten */
 }
 
 /* Slots are waited for in eighths: a publisher that is woken finds room for several records. */
@@ -251,19 +294,20 @@ ring_commit(struct ring *ring, const struct record_shm *record, uint64_t *seq)
 {
     uint64_t offset = arena_offset(&ring->arena, record);
 
-    assert(offset < ring->arena.bytes);
+    if (!arena_is_reserved(&ring->arena, record, record->record_bytes))
+        return -EINVAL;
     TESTPOINT(PUBLISH_RECORD_READY);
     for (;;) {
         uint64_t s = atomic_load_acquire(&ring->head->tail); /* P3 */
         uint64_t *slot = ring_slot(ring, s);
         uint64_t word = atomic_load_acquire(slot); /* P3 */
-        uint64_t mine = ring_word(ring->head, s, ring->self, offset);
+        uint64_t mine = ring_word(ring, s, ring->self, offset);
 
         if (ring_word_tag(word) == ring_word_tag(mine)) { /* published, tail not yet moved: help */
             atomic_cas_u64(&ring->head->tail, s, s + 1);  /* P2 */
             continue;
         }
-        if (ring_word_tag(word) != ring_tag(ring->head, s - ring_slot_count(ring))) {
+        if (ring_word_tag(word) != ring_tag(ring, s - ring_slot_count(ring))) {
             if (atomic_load_acquire(&ring->head->tail) == s)
                 return -EBADMSG; /* no lap that there was or will be next */
             continue;            /* `s` has grown old: the slot belongs to a later lap already */
@@ -273,6 +317,8 @@ ring_commit(struct ring *ring, const struct record_shm *record, uint64_t *seq)
             if (!ring_before(s, ring->min + ring_slot_count(ring))) {
                 if (ring_wait_for_room(ring, ring_slots_need(ring, s)))
                     return -EAGAIN;
+                if (!ring_before(s, ring->min + ring_slot_count(ring)))
+                    return -EBADMSG; /* a cursor that no reader can have */
                 continue;
             }
         }
@@ -361,18 +407,67 @@ int
 ring_read(const struct ring *ring, uint64_t seq, const struct record_shm **record)
 {
     uint64_t word = atomic_load_acquire(ring_slot(ring, seq)); /* R1 */
+    uint32_t record_bytes;
 
-    if (ring_word_tag(word) != ring_tag(ring->head, seq))
+    if (ring_word_tag(word) != ring_tag(ring, seq))
         return 0;
-    *record = ring_record(ring, word);
-    return *record ? 1 : -EBADMSG;
+    *record = ring_record(ring, word, &record_bytes);
+    return *record && record_is_sound(*record, record_bytes) ? 1 : -EBADMSG;
+}
+
+/* After a copy. True when nothing that it was made from can have been reused before: neither the
+ * bytes (H2) nor the slot (H3), and the slot's tag is not that of a later lap that looks the same.
+ */
+static bool
+ring_still_holds(const struct ring *ring, uint64_t seq, uint64_t word)
+{
+    uint32_t owner = ring_word_owner(word);
+
+    atomic_fence_acquire();
+    if (owner < ring->member_count &&
+        ring_before(seq, atomic_load_acquire(&ring->members[owner].floor_seq))) /* H2 */
+        return false;
+    return atomic_load_acquire(ring_slot(ring, seq)) == word && /* H3 */
+           atomic_load_acquire(&ring->head->tail) - seq <= ring_slot_count(ring);
+}
+
+static int
+ring_copy_record(const struct ring *ring, uint64_t word, struct record_shm *copy, size_t room)
+{
+    uint32_t record_bytes;
+    const struct record_shm *record = ring_record(ring, word, &record_bytes);
+
+    if (!record)
+        return -EBADMSG;
+    if (record_bytes > room)
+        return -EMSGSIZE;
+    atomic_copy(copy, record, record_bytes);
+    return record_is_sound(copy, record_bytes) ? 1 : -EBADMSG;
+}
+
+int
+ring_read_at(const struct ring *ring, uint64_t seq, struct record_shm *copy, size_t room)
+{
+    uint64_t end = ring_end(ring);
+    uint64_t word;
+    int rc;
+
+    if (!ring_before(seq, end))
+        return 0;
+    if (ring_before(seq, RING_FIRST_SEQ) || end - seq > ring_slot_count(ring))
+        return -ENODATA;
+    word = atomic_load_acquire(ring_slot(ring, seq)); /* R1 */
+    if (ring_word_tag(word) != ring_tag(ring, seq))
+        return -ENODATA;
+    rc = ring_copy_record(ring, word, copy, room);
+    return ring_still_holds(ring, seq, word) ? rc : -ENODATA;
 }
 
 bool
 ring_sleep_begin(struct ring *ring, uint64_t seq)
 {
     wake_sleep_begin(&ring->wake); /* W1 */
-    return ring_word_tag(atomic_load_acquire(ring_slot(ring, seq))) != ring_tag(ring->head, seq);
+    return !ring_is_published(ring, seq);
 }
 
 void
@@ -386,7 +481,7 @@ ring_pressure_seq(const struct ring *ring)
 {
     uint64_t highest = 0;
 
-    for (uint32_t i = 0; i < ring->head->member_count; i++) {
+    for (uint32_t i = 0; i < ring->member_count; i++) {
         uint64_t pressure = atomic_load_relaxed(&ring->members[i].pressure_seq);
         if (pressure && (highest == 0 || ring_before(highest, pressure)))
             highest = pressure;
@@ -402,6 +497,7 @@ ring_retire(struct ring *ring, uint32_t member)
     struct member_shm *dead = &ring->members[member];
 
     (void)ring_tail(ring);
+    atomic_store_relaxed(&dead->pid, 0U);
     atomic_store_relaxed(&dead->sleeping, 0U);
     atomic_store_relaxed(&dead->need_seq, (uint64_t)0);
     atomic_store_relaxed(&dead->pressure_seq, (uint64_t)0);
@@ -413,17 +509,18 @@ ring_retire(struct ring *ring, uint32_t member)
 /* What ring_check knows of one owner's arena. */
 struct ring_check_arena {
     const struct record_shm *newest;
+    uint32_t newest_bytes;
     uint64_t span; /* from the start of its oldest record to the start of its newest */
 };
 
 /* I1. What the minimum has passed may belong to the next lap by now, if tail says so. */
 static bool
-ring_check_published(struct ring *ring, uint64_t seq, uint64_t min, char *why)
+ring_check_published(const struct ring *ring, uint64_t seq, uint64_t min, char *why)
 {
     uint64_t word = atomic_load_acquire(ring_slot(ring, seq));
 
-    if (ring_word_tag(word) == ring_tag(ring->head, seq) ||
-        (ring_before(seq, min) && ring_before(seq + ring_slot_count(ring), ring_tail(ring))))
+    if (ring_word_tag(word) == ring_tag(ring, seq) ||
+        (ring_before(seq, min) && ring_before(seq + ring_slot_count(ring), ring_end(ring))))
         return true;
     snprintf(why, RING_WHY_BYTES, "I1: sequence %" PRIu64 " is not published", seq);
     return false;
@@ -431,40 +528,40 @@ ring_check_published(struct ring *ring, uint64_t seq, uint64_t min, char *why)
 
 /* I3, I4. */
 static bool
-ring_check_record(struct ring *ring, uint64_t seq, struct ring_check_arena *arenas, char *why)
+ring_check_record(const struct ring *ring, uint64_t seq, struct ring_check_arena *arenas, char *why)
 {
     uint64_t word = atomic_load_acquire(ring_slot(ring, seq));
-    const struct record_shm *record = ring_record(ring, word);
+    uint32_t record_bytes = 0;
+    const struct record_shm *record = ring_record(ring, word, &record_bytes);
     struct ring_check_arena *arena = &arenas[ring_word_owner(word)];
-    uint64_t arena_bytes = ring->head->arena_bytes;
 
-    if (!record) {
+    if (!record || !record_is_sound(record, record_bytes)) {
         snprintf(why, RING_WHY_BYTES, "I3: sequence %" PRIu64 " names no record", seq);
         return false;
     }
     if (arena->newest) {
-        uint64_t step =
-            ((uint64_t)((const uint8_t *)record - (const uint8_t *)arena->newest) + arena_bytes) %
-            arena_bytes;
+        uint64_t step = ((uint64_t)((const uint8_t *)record - (const uint8_t *)arena->newest) +
+                         ring->arena_bytes) %
+                        ring->arena_bytes;
         arena->span += step;
-        if (step < arena->newest->record_bytes ||
-            arena->span + record->record_bytes > arena_bytes) {
+        if (step < arena->newest_bytes || arena->span + record_bytes > ring->arena_bytes) {
             snprintf(why, RING_WHY_BYTES, "I4: sequence %" PRIu64 " overlaps one before it", seq);
             return false;
         }
     }
     arena->newest = record;
+    arena->newest_bytes = record_bytes;
     return true;
 }
 
 /* I5. */
 static bool
-ring_check_cursor(struct ring *ring, uint32_t member, uint64_t tail, char *why)
+ring_check_cursor(const struct ring *ring, uint32_t member, uint64_t tail, char *why)
 {
     uint64_t cursor = atomic_load_acquire(&ring->members[member].cursor);
 
     if (cursor == MEMBER_NO_CURSOR || (!ring_before(cursor, tail - ring_slot_count(ring)) &&
-                                       !ring_before(ring_tail(ring), cursor)))
+                                       !ring_before(ring_end(ring), cursor)))
         return true;
     snprintf(why, RING_WHY_BYTES, "I5: cursor %" PRIu64 " of member %" PRIu32 ", tail %" PRIu64,
              cursor, member, tail);
@@ -472,22 +569,24 @@ ring_check_cursor(struct ring *ring, uint32_t member, uint64_t tail, char *why)
 }
 
 bool
-ring_check(struct ring *ring, char why[RING_WHY_BYTES])
+ring_check(const struct ring *ring, char why[RING_WHY_BYTES])
 {
-    struct ring_check_arena arenas[RING_OWNERS_MAX] = {{NULL, 0}};
-    uint64_t tail = ring_tail(ring);
-    uint64_t mine = atomic_load_relaxed(&ring->members[ring->self].cursor);
+    struct ring_check_arena arenas[RING_OWNERS_MAX] = {{0}};
+    uint64_t tail = ring_end(ring);
+    uint64_t mine = ring->self == RING_NOBODY
+                        ? MEMBER_NO_CURSOR
+                        : atomic_load_relaxed(&ring->members[ring->self].cursor);
     uint64_t min = ring_min(ring);
     uint64_t n = ring_slot_count(ring);
     uint64_t tag = ring_word_tag(atomic_load_acquire(ring_slot(ring, tail)));
 
     if (mine != MEMBER_NO_CURSOR)
         min = ring_later(min, mine); /* in a busy ring the others' do not hold still */
-    if (tag != ring_tag(ring->head, tail - n) && ring_tail(ring) == tail) {
+    if (tag != ring_tag(ring, tail - n) && ring_end(ring) == tail) {
         snprintf(why, RING_WHY_BYTES, "I2: the slot of tail %" PRIu64 " is of no known lap", tail);
         return false;
     }
-    for (uint32_t i = 0; i < ring->head->member_count; i++) {
+    for (uint32_t i = 0; i < ring->member_count; i++) {
         if (!ring_check_cursor(ring, i, tail, why))
             return false;
     }

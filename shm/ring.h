@@ -10,7 +10,8 @@
  *   publisher   a member with an arena: reserves, writes a record, publishes it (one thread each)
  *   reader      a member with a cursor: everything from its cursor on stays in place for it
  *   master      retires a dead member's cursor, after it has reaped the process
- *   looker      reads `tail` and words, holds nothing (tools)
+ *   looker      reads `tail`, words and records (ring_read_at, ring_check), holds nothing, writes
+ *               nothing: tools, and whoever replays history
  *
  * 3. LAYOUT
  *   slots[1 << slot_bits], 64 bits each (n is their number):
@@ -37,6 +38,8 @@
  * succeeded, on tail that somebody helped. Reading is wait-free: one load a broadcast. Nothing here
  * blocks: without room publication returns -EAGAIN (wake.h says how the member is told when to come
  * back).
+ * History: what every cursor has passed stays readable until its bytes or its slot are needed
+ * again. ring_read_at copies first and looks afterwards whether it was too late; it is wait-free.
  *
  * 6. MEMORY ORDER
  *   label  access                                        partner  guarantees
@@ -51,8 +54,11 @@
  *                                                                 reader that joins
  *   M2     minimum: load-acquire of each cursor          C1
  *   J1     join: cursor = low | full fence | load tail   M1
- *   H1     arena.c: floor_seq, then old bytes            H2       history is never read torn (the
- *                                                                 reader's side is to come)
+ *   H1     arena.c, rebuilding: floor_seq | full fence   H2       who has copied a byte of a later
+ *          | old bytes                                            record sees the floor above it
+ *   H2     history: copy | fence | floor_seq             H1
+ *   H3     history: copy | fence | word, tail again      P1, P2   the slot had not been reused, nor
+ *                                                                 its tag come round again
  *   W, N   wake.h
  * Why the minimum is bounded by tail: a reader may stand one past a tail that nobody has moved. A
  * publisher that took only cursors into account could then reuse the slot before, which a reader
@@ -63,6 +69,12 @@
  * before, which the second reading then returns. So a cached minimum is only ever too low and needs
  * no generation. The low cursor may be laps old when the joining process was stopped in between; it
  * gates publishers until the second store, which therefore wakes them like any other (N2).
+ * Why history looks at two things: room in an arena comes back long before the slot does, which
+ * floor_seq says; and after a death the successor knows only what slots still name, so a record
+ * whose slot was reused may be overwritten although floor_seq has not moved. The floor belongs to a
+ * record's owner, which the word names: that the word is still the same is what makes it the right
+ * one. tail is looked at last, because a slot that was reused 2^30 times looks untouched.
+ * H1 is a full fence, not a release: memcpy writes large records with stores that pass others.
  * Sequences are compared by signed difference, because either side may be the older one.
  *
  * 7. CRASH MODEL
@@ -77,10 +89,13 @@
  *   with need_seq set             needless wake-ups          ring_retire clears it
  *   as a reader, anywhere         a cursor that stands still ring_retire takes it out
  *   while joining                 a low cursor               ring_retire
+ *   having raised floor_seq       less history               nothing is lost that is still due
+ *   as a looker                   nothing                    it wrote nothing
  * A successor opens with ring_open, which rebuilds its arena's bookkeeping from the slot words:
  * they are the only truth about what is still needed. The old process is reaped before the new one
- * starts. A low cursor (J1) does not mislead it: what is below its floor_seq or more than n behind
- * tail was given up long ago.
+ * starts; ring_open refuses a place whose process has not been (-EBUSY). No cursor is asked: a low
+ * one (J1) may be older than what is there. All that lies between floor_seq, or n behind tail, and
+ * tail is kept, so that a death takes no history either.
  * Tests: tests/torture/ring_torture.c kills at random and, built with test points, at each point of
  * testpoint.h; tests/unit/test_ring.c builds single states by hand.
  *
@@ -94,8 +109,9 @@
  *
  * 9. NOT PROMISED
  * Fairness between publishers; that a record is readable once every cursor has passed it; anything
- * against a member that writes where it must not (words are bounds-checked by readers and
- * publishers, refused with -EBADMSG).
+ * against a member that writes where it must not, beyond this: sizes come from a checked copy
+ * (segment.h), words and records are bounds-checked by readers and publishers and refused with
+ * -EBADMSG, nobody reads or writes outside the mapping, and no loop depends on a shared word alone.
  *
  * 10. SIZING
  * Room for broadcasts is bytes and slots, whichever is used up first: arena_bytes per publisher,
@@ -105,8 +121,8 @@
  * one record).
  *
  * Errors:  -EAGAIN no room yet, -EMSGSIZE never fits, -EBADMSG a word or record that no publisher
- *          writes.
- * Context: one thread per member; ring_tail and ring_min any thread.
+ *          writes; what else a function returns stands beside it.
+ * Context: one thread per member; what takes a const ring any thread.
  */
 #ifndef CRIER_SHM_RING_H
 #define CRIER_SHM_RING_H
@@ -126,7 +142,13 @@
 #define RING_OWNER_BITS 8
 #define RING_OFFSET_BITS 26
 
+/* A slot word has room for the offset of this many bytes. */
+#define RING_ARENA_MAX_BYTES ((1ULL << RING_OFFSET_BITS) * RECORD_ALIGN_BYTES)
+
 enum { RING_OWNERS_MAX = 1 << RING_OWNER_BITS, RING_FIRST_SEQ = 1, RING_WHY_BYTES = 128 };
+
+/* Of a looker. */
+#define RING_NOBODY UINT32_MAX
 
 _Static_assert(RING_TAG_BITS >= 2 && RING_TAG_BITS + RING_OWNER_BITS + RING_OFFSET_BITS <= 64,
                "tag, owner and offset share a slot word");
@@ -137,10 +159,13 @@ struct ring {
     struct member_shm *members;
     uint64_t *slots;
     const uint8_t *arenas;
+    uint64_t arena_bytes;
     uint64_t mask; /* slots - 1 */
     uint64_t min;  /* cached minimum: only ever too low */
-    uint32_t self;
-    bool unwoken; /* published since the last ring_flush */
+    uint32_t slot_bits;
+    uint32_t member_count;
+    uint32_t self; /* RING_NOBODY: a looker */
+    bool unwoken;  /* published since the last ring_flush */
     struct wake wake;
     struct arena arena;
 };
@@ -149,13 +174,20 @@ struct ring {
 void ring_format(struct segment *segment);
 
 /* Opens the ring as member `self`, and rebuilds the bookkeeping of its arena from the slot words.
- * The place's former process must be reaped. `wake_fds` (one per member) and the mapping are
- * borrowed. */
-void ring_open(struct ring *ring, const struct segment *segment, uint32_t self,
-               const int *wake_fds);
+ * `wake_fds` (one per member) and the mapping are borrowed. -ERANGE: there is no such place; -EBUSY:
+ * it is another process's, which has not been retired. */
+int ring_open(struct ring *ring, const struct segment *segment, uint32_t self, const int *wake_fds)
+    __attribute__((warn_unused_result));
+
+/* Opens the ring for looking only; the mapping is borrowed and may be read-only. A looker calls
+ * what takes a const ring, but for ring_read. */
+void ring_look(struct ring *ring, const struct segment *segment);
 
 /* The next sequence, with every publication that is visible counted (helps tail). */
 uint64_t ring_tail(struct ring *ring);
+
+/* The same without helping: for those who only look. */
+uint64_t ring_end(const struct ring *ring);
 
 /* min(tail, every cursor); M1, M2. */
 uint64_t ring_min(const struct ring *ring);
@@ -168,7 +200,8 @@ int ring_reserve(struct ring *ring, uint64_t record_bytes, struct record_shm **r
     __attribute__((warn_unused_result));
 
 /* Publishes the reserved record, which is complete. 0 and its sequence, or -EAGAIN: nothing was
- * published and the reservation is gone. -EBADMSG when the slot holds what nobody writes. */
+ * published and the reservation is gone. -EINVAL when the record is not this member's reservation;
+ * -EBADMSG when the slot holds what nobody writes. */
 int ring_commit(struct ring *ring, const struct record_shm *record, uint64_t *seq)
     __attribute__((warn_unused_result));
 
@@ -192,6 +225,13 @@ uint64_t ring_join(struct ring *ring);
 int ring_read(const struct ring *ring, uint64_t seq, const struct record_shm **record)
     __attribute__((warn_unused_result));
 
+/* Copies the record of any sequence, whether a cursor protects it or not, to `copy`, which has room
+ * for `room` bytes: 1 and the record as it was published; 0 when it is not yet; -ENODATA when it is
+ * gone; -EMSGSIZE when it is there and has more bytes than that (a quarter of an arena always
+ * fits). On every result but 1 the copy is worthless. H2, H3. */
+int ring_read_at(const struct ring *ring, uint64_t seq, struct record_shm *copy, size_t room)
+    __attribute__((warn_unused_result));
+
 /* Moves this member's cursor (C1) and wakes publishers that have waited for it (N2). */
 void ring_cursor_store(struct ring *ring, uint64_t seq);
 
@@ -206,12 +246,12 @@ uint64_t ring_pressure_seq(const struct ring *ring);
 
 /* --- master --- */
 
-/* Takes a dead, reaped member out: helps tail, retires its cursor, clears its need, and wakes
- * everybody: readers look at the ring again, publishers that wait try again. */
+/* Takes a dead, reaped member out: helps tail, retires its cursor, clears its need and its pid, and
+ * wakes everybody: readers look at the ring again, publishers that wait try again. */
 void ring_retire(struct ring *ring, uint32_t member);
 
 /* Executes I1 to I5; false and a sentence in `why` for the first that does not hold. For a ring at
  * rest; a caller with a cursor may check a busy one, from its cursor on, while nobody joins. */
-bool ring_check(struct ring *ring, char why[RING_WHY_BYTES]);
+bool ring_check(const struct ring *ring, char why[RING_WHY_BYTES]);
 
 #endif

@@ -7,6 +7,9 @@
 
 #include "shm/ring.h"
 
+/* Segments of tests are as small as this; a master's are much larger. */
+enum { SEGMENT_ARENA_MIN_BYTES = 4096 };
+
 static bool
 segment_holds(uint64_t total, uint64_t off, uint64_t count, uint64_t each)
 {
@@ -14,26 +17,33 @@ segment_holds(uint64_t total, uint64_t off, uint64_t count, uint64_t each)
 }
 
 static int
-segment_check(const struct segment_shm *head, uint64_t bytes)
+segment_check(const struct segment_shm *head, const struct geometry_shm *geometry, uint64_t bytes)
 {
     if (memcmp(head->magic, LAYOUT_MAGIC, sizeof(head->magic)) != 0 ||
         head->layout_version != LAYOUT_VERSION || head->header_bytes != sizeof(*head))
         return -EPROTO;
-    if (head->total_bytes > bytes || head->slot_bits > 32 || head->arena_bytes % 16 != 0 ||
-        head->arena_bytes == 0 || head->member_count == 0 || head->member_count > RING_OWNERS_MAX)
+    if (geometry->total_bytes > bytes)
         return -EMSGSIZE;
-    if (!segment_holds(bytes, head->members_off, head->member_count, sizeof(struct member_shm)) ||
-        !segment_holds(bytes, head->slots_off, 1ULL << head->slot_bits, sizeof(uint64_t)) ||
-        !segment_holds(bytes, head->clients_off, head->client_capacity,
+    if (geometry->slot_bits > SEGMENT_SLOT_BITS_MAX || geometry->member_count == 0 ||
+        geometry->member_count > RING_OWNERS_MAX ||
+        geometry->arena_bytes < SEGMENT_ARENA_MIN_BYTES ||
+        geometry->arena_bytes > RING_ARENA_MAX_BYTES ||
+        geometry->arena_bytes % RECORD_ALIGN_BYTES != 0)
+        return -EBADMSG;
+    if (!segment_holds(bytes, geometry->members_off, geometry->member_count,
+                       sizeof(struct member_shm)) ||
+        !segment_holds(bytes, geometry->slots_off, 1ULL << geometry->slot_bits, sizeof(uint64_t)) ||
+        !segment_holds(bytes, geometry->clients_off, geometry->client_capacity,
                        sizeof(struct client_shm)) ||
-        !segment_holds(bytes, head->arenas_off, head->member_count, head->arena_bytes))
-        return -EMSGSIZE;
+        !segment_holds(bytes, geometry->arenas_off, geometry->member_count, geometry->arena_bytes))
+        return -EBADMSG;
     return 0;
 }
 
 int
 segment_attach(struct segment *segment, int fd, bool read_only)
 {
+    struct geometry_shm geometry;
     struct stat st;
     uint8_t *base;
     int rc;
@@ -46,17 +56,21 @@ segment_attach(struct segment *segment, int fd, bool read_only)
                 MAP_SHARED, fd, 0);
     if (base == MAP_FAILED)
         return -errno;
-    rc = segment_check((const struct segment_shm *)base, (uint64_t)st.st_size);
+    geometry = *(const volatile struct geometry_shm *)&((struct segment_shm *)base)->geometry;
+    rc = segment_check((const struct segment_shm *)base, &geometry, (uint64_t)st.st_size);
     if (rc) {
         munmap(base, (size_t)st.st_size);
         return rc;
     }
-    segment->bytes = (size_t)st.st_size;
-    segment->head = (struct segment_shm *)base;
-    segment->members = (struct member_shm *)(base + segment->head->members_off);
-    segment->slots = (uint64_t *)(base + segment->head->slots_off);
-    segment->clients = (struct client_shm *)(base + segment->head->clients_off);
-    segment->arenas = base + segment->head->arenas_off;
+    *segment = (struct segment){
+        .geometry = geometry,
+        .bytes = (size_t)st.st_size,
+        .head = (struct segment_shm *)base,
+        .members = (struct member_shm *)(base + geometry.members_off),
+        .slots = (uint64_t *)(base + geometry.slots_off),
+        .clients = (struct client_shm *)(base + geometry.clients_off),
+        .arenas = base + geometry.arenas_off,
+    };
     return 0;
 }
 

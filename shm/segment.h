@@ -4,7 +4,7 @@
  * Role:     the master creates it (segment_master.h), workers attach read-write, tools read-only.
  * Owns:     the mapping; the descriptor stays the caller's.
  * Errors:   -EPROTO: not a segment, or of another layout version; -EMSGSIZE: shorter than it says;
- *           what fstat and mmap return.
+ *           -EBADMSG: sizes that no master writes; what fstat and mmap return.
  * Context:  attach once, at start; the pointers are then read from any thread.
  */
 #ifndef CRIER_SHM_SEGMENT_H
@@ -15,8 +15,13 @@
 
 #include "shm/layout.h"
 
-/* layout.h says what each of these is. Pointers into the mapping, valid until segment_detach. */
+enum { SEGMENT_SLOT_BITS_MAX = 26 };
+
+/* layout.h says what each of these is. Pointers into the mapping, valid until segment_detach;
+ * `geometry` is a copy that was checked: whatever becomes of the shared words, accesses that are
+ * bounded by it stay inside the mapping. */
 struct segment {
+    struct geometry_shm geometry;
     struct segment_shm *head;
     struct member_shm *members;
     uint64_t *slots;
@@ -36,7 +41,7 @@ void segment_detach(struct segment *segment);
 static inline uint8_t *
 segment_arena(const struct segment *segment, uint32_t member)
 {
-    return segment->arenas + member * segment->head->arena_bytes;
+    return segment->arenas + member * segment->geometry.arena_bytes;
 }
 
 #endif

@@ -11,7 +11,7 @@
 
 #include "shm/ring.h"
 
-enum { PAGE = 4096, SLOT_BITS_MIN = 6, SLOT_BITS_MAX = 26 };
+enum { PAGE = 4096, SLOT_BITS_MIN = 6 };
 
 static uint64_t
 segment_page_up(uint64_t bytes)
@@ -27,31 +27,29 @@ segment_slot_bits(const struct segment_plan *plan)
 
     if (plan->slot_bits)
         return plan->slot_bits;
-    while (bits < SLOT_BITS_MAX && (1ULL << bits) < slots)
+    while (bits < SEGMENT_SLOT_BITS_MAX && (1ULL << bits) < slots)
         bits++;
     return bits;
 }
 
 static void
-segment_lay_out(struct segment_shm *head, const struct segment_plan *plan)
+segment_lay_out(struct geometry_shm *geometry, const struct segment_plan *plan)
 {
-    uint64_t at = segment_page_up(sizeof(*head));
+    uint64_t at = segment_page_up(sizeof(struct segment_shm));
 
-    head->layout_version = LAYOUT_VERSION;
-    head->header_bytes = sizeof(*head);
-    head->member_count = plan->member_count;
-    head->slot_bits = segment_slot_bits(plan);
-    head->arena_bytes = segment_page_up(plan->arena_bytes);
-    head->client_capacity = plan->client_capacity;
-    head->members_off = at;
-    at += segment_page_up(head->member_count * sizeof(struct member_shm));
-    head->slots_off = at;
-    at += segment_page_up(sizeof(uint64_t) << head->slot_bits);
-    head->arenas_off = at;
-    at += head->member_count * head->arena_bytes;
-    head->clients_off = at; /* last, because it is the only part that is not allocated at once */
-    at += segment_page_up(head->client_capacity * sizeof(struct client_shm));
-    head->total_bytes = at;
+    geometry->member_count = plan->member_count;
+    geometry->slot_bits = segment_slot_bits(plan);
+    geometry->arena_bytes = segment_page_up(plan->arena_bytes);
+    geometry->client_capacity = plan->client_capacity;
+    geometry->members_off = at;
+    at += segment_page_up(geometry->member_count * sizeof(struct member_shm));
+    geometry->slots_off = at;
+    at += segment_page_up(sizeof(uint64_t) << geometry->slot_bits);
+    geometry->arenas_off = at;
+    at += geometry->member_count * geometry->arena_bytes;
+    geometry->clients_off = at; /* last: the only part that is not allocated at once */
+    at += segment_page_up(geometry->client_capacity * sizeof(struct client_shm));
+    geometry->total_bytes = at;
 }
 
 /* fallocate may be interrupted by a signal before it has done anything. */
@@ -88,14 +86,17 @@ segment_create(struct segment *segment, const struct segment_plan *plan)
     int rc;
 
     assert(plan->member_count > 0 && plan->member_count <= RING_OWNERS_MAX);
+    assert(plan->slot_bits <= SEGMENT_SLOT_BITS_MAX && plan->arena_bytes <= RING_ARENA_MAX_BYTES);
     memset(&head, 0, sizeof(head));
-    segment_lay_out(&head, plan);
+    head.layout_version = LAYOUT_VERSION;
+    head.header_bytes = sizeof(head);
+    segment_lay_out(&head.geometry, plan);
     fd = memfd_create("crier", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return -errno;
-    rc = ftruncate(fd, (off_t)head.total_bytes) != 0 ? -errno : 0;
+    rc = ftruncate(fd, (off_t)head.geometry.total_bytes) != 0 ? -errno : 0;
     if (!rc)
-        rc = segment_allocate(fd, head.clients_off);
+        rc = segment_allocate(fd, head.geometry.clients_off);
     if (!rc)
         rc = segment_write_head(fd, &head);
     if (!rc && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
@@ -105,10 +106,6 @@ segment_create(struct segment *segment, const struct segment_plan *plan)
     if (rc) {
         close(fd);
         return rc;
-    }
-    for (uint32_t i = 0; i < head.member_count; i++) {
-        segment->members[i].cursor = MEMBER_NO_CURSOR;
-        segment->members[i].floor_seq = RING_FIRST_SEQ;
     }
     ring_format(segment);
     return fd;

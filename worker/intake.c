@@ -14,7 +14,7 @@ enum { INTAKE_BATCHES = 4 };
 static void
 intake_one(struct worker *worker, int fd, uint32_t client)
 {
-    if (client >= worker->segment.head->client_capacity) {
+    if (client >= worker->segment.geometry.client_capacity) {
         if (fd >= 0)
             close(fd);
         log_warnx("the master named client record %u, which does not exist; dropped", client);

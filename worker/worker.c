@@ -293,7 +293,7 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
 
     if (rc)
         return rc;
-    if (member >= worker->segment.head->member_count)
+    if (member >= worker->segment.geometry.member_count)
         return -ERANGE;
     worker->app = app;
     worker->conf = &worker->segment.head->conf;
@@ -308,14 +308,14 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
     TAILQ_INIT(&worker->held);
     TAILQ_INIT(&worker->closing);
     TAILQ_INIT(&worker->gone);
-    for (uint32_t i = 0; i < worker->segment.head->member_count; i++)
+    for (uint32_t i = 0; i < worker->segment.geometry.member_count; i++)
         worker->wake_fds[i] = (int)(CHAN_FD_WAKE + i);
     /* What the application starts from here on does not inherit them. */
-    for (int fd = CHAN_FD_SEGMENT; fd < (int)(CHAN_FD_WAKE + worker->segment.head->member_count);
+    for (int fd = CHAN_FD_SEGMENT; fd < (int)(CHAN_FD_WAKE + worker->segment.geometry.member_count);
          fd++)
         (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-    ring_open(&worker->ring, &worker->segment, member, worker->wake_fds);
-    return worker_set_events(worker);
+    rc = ring_open(&worker->ring, &worker->segment, member, worker->wake_fds);
+    return rc ? rc : worker_set_events(worker);
 }
 
 int

@@ -126,7 +126,7 @@ child(uint32_t member, const struct setup *setup)
     struct ring ring;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    ring_open(&ring, &rig.segment, member, rig.wake_fds);
+    RING_RIG_REQUIRE(ring_open(&ring, &rig.segment, member, rig.wake_fds) == 0);
     if (member <= READERS)
         RING_RIG_REQUIRE(ring_join(&ring) == RING_FIRST_SEQ);
     gate_pass(member);

@@ -135,7 +135,7 @@ duel_child(uint32_t member, bool for_room, uint64_t turns)
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     duel_pin(member);
-    ring_open(&ring, &rig.segment, member, rig.wake_fds);
+    RING_RIG_REQUIRE(ring_open(&ring, &rig.segment, member, rig.wake_fds) == 0);
     if (for_room)
         duel_for_room(&ring, turns, &random);
     else

@@ -386,7 +386,7 @@ work_start(struct work *work, const struct segment *segment, uint32_t place, uin
     work->life = life;
     work->random = message_name(place, life, ring_rig_now_ns());
     work->leaves = ring_rig_random(&work->random) % 4 == 0;
-    ring_open(&work->ring, segment, place, rig.wake_fds);
+    RING_RIG_REQUIRE(ring_open(&work->ring, segment, place, rig.wake_fds) == 0);
     if (roles[place].reads) {
         work->cursor = work->end = ring_join(&work->ring);
         board->first[place] = work->cursor;
@@ -676,7 +676,7 @@ begin(bool with_threads)
         signal_fd = signalfd(-1, &child, SFD_NONBLOCK | SFD_CLOEXEC);
     }
     ring_rig_open(&rig, PLACES, SLOT_BITS, ARENA_BYTES);
-    ring_open(&master, &rig.segment, 0, rig.wake_fds);
+    RING_RIG_REQUIRE(ring_open(&master, &rig.segment, 0, rig.wake_fds) == 0);
 #ifdef CRIER_TESTPOINTS
     testpoint_hook = die_or_yield;
 #endif

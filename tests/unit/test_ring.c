@@ -41,7 +41,7 @@ set_up(void **state)
     (void)state;
     ring_rig_open(&rig, MEMBERS, BITS, ARENA);
     for (uint32_t i = 0; i < MEMBERS; i++)
-        ring_open(&rings[i], &rig.segment, i, rig.wake_fds);
+        assert_int_equal(ring_open(&rings[i], &rig.segment, i, rig.wake_fds), 0);
     return 0;
 }
 
@@ -130,7 +130,7 @@ start_at(uint64_t seq)
     rig.segment.head->tail = seq;
     for (uint32_t i = 0; i < MEMBERS; i++) {
         rig.segment.members[i].floor_seq = seq;
-        ring_open(&rings[i], &rig.segment, i, rig.wake_fds);
+        assert_int_equal(ring_open(&rings[i], &rig.segment, i, rig.wake_fds), 0);
     }
 }
 
@@ -574,7 +574,7 @@ test_ring_publisher_dead_between_slot_and_tail_has_published(void **state)
     assert_int_equal(rig.segment.head->tail, seq + 1);
     assert_int_equal(woken(READER), 1);
     expect(READER, first, 5);
-    ring_open(&rings[WRITER], &rig.segment, WRITER, rig.wake_fds);
+    assert_int_equal(ring_open(&rings[WRITER], &rig.segment, WRITER, rig.wake_fds), 0);
     assert_int_equal(put(WRITER, 6), 0);
     expect(READER, first, 5);
     expect(READER, first + 1, 6);
@@ -590,7 +590,7 @@ succeed_and_fill(uint64_t first, uint64_t count, uint64_t bytes)
 
     ring_retire(&rings[MASTER], WRITER);
     memset(&rings[WRITER], 0xee, sizeof(rings[WRITER]));
-    ring_open(&rings[WRITER], &rig.segment, WRITER, rig.wake_fds);
+    assert_int_equal(ring_open(&rings[WRITER], &rig.segment, WRITER, rig.wake_fds), 0);
     while (put_sized(WRITER, 1000 + more, bytes) == 0)
         more++;
     for (uint64_t i = 0; i < count; i++)
@@ -633,7 +633,7 @@ test_ring_successor_ignores_a_cursor_from_before_what_was_given_up(void **state)
     floor = rig.segment.members[WRITER].floor_seq;
     assert_true(floor > 30);
     rig.segment.members[OTHER].cursor = 2; /* J1: joins with a tail that it has read long ago */
-    ring_open(&rings[WRITER], &rig.segment, WRITER, rig.wake_fds);
+    assert_int_equal(ring_open(&rings[WRITER], &rig.segment, WRITER, rig.wake_fds), 0);
     assert_int_equal(rig.segment.members[WRITER].floor_seq, floor);
     ring_join(&rings[OTHER]);
     for (uint64_t i = 0; i < 3; i++)
@@ -650,7 +650,7 @@ test_ring_successor_takes_words_of_its_own_lap_only(void **state)
     for (uint64_t i = 0; i < 3 * N; i++)
         assert_int_equal(put(i % 2 ? WRITER : WRITER2, i), 0);
     rig.segment.members[OTHER].cursor = 1 + N; /* laps behind: joining, see above */
-    ring_open(&rings[WRITER], &rig.segment, WRITER, rig.wake_fds);
+    assert_int_equal(ring_open(&rings[WRITER], &rig.segment, WRITER, rig.wake_fds), 0);
     rig.segment.members[OTHER].cursor = MEMBER_NO_CURSOR;
     first = ring_join(&rings[READER]);
     for (uint64_t i = 0; i < N; i++)
