@@ -145,14 +145,22 @@ dispatch_room(const struct dispatch *dispatch)
 }
 
 /* A dead worker's channel is as good as any, as its successor empties it; but a live one is
- * faster. */
+ * faster, and one whose loop stands still is the last to empty it. */
+static unsigned
+dispatch_rank(const struct dispatch_worker *worker)
+{
+    if (worker->stalled)
+        return 0;
+    return worker->alive ? 2 : 1;
+}
+
 static bool
 dispatch_is_better(const struct dispatch_worker *worker, const struct dispatch_worker *than)
 {
     if (!than)
         return true;
-    if (worker->alive != than->alive)
-        return worker->alive;
+    if (dispatch_rank(worker) != dispatch_rank(than))
+        return dispatch_rank(worker) > dispatch_rank(than);
     return dispatch_load(worker) < dispatch_load(than);
 }
 
@@ -202,6 +210,12 @@ void
 dispatch_worker_ready(struct dispatch *dispatch, uint32_t member)
 {
     dispatch_worker(dispatch, member)->passed -= roster_sweep_lost(&dispatch->roster, member);
+}
+
+void
+dispatch_worker_stalled(struct dispatch *dispatch, uint32_t member, bool stalled)
+{
+    dispatch_worker(dispatch, member)->stalled = stalled;
 }
 
 uint32_t

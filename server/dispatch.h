@@ -32,6 +32,7 @@ struct dispatch_worker {
     uint32_t member;
     int channel[2]; /* [0] is written here, [1] is inherited by the worker */
     bool alive;
+    bool stalled;    /* alive, and does not take what it is passed */
     uint64_t passed; /* in this life, and what earlier ones left in the channel */
     struct chan_batch batch;
     bool waiting;           /* the channel was full: `writable` or `later` is on */
@@ -73,6 +74,9 @@ void dispatch_worker_started(struct dispatch *dispatch, uint32_t member);
 
 /* It has taken all that its predecessors left in the channel. */
 void dispatch_worker_ready(struct dispatch *dispatch, uint32_t member);
+
+/* Its loop stands still, or does so no more. */
+void dispatch_worker_stalled(struct dispatch *dispatch, uint32_t member, bool stalled);
 
 /* It was reaped; `tail` is where the ring stands. Returns how many of its clients are lost. */
 uint32_t dispatch_worker_died(struct dispatch *dispatch, uint32_t member, uint64_t tail);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "server/listen.h"
+#include "server/supervise.h"
 #include "server/usage.h"
 #include "shm/ring.h"
 #include "worker/proto/utf8.h"
@@ -456,6 +457,18 @@ options_check_origin(const struct options *options)
     }
 }
 
+/* A loop that stands still for less is merely busy. */
+static bool
+options_check_stuck_timeout(const struct options *options)
+{
+    uint64_t ms = options->conf.stuck_timeout_ms;
+
+    if (ms == 0 || ms >= SUPERVISE_STUCK_MIN_MS)
+        return true;
+    return options_refuse("--stuck-timeout wants at least %d second, or 0 to turn it off",
+                          SUPERVISE_STUCK_MIN_MS / 1000);
+}
+
 static bool
 options_check(struct options_parser *parser)
 {
@@ -468,7 +481,8 @@ options_check(struct options_parser *parser)
         return options_refuse(
             "--exit-on-eof needs standard input: --stdin wants on or auto with it");
     return options_check_workers(options) && options_check_memory(parser) &&
-           options_check_listen(options) && options_check_origin(options);
+           options_check_stuck_timeout(options) && options_check_listen(options) &&
+           options_check_origin(options);
 }
 
 enum options_outcome

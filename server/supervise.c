@@ -17,6 +17,8 @@ enum {
     SUPERVISE_SHORT_LIFE_MS = 1000,
     SUPERVISE_PAUSE_FIRST_MS = 50,
     SUPERVISE_PAUSE_MAX_MS = 1000,
+    SUPERVISE_WATCH_MS = 250,
+    SUPERVISE_STALLED_TURNS = 4, /* of the watch: not dead yet, but others are better off */
     SUPERVISE_HOW_BYTES = 96,
 };
 
@@ -28,6 +30,9 @@ struct supervise_worker {
     uint64_t started_ms;
     uint32_t pause_ms; /* before the next start */
     struct event *start;
+    uint64_t heartbeat;   /* when the watch last looked */
+    uint32_t still_turns; /* of the watch, since the heartbeat has changed */
+    bool stuck;           /* and killed for that */
 };
 
 static uint64_t
@@ -86,6 +91,7 @@ supervise_start_worker(struct supervise_worker *worker)
     }
     worker->pid = pid;
     worker->ready = false;
+    worker->stuck = false;
     worker->started_ms = supervise_now_ms();
     atomic_store_relaxed(&member->pid, (uint32_t)pid);
     supervise->living++;
@@ -144,12 +150,60 @@ supervise_is_looping(const struct supervise *supervise)
     return supervise->failures >= SUPERVISE_ROW;
 }
 
+/* --- stuck --- */
+
+static void
+supervise_move(struct supervise_worker *worker, uint64_t heartbeat)
+{
+    if (worker->still_turns >= SUPERVISE_STALLED_TURNS)
+        dispatch_worker_stalled(worker->supervise->dispatch, worker->member, false);
+    worker->still_turns = 0;
+    worker->heartbeat = heartbeat;
+}
+
+/* Killed here, buried and reported when it is reaped. */
+static void
+supervise_watch_one(struct supervise_worker *worker)
+{
+    const struct member_shm *member = supervise_member(worker);
+    uint64_t heartbeat = atomic_load_relaxed(&member->heartbeat);
+    uint64_t stuck_ms = worker->supervise->segment->head->conf.stuck_timeout_ms;
+
+    if (!worker->pid || heartbeat != worker->heartbeat ||
+        atomic_load_acquire(&member->cursor) == MEMBER_NO_CURSOR) {
+        supervise_move(worker, heartbeat);
+        return;
+    }
+    worker->still_turns++;
+    if (worker->still_turns == SUPERVISE_STALLED_TURNS)
+        dispatch_worker_stalled(worker->supervise->dispatch, worker->member, true);
+    if (stuck_ms && (uint64_t)worker->still_turns * SUPERVISE_WATCH_MS >= stuck_ms &&
+        !worker->stuck) {
+        worker->stuck = true;
+        kill(worker->pid, SIGKILL);
+    }
+}
+
+static void
+supervise_on_watch(evutil_socket_t fd, short events, void *arg)
+{
+    struct supervise *supervise = arg;
+
+    (void)fd;
+    (void)events;
+    for (uint32_t i = 0; i < supervise->count; i++)
+        supervise_watch_one(&supervise->workers[i]);
+}
+
 /* --- death --- */
 
 static const char *
-supervise_how(int status, char how[SUPERVISE_HOW_BYTES])
+supervise_how(const struct supervise_worker *worker, int status, char how[SUPERVISE_HOW_BYTES])
 {
-    if (WIFSIGNALED(status))
+    if (worker->stuck && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+        snprintf(how, SUPERVISE_HOW_BYTES, "has stood still for %g s and was killed",
+                 (double)worker->supervise->segment->head->conf.stuck_timeout_ms / 1000);
+    else if (WIFSIGNALED(status))
         snprintf(how, SUPERVISE_HOW_BYTES, "was killed by signal %d (%s)", WTERMSIG(status),
                  strsignal(WTERMSIG(status)));
     else
@@ -157,11 +211,12 @@ supervise_how(int status, char how[SUPERVISE_HOW_BYTES])
     return how;
 }
 
-/* One line: who, how, what it cost, what happens now. */
+/* One line: who, how, its last words, what it cost, what happens now. */
 static void
 supervise_report(const struct supervise_worker *worker, int status, uint32_t lost)
 {
     char how[SUPERVISE_HOW_BYTES];
+    char words[LAST_WORDS_BYTES];
     char next[SUPERVISE_HOW_BYTES] = "starting another";
 
     if (worker->supervise->stopping) {
@@ -173,8 +228,10 @@ supervise_report(const struct supervise_worker *worker, int status, uint32_t los
     } else if (worker->pause_ms) {
         snprintf(next, sizeof(next), "starting another in %u ms", worker->pause_ms);
     }
-    log_warnx("worker %u (pid %d) %s; %u client%s lost; %s", worker->member, (int)worker->pid,
-              supervise_how(status, how), lost, lost == 1 ? "" : "s", next);
+    member_last_words(supervise_member(worker), supervise_member(worker)->life, words);
+    log_warnx("worker %u (pid %d) %s%s%s; %u client%s lost; %s", worker->member, (int)worker->pid,
+              supervise_how(worker, status, how), *words ? ": " : "", words, lost,
+              lost == 1 ? "" : "s", next);
 }
 
 /* Takes the dead process out of the ring first: publishers may be waiting for its cursor. */
@@ -253,6 +310,7 @@ int
 supervise_open(struct supervise *supervise, struct event_base *base, const struct segment *segment,
                struct ring *ring, struct dispatch *dispatch, struct spawn *spawn)
 {
+    static const struct timeval watch = {.tv_usec = SUPERVISE_WATCH_MS * 1000};
     uint32_t count = segment->geometry.member_count - MEMBER_FIRST_WORKER;
 
     *supervise = (struct supervise){
@@ -273,7 +331,8 @@ supervise_open(struct supervise *supervise, struct event_base *base, const struc
             return -ENOMEM;
         supervise->count++;
     }
-    return 0;
+    supervise->watch = event_new(base, -1, EV_PERSIST, supervise_on_watch, supervise);
+    return supervise->watch && event_add(supervise->watch, &watch) == 0 ? 0 : -ENOMEM;
 }
 
 void
@@ -281,6 +340,8 @@ supervise_close(struct supervise *supervise)
 {
     for (uint32_t i = 0; i < supervise->count; i++)
         event_free(supervise->workers[i].start);
+    if (supervise->watch)
+        event_free(supervise->watch);
     free(supervise->workers);
     *supervise = (struct supervise){0};
 }

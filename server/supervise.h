@@ -14,6 +14,13 @@
  *
  * The successor starts at once when its predecessor had lived for a second, otherwise after a pause
  * that doubles from 50 ms to 1 s. Five deaths in a row before ready: supervise_is_looping.
+ *
+ * A worker is watched while it has a cursor, that is from the end of the application's start handler
+ * to the beginning of its stop handler. Its heartbeat is turned by its loop and by each handler that
+ * returns. When it stands still for --stuck-timeout, the worker is killed; sooner than that, it is
+ * not given connections while another is there. Time is the number of turns of the master's own
+ * timer: while the master stands still too, no time passes, so that nobody dies of a stopped job, a
+ * debugger or a suspended machine.
  */
 #ifndef CRIER_SERVER_SUPERVISE_H
 #define CRIER_SERVER_SUPERVISE_H
@@ -27,12 +34,15 @@
 #include "shm/member.h"
 #include "shm/ring.h"
 
+enum { SUPERVISE_STUCK_MIN_MS = 1000 };
+
 struct supervise {
     const struct segment *segment;
     struct ring *ring; /* the master's */
     struct dispatch *dispatch;
     struct spawn *spawn;
     struct supervise_worker *workers;
+    struct event *watch;
     uint32_t count;
     uint32_t living;
     uint32_t ready;

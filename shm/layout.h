@@ -56,18 +56,20 @@ enum member_state {
     MEMBER_QUIET,    /* has stopped taking messages, after PHASE_QUIET */
 };
 
+enum { LAST_WORDS_BYTES = 252 };
+
 /* Nobody's cursor: this member holds nothing back. */
 #define MEMBER_NO_CURSOR UINT64_MAX
 
 /* A process that publishes, reads, or both. */
 struct member_shm {
-    /* Who. Master writes pid, life and capacity; the owner its state, heartbeat and client counts.
-     * */
+    /* Who. Master writes life and capacity; master and owner pid, whoever is first; the owner its
+     * state, heartbeat and client counts. */
     uint32_t pid;
     uint32_t state;            /* enum member_state */
     uint32_t life;             /* how many processes have had this place */
     uint32_t capacity;         /* connections that this worker's descriptor table can hold */
-    uint64_t heartbeat;        /* turns of the owner's timer */
+    uint64_t heartbeat;        /* turned by the owner's timer and by handlers that return */
     uint64_t clients_open;     /* clients past the handshake, now */
     uint64_t clients_returned; /* records given back in this life (client_rec.h) */
 
@@ -81,6 +83,10 @@ struct member_shm {
     uint64_t floor_seq;                /* records of mine below this may be overwritten */
 
     uint64_t counters[COUNTER_COUNT] LAYOUT_OWN_LINE;
+
+    /* Dying: member.h. */
+    uint32_t last_words_life LAYOUT_OWN_LINE; /* which life they are from; 0: none yet */
+    char last_words[LAST_WORDS_BYTES];        /* what happened and where; ends with NUL */
 };
 
 enum client_state {

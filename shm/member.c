@@ -26,6 +26,25 @@ phase_name(enum phase phase)
     return "unknown";
 }
 
+/* Whoever wrote them was dying. */
+const char *
+member_last_words(const struct member_shm *member, uint32_t life, char words[LAST_WORDS_BYTES])
+{
+    uint32_t whose = atomic_load_relaxed(&member->last_words_life);
+    size_t i = 0;
+
+    if (whose != 0 && (life == 0 || whose == life)) {
+        for (; i < LAST_WORDS_BYTES - 1; i++) {
+            char byte = atomic_load_relaxed(&member->last_words[i]);
+            if (byte == '\0')
+                break;
+            words[i] = byte >= 0x20 && byte < 0x7f ? byte : '?';
+        }
+    }
+    words[i] = '\0';
+    return words;
+}
+
 uint64_t
 member_clients_open(const struct segment *segment)
 {

@@ -14,6 +14,11 @@ enum { MEMBER_MASTER = 0, MEMBER_FIRST_WORKER = 1 };
 const char *member_state_name(enum member_state state);
 const char *phase_name(enum phase phase);
 
+/* What the latest life that died of a signal or an assertion left, as far as it is printable: empty
+ * when there is nothing. `life` is whose words are wanted; 0: anybody's. */
+const char *member_last_words(const struct member_shm *member, uint32_t life,
+                              char words[LAST_WORDS_BYTES]);
+
 /* Clients past the handshake, on all workers. */
 uint64_t member_clients_open(const struct segment *segment);
 

@@ -403,6 +403,12 @@ ring_join(struct ring *ring)
     return tail;
 }
 
+void
+ring_leave(struct ring *ring)
+{
+    ring_cursor_store(ring, MEMBER_NO_CURSOR);
+}
+
 int
 ring_read(const struct ring *ring, uint64_t seq, const struct record_shm **record)
 {

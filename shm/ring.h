@@ -220,6 +220,9 @@ void ring_flush(struct ring *ring);
  * publishers as ring_cursor_store does. */
 uint64_t ring_join(struct ring *ring);
 
+/* Gives the cursor up: what is published is not kept for this member any more. */
+void ring_leave(struct ring *ring);
+
 /* 1 and the record when `seq` is published, 0 when it is not yet, -EBADMSG. The record is borrowed
  * while this member's cursor is at most `seq`. */
 int ring_read(const struct ring *ring, uint64_t seq, const struct record_shm **record)

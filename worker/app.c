@@ -5,6 +5,7 @@
 
 #include "worker/conn.h"
 #include "worker/conn_io.h"
+#include "worker/last_words.h"
 #include "worker/worker.h"
 
 /* The public functions have no handle to a worker: a process is one worker at most. */
@@ -39,22 +40,40 @@ app_conn(struct crier_client *client)
     return (struct conn *)client;
 }
 
+/* Behind each handler. Also a sign of life: one turn of the loop may call it for many messages. */
+static int
+app_left(struct worker *worker, int rc)
+{
+    last_words_during(NULL);
+    atomic_store_relaxed(&worker->me->heartbeat, worker->me->heartbeat + 1);
+    return rc;
+}
+
 int
 app_connect(struct worker *worker, struct conn *conn)
 {
-    return worker->app->connect ? worker->app->connect(app_client(conn)) : 0;
+    if (!worker->app->connect)
+        return 0;
+    last_words_during("connect");
+    return app_left(worker, worker->app->connect(app_client(conn)));
 }
 
 int
 app_message(struct worker *worker, struct conn *conn, const struct crier_message *message)
 {
-    return worker->app->message ? worker->app->message(app_client(conn), message) : 0;
+    if (!worker->app->message)
+        return 0;
+    last_words_during("message");
+    return app_left(worker, worker->app->message(app_client(conn), message));
 }
 
 int
 app_disconnect(struct worker *worker, struct conn *conn, unsigned code)
 {
-    return worker->app->disconnect ? worker->app->disconnect(app_client(conn), code) : 0;
+    if (!worker->app->disconnect)
+        return 0;
+    last_words_during("disconnect");
+    return app_left(worker, worker->app->disconnect(app_client(conn), code));
 }
 
 /* --- api/crier.h --- */

@@ -13,9 +13,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "shm/log.h"
 #include "worker/conn.h"
 #include "worker/conn_io.h"
+#include "worker/last_words.h"
 
 static uint32_t *
 fanout_held_at(const struct worker *worker, uint64_t seq)
@@ -94,9 +94,7 @@ fanout_release(struct worker *worker, struct conn *conn)
 static void
 fanout_broken(uint64_t seq)
 {
-    log_errorx("broadcast #%" PRIu64 " is not readable: shared memory was overwritten; giving up",
-               seq);
-    abort();
+    last_words_die("broadcast #%" PRIu64 " is not readable: shared memory was overwritten", seq);
 }
 
 const struct record_shm *

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include "worker/app.h"
 #include "worker/conn.h"
 #include "worker/intake.h"
+#include "worker/last_words.h"
 #include "worker/slow.h"
 #include "worker/state.h"
 
@@ -25,6 +27,7 @@ enum {
     WORKER_TICK_MS = 100,
     /* Without a master nobody sets a limit: clients have this long to take what is published. */
     WORKER_ORPHAN_MS = 1000,
+    WORKER_DOOM_MS = 2000, /* of one that has not even noticed */
 };
 
 static uint32_t
@@ -111,12 +114,24 @@ worker_abort(struct worker *worker)
     worker->done = true;
 }
 
+/* Nobody else would wake one that was stopped. */
+static void
+worker_continue_others(const struct worker *worker)
+{
+    for (uint32_t i = MEMBER_FIRST_WORKER; i < worker->segment.geometry.member_count; i++) {
+        uint32_t pid = atomic_load_relaxed(&worker->segment.members[i].pid);
+        if (pid && i != worker->ring.self)
+            (void)kill((pid_t)pid, SIGCONT);
+    }
+}
+
 /* The master is gone: the worker goes the same way by itself. */
 static void
 worker_follow_nobody(struct worker *worker)
 {
     if (worker->stage == WORKER_SERVING) {
         log_warnx("the master is gone; closing %zu clients", worker->fanout.count);
+        worker_continue_others(worker);
         worker_set_stage(worker, WORKER_QUIET);
     }
     if (worker->stage == WORKER_QUIET && worker_is_quiet(worker)) {
@@ -261,6 +276,31 @@ worker_run(struct worker *worker)
 
 /* --- start --- */
 
+/* A loop that stands still does not see that the master is gone, and nobody is left to kill it: the
+ * kernel says it with a signal, and does it with a timer. */
+static timer_t worker_doom;
+
+static void
+worker_on_master_death(int signal)
+{
+    static const struct itimerspec after = {.it_value.tv_sec = WORKER_DOOM_MS / 1000};
+
+    (void)signal;
+    (void)timer_settime(worker_doom, 0, &after, NULL);
+}
+
+static int
+worker_tie_to_master(void)
+{
+    struct sigaction action = {.sa_handler = worker_on_master_death, .sa_flags = SA_RESTART};
+    struct sigevent doom = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
+
+    if (timer_create(CLOCK_MONOTONIC, &doom, &worker_doom) != 0 ||
+        sigaction(SIGURG, &action, NULL) != 0 || prctl(PR_SET_PDEATHSIG, SIGURG) != 0)
+        return -errno;
+    return 0;
+}
+
 static void
 worker_set_policy(struct worker *worker)
 {
@@ -314,7 +354,9 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
     for (int fd = CHAN_FD_SEGMENT; fd < (int)(CHAN_FD_WAKE + worker->segment.geometry.member_count);
          fd++)
         (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-    rc = ring_open(&worker->ring, &worker->segment, member, worker->wake_fds);
+    rc = worker_tie_to_master();
+    if (!rc)
+        rc = ring_open(&worker->ring, &worker->segment, member, worker->wake_fds);
     return rc ? rc : worker_set_events(worker);
 }
 
@@ -331,9 +373,13 @@ worker_main(const struct crier_app *app, uint32_t member)
         log_error("worker %u cannot start", member);
         return EXIT_FAILURE;
     }
+    last_words_open(worker->me);
     app_open(worker);
     app_bind(&worker->segment);
-    if (app->start && app->start(CRIER_WORKER) != 0) {
+    last_words_during("start");
+    rc = app->start ? app->start(CRIER_WORKER) : 0;
+    last_words_during(NULL);
+    if (rc) {
         log_errorx("the application's start handler failed in worker %u", member);
         return EXIT_FAILURE;
     }
@@ -345,6 +391,8 @@ worker_main(const struct crier_app *app, uint32_t member)
         return EXIT_FAILURE;
     }
     worker_run(worker);
+    ring_leave(&worker->ring); /* nor must a stop handler */
+    last_words_during("stop");
     if (app->stop)
         app->stop(CRIER_WORKER);
     return EXIT_SUCCESS;

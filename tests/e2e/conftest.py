@@ -9,7 +9,7 @@ import pytest
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 pytest.register_assert_rewrite("harness")
 
-from harness import CRIER, PATIENCE, Server  # noqa: E402
+from harness import CRIER, PATIENCE, PROBE, Server  # noqa: E402
 
 
 def pytest_configure(config):
@@ -55,3 +55,11 @@ def crier(time_limit):
             problems.append(problem)
     if problems:
         raise problems[0]
+
+
+@pytest.fixture
+def probe(crier):
+    """Starts tests/lib/probe_app.c as `crier` starts the standard application."""
+    def start(*flags, **how):
+        return crier(*flags, program=PROBE, **how)
+    return start

@@ -1,25 +1,15 @@
 """What worker/api/crier.h promises to applications: tests/lib/probe_app.c does what its options say."""
 
-import concurrent.futures
 import errno
 import os
 import signal
 
 import pytest
 
-from harness import (BUILD, PATIENCE, TEXT, Disconnected, each_worker_count, encode_frame, plain_environment,
+from harness import (PATIENCE, PROBE, TEXT, Disconnected, at_once, each_worker_count, encode_frame, plain_environment,
                      run_crier, wait_until)
 
-PROBE = os.path.join(BUILD, "tests/lib/probe_app")
 SLACK = PATIENCE / 15
-
-
-@pytest.fixture
-def probe(crier):
-    """Starts the probe as `crier` starts the standard application."""
-    def start(*flags, **how):
-        return crier(*flags, program=PROBE, **how)
-    return start
 
 
 def run_probe(*flags, **how):
@@ -120,13 +110,6 @@ def expect_lines_and_echo(client, lines):
     client.expect_texts(lines)
     client.text("echo")
     client.expect_texts(["echo"])
-
-
-def at_once(calls):
-    """Nobody may be slow because others are read first."""
-    with concurrent.futures.ThreadPoolExecutor(len(calls) or 1) as pool:
-        for done in [pool.submit(call) for call in calls]:
-            done.result()
 
 
 def opened_for_writing(fifo):

@@ -13,7 +13,8 @@ from harness import CRIER, RawClient, plain_environment, run_crier
 
 FLAGS = ["--listen", "--workers", "--welcome", "--no-welcome", "--goodbye", "--on-message", "--stdin", "--exit-on-eof",
          "--ring", "--pool", "--slow-grace", "--client-buffer", "--wait-clients", "--max-message",
-         "--handshake-timeout", "--ping", "--ping-timeout", "--origin", "--drain", "--help", "--version"]
+         "--handshake-timeout", "--ping", "--ping-timeout", "--stuck-timeout", "--origin", "--drain", "--help",
+         "--version"]
 
 
 def test_help_lists_every_flag_on_stdout():
@@ -26,7 +27,8 @@ def test_help_lists_every_flag_on_stdout():
 
 def test_help_names_defaults_and_choices():
     text = run_crier("--help").stdout
-    for word in ("127.0.0.1:8080", "Welcome, %a!", "echo|broadcast|both|drop", "auto|on|off", "same|any|LIST"):
+    for word in ("127.0.0.1:8080", "Welcome, %a!", "echo|broadcast|both|drop", "auto|on|off", "same|any|LIST",
+                 "(default: 10)"):
         assert word in text, f"--help does not say {word}"
 
 
@@ -51,6 +53,7 @@ def test_version_is_one_line_on_stdout():
     (["--max-message", ""], "--max-message"),
     (["--slow-grace", "soon"], "--slow-grace"),
     (["--wait-clients", "1.5"], "--wait-clients"),
+    (["--stuck-timeout", "0.5"], "--stuck-timeout"),
     (["--ring", "1M"], "--ring"),
     (["--ring", "3999k", "--max-message", "1000k"], "--ring"),
     (["--pool", "1M"], "--pool"),

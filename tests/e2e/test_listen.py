@@ -57,6 +57,34 @@ def test_a_unix_socket(crier, tmp_path):
     echo(server.connect(address=path))
 
 
+def test_a_unix_socket_that_a_killed_server_has_left_is_replaced(crier, tmp_path):
+    path = str(tmp_path / "socket")
+    dead = crier("--no-welcome", listen=f"unix:{path}", url=False, expected=-signal.SIGKILL)
+    dead.connect(address=wait_until(lambda: os.path.exists(path) and path, f"{path} to appear"))
+    dead.send_signal(signal.SIGKILL)
+    dead.wait_exit()
+    assert os.path.exists(path), "nobody was left to remove it"
+    server = crier("--no-welcome", listen=[f"unix:{path}", "127.0.0.1:0"])
+    echo(server.connect(address=path))
+
+
+def test_a_unix_socket_of_a_live_server_is_refused_and_goes_on_to_serve(crier, tmp_path):
+    path = str(tmp_path / "socket")
+    server = crier("--no-welcome", listen=[f"unix:{path}", "127.0.0.1:0"])
+    client = server.connect(address=path)
+    assert_cannot_bind(run_crier("--listen", f"unix:{path}"), path)
+    echo(client)
+    echo(server.connect(address=path))
+
+
+@pytest.mark.parametrize("content", ["file", "directory"])
+def test_a_path_that_is_no_socket_is_refused_and_left_alone(tmp_path, content):
+    path = tmp_path / "not a socket"
+    path.mkdir() if content == "directory" else path.write_text("precious")
+    assert_cannot_bind(run_crier("--listen", f"unix:{path}"), str(path))
+    assert path.is_dir() if content == "directory" else path.read_text() == "precious"
+
+
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
 def test_a_socket_that_was_passed_in(crier, tmp_path, family):
     with socket.socket(family) as listener:

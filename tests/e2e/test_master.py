@@ -1,6 +1,5 @@
 """The master shares connections out, outlives its workers, and is not needed for messages to flow."""
 
-import concurrent.futures
 import contextlib
 import os
 import re
@@ -12,7 +11,7 @@ import time
 
 import pytest
 
-from harness import (PATIENCE, SANITIZED, TEXT, Closed, Disconnected, Swarm, cpu_seconds, descriptors,
+from harness import (PATIENCE, SANITIZED, TEXT, Closed, Disconnected, Swarm, assert_still, at_once, descriptors,
                      each_worker_count, is_alive, pause, process_state, run_crier, wait_until)
 
 SLACK = PATIENCE / 15
@@ -20,13 +19,6 @@ SLACK = PATIENCE / 15
 
 def limit_descriptors(soft):
     return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, soft))
-
-
-def assert_still(pid, seconds=0.4):
-    before = cpu_seconds(pid)
-    pause(seconds)
-    used = cpu_seconds(pid) - before
-    assert used <= 0.08, f"process {pid} used {used:g} s of CPU in {seconds:g} s with nothing to do"
 
 
 # ---- processes ----
@@ -360,13 +352,6 @@ def collect(client, texts):
     with contextlib.suppress(Closed, Disconnected, OSError):
         while True:
             texts.append(client.recv_text())
-
-
-def at_once(calls):
-    """Nobody may be slow because others are read first."""
-    with concurrent.futures.ThreadPoolExecutor(len(calls)) as pool:
-        for done in [pool.submit(call) for call in calls]:
-            done.result()
 
 
 CRASH = r"""

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from harness import PATIENCE, RawClient, TEXT, each_worker_count, is_alive, pause, server_frame, wait_until
+from harness import (PATIENCE, RawClient, TEXT, all_pids, cpu_seconds, each_worker_count, is_alive, memory_files, pause,
+                     process_state, server_frame, wait_until)
 
 each_polite_signal = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 
@@ -189,6 +190,46 @@ def test_the_death_of_the_master_ends_the_workers_in_order(crier, workers):
     for client in server.clients:
         client.expect_close(1001)
     wait_until(lambda: not any(map(is_alive, pids)), lambda: f"workers left: {[p for p in pids if is_alive(p)]}")
+
+
+@each_worker_count
+def test_the_death_of_the_master_leaves_no_process_and_no_memory(crier, workers):
+    server = crier("--no-welcome", workers=workers, expected=-signal.SIGKILL)
+    server.connect_everywhere(workers)
+    segment = memory_files(server.pid)
+    assert len(segment) == 1
+    server.send_signal(signal.SIGKILL)
+    since = time.monotonic()
+    for client in server.clients:
+        client.expect_close_frame(1001)
+    assert time.monotonic() - since < SLACK
+    # Clients that do not answer are left behind.
+    wait_until(lambda: not server.left_behind(), lambda: f"processes left: {server.left_behind()}", 4 * SLACK)
+    assert not segment & set().union(*map(memory_files, all_pids()))
+
+
+def test_a_frozen_worker_goes_with_the_others_when_the_master_dies(crier):
+    server = crier("--no-welcome", workers=3, expected=-signal.SIGKILL)
+    server.connect_everywhere(3)
+    frozen = server.workers()[0]
+    os.kill(frozen, signal.SIGSTOP)
+    wait_until(lambda: process_state(frozen) == "T", "the worker to stop")
+    server.send_signal(signal.SIGKILL)
+    for client in server.clients:
+        client.expect_close(1001)
+    wait_until(lambda: not server.left_behind(), lambda: f"processes left: {server.left_behind()}", 5 * SLACK)
+
+
+def test_a_worker_whose_handler_never_returns_does_not_outlive_the_master(probe):
+    server = probe("--on-message", "obey", workers=2, expected=-signal.SIGKILL)
+    places = server.connect_everywhere(2)
+    spinning, running = places
+    places[spinning][0].text("spin")
+    wait_until(lambda: cpu_seconds(spinning) > 0.2, "the worker to be busy")
+    server.send_signal(signal.SIGKILL)
+    for client in places[running]:
+        client.expect_close(1001)
+    wait_until(lambda: not server.left_behind(), lambda: f"processes left: {server.left_behind()}", 5 * SLACK)
 
 
 def test_what_was_published_before_the_masters_death_is_delivered(crier):

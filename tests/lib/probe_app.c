@@ -7,20 +7,26 @@
  */
 #include "worker/api/crier.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { TEXT_BYTES = 256 };
+enum { TEXT_BYTES = 256, WORK_MS = 700 };
 
 static const struct crier_option options[] = {
     {"on-connect", "accept|close|fail|send|broadcast|broadcast-others", "accept",
      "what the connect handler does; close: with 1008 'go away'", NULL},
-    {"on-message", "echo|echo-close|close|fail|broadcast-others", "echo",
-     "what the message handler does; fail: when the message is 'fail', else as echo", NULL},
+    {"on-message", "echo|echo-close|close|fail|broadcast-others|obey", "echo",
+     "what the message handler does; fail: when the message is 'fail', else as echo; obey: see "
+     "orders in this file, else as echo",
+     NULL},
     {"on-disconnect", "nothing|tell", "nothing", "tell: everybody is told of who left and the code",
      NULL},
     {"close-code", "CODE", "4321", "what the message handler closes with", NULL},
@@ -91,11 +97,119 @@ connected(struct crier_client *client)
     return 0;
 }
 
+/* --- orders --- */
+
+static int *volatile nowhere = (int *)16;
+
+static void
+order_segv(void)
+{
+    *nowhere = 1;
+}
+
+/* As deep as nothing goes, but the compiler does not know. */
+static volatile int depth = INT_MAX;
+
+static int
+order_overflow(int at)
+{
+    volatile char room[4096];
+
+    room[0] = (char)at;
+    return at < depth ? order_overflow(at + 1) + room[0] : 0;
+}
+
+static void
+order_recurse(void)
+{
+    depth = order_overflow(0);
+}
+
+static void
+order_assert(void)
+{
+    int sheep = 0;
+
+    assert(sheep == 1 && "counting");
+}
+
+/* Computes on and on; what nobody looks at would be left out. */
+static volatile unsigned computed;
+
+static void
+order_spin(void)
+{
+    for (;;)
+        computed++;
+}
+
+static void
+order_work(void)
+{
+    struct timespec now;
+    time_t end;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    end = now.tv_sec * 1000 + now.tv_nsec / 1000000 + WORK_MS;
+    do {
+        computed++;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while (now.tv_sec * 1000 + now.tv_nsec / 1000000 < end);
+}
+
+static void
+order_abort(void)
+{
+    abort();
+}
+
+static void
+order_exit(void)
+{
+    exit(9);
+}
+
+static void
+order_fork_abort(void)
+{
+    pid_t child = fork();
+
+    if (child == 0)
+        abort();
+    waitpid(child, NULL, 0);
+}
+
+static const struct order {
+    const char *word;
+    void (*obey)(void);
+} orders[] = {
+    {"segv", order_segv},
+    {"assert", order_assert},
+    {"abort", order_abort},
+    {"exit", order_exit},
+    {"recurse", order_recurse},
+    {"spin", order_spin},
+    {"fork-abort", order_fork_abort},
+    {"work", order_work},
+};
+
+static void
+obey(const struct crier_message *message)
+{
+    for (size_t i = 0; i < sizeof(orders) / sizeof(orders[0]); i++) {
+        if (message->bytes == strlen(orders[i].word) &&
+            memcmp(message->data, orders[i].word, message->bytes) == 0)
+            orders[i].obey();
+    }
+}
+
 static int
 received(struct crier_client *client, const struct crier_message *message)
 {
     int rc;
 
+    if (option_is("on-message", "obey"))
+        obey(message);
     if (option_is("on-message", "close"))
         return crier_close(client, close_code, "enough");
     if (option_is("on-message", "fail") && message->bytes == 4 &&

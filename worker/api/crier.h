@@ -26,7 +26,9 @@
  *            process; things that belong to one (a thread, a connection to elsewhere) are made in
  *            the start handler, which is told the role.
  * Context:   handlers run in a worker's loop thread, one at a time, and must not block: every
- *            client of that worker would wait. Functions are called from handlers only.
+ *            client of that worker would wait, and one that has not returned within
+ *            --stuck-timeout is killed with its worker (start and stop may take their time).
+ *            Functions are called from handlers only.
  * Owns:      data passed in either direction is borrowed for the duration of the call.
  * Errors:    0 or a negative errno. -EAGAIN from crier_broadcast means that the ring has no room
  *            now: a handler passes it on by returning it, and is called again, with the same

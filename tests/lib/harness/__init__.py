@@ -1,16 +1,18 @@
 """What the end-to-end tests share: the real server as a process, clients that send exact bytes, and measurements."""
 
 from .marks import each_worker_count, needs_ipv6
-from .procs import cpu_seconds, descriptors, is_alive, memory, open_descriptors, process_state
+from .procs import (all_pids, assert_still, cpu_seconds, descriptors, is_alive, memory, memory_files,
+                    open_descriptors, process_state)
 from .raw_client import (BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Closed, Disconnected, Frame, RawClient,
                          encode_frame, server_frame)
-from .server import BUILD, CRIER, REPOSITORY, Server, plain_environment, run_crier
+from .server import BUILD, CRIER, PROBE, REPOSITORY, Server, plain_environment, run_crier
 from .swarm_client import Swarm, transcript_hash
-from .waiting import PATIENCE, SANITIZED, Deadline, pause, wait_until
+from .waiting import PATIENCE, SANITIZED, Deadline, at_once, pause, wait_until
 
 __all__ = [
     "BINARY", "BUILD", "CLOSE", "CONTINUATION", "CRIER", "Closed", "Deadline", "Disconnected", "Frame", "PATIENCE",
-    "PING", "PONG", "REPOSITORY", "RawClient", "SANITIZED", "Server", "Swarm", "TEXT", "cpu_seconds", "descriptors",
-    "each_worker_count", "encode_frame", "is_alive", "memory", "needs_ipv6", "open_descriptors", "pause",
-    "plain_environment", "process_state", "run_crier", "server_frame", "transcript_hash", "wait_until",
+    "PING", "PONG", "PROBE", "REPOSITORY", "RawClient", "SANITIZED", "Server", "Swarm", "TEXT", "all_pids",
+    "assert_still", "at_once", "cpu_seconds", "descriptors", "each_worker_count", "encode_frame", "is_alive", "memory",
+    "memory_files", "needs_ipv6", "open_descriptors", "pause", "plain_environment", "process_state", "run_crier",
+    "server_frame", "transcript_hash", "wait_until",
 ]

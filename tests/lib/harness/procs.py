@@ -3,6 +3,8 @@
 import os
 import re
 
+from .waiting import pause
+
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -65,6 +67,22 @@ def cpu_seconds(pid):
     fields = stat(pid)
     assert fields, f"process {pid} is gone"
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def assert_still(pid, seconds=0.4):
+    before = cpu_seconds(pid)
+    pause(seconds)
+    used = cpu_seconds(pid) - before
+    assert used <= 0.2 * seconds, f"process {pid} used {used:g} s of CPU in {seconds:g} s with nothing to do"
+
+
+def memory_files(pid):
+    """The shared segments that the process has open: {inode}."""
+    try:
+        return {os.stat(f"/proc/{pid}/fd/{number}").st_ino for number, target in descriptors(pid).items()
+                if target.startswith("/memfd:crier")}
+    except OSError:  # gone, or not ours
+        return set()
 
 
 def descriptors(pid):

@@ -19,6 +19,7 @@ from .waiting import PATIENCE, Deadline, wait_until
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 CRIER = os.path.abspath(os.environ.get("CRIER", os.path.join(REPOSITORY, "build/release/crier")))
 BUILD = os.path.abspath(os.environ.get("CRIER_BUILD", os.path.join(REPOSITORY, "build/release")))
+PROBE = os.path.join(BUILD, "tests/lib/probe_app")
 
 URL = re.compile(r"ws://(\[[0-9a-fA-F:.]+\]|[^/:\s]+):(\d+)/")
 BROKEN = re.compile(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:|Assertion|stack smashing|"
@@ -50,11 +51,13 @@ class Server:
     url:      wait for the URL on stderr; without, the test knows when the server listens
     expected: the exit status that is right at the end
     program:  another application than the standard one
+    dies:     a worker is made to fail an assertion: that is on stderr, and right
     """
 
     def __init__(self, *flags, workers=None, listen="127.0.0.1:0", stdin="pipe", prefix=(), url=True, expected=0,
-                 program=CRIER, **popen):
+                 program=CRIER, dies=False, **popen):
         self.expected = expected
+        self.dies = dies
         self.clients = []
         self.log = []
         self.log_changed = threading.Condition()
@@ -265,7 +268,7 @@ class Server:
             for reader in self.readers:
                 reader.join(PATIENCE)
             assert status == self.expected, f"exit status {status}, expected {self.expected}; stderr: {self.log}"
-            broken = [line for line in self.log if BROKEN.search(line)]
+            broken = [] if self.dies else [line for line in self.log if BROKEN.search(line)]
             assert not broken, f"on stderr: {broken}"
             assert self.stdout == b"", f"on stdout: {self.stdout[:200]!r}"
         finally:

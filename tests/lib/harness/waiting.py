@@ -1,5 +1,6 @@
 """Waiting: for an event, with a deadline. The only place of the tests that looks again and again."""
 
+import concurrent.futures
 import os
 import threading
 import time
@@ -28,6 +29,13 @@ def wait_until(predicate, what, timeout=None):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited in vain: {what() if callable(what) else what}")
         pause(0.005)
+
+
+def at_once(calls):
+    """Calls all in threads: nobody may be slow because others are read first."""
+    with concurrent.futures.ThreadPoolExecutor(len(calls) or 1) as pool:
+        for done in [pool.submit(call) for call in calls]:
+            done.result()
 
 
 class Deadline:

@@ -1,0 +1,244 @@
+"""A worker whose loop stands still is replaced after --stuck-timeout; one that is merely busy lives on."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from harness import (PATIENCE, PING, PONG, SANITIZED, TEXT, Disconnected, assert_still, at_once, cpu_seconds,
+                     is_alive, pause, process_state, wait_until)
+
+SLACK = PATIENCE / 15
+KILLED = r"worker \d+ \(pid %d\) has stood still for %s s and was killed; %d clients? lost; starting another"
+long = pytest.mark.skipif(not os.environ.get("CRIER_LONG"), reason="takes the ten seconds of the default")
+SMALL_RING = ("--max-message", "1k", "--ring", "64k", "--slow-grace", "60")
+
+
+def freeze(pid):
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: process_state(pid) == "T", f"process {pid} to stop")
+
+
+def assert_echo(client):
+    client.text("echo")
+    client.expect_texts(["echo"])
+
+
+def assert_lost(clients):
+    for client in clients:
+        with pytest.raises(Disconnected):
+            client.recv_text()
+
+
+def settle(state):
+    """Waits until state() is the same for a while."""
+    def same():
+        before = state()
+        pause(0.3)
+        return before == state()
+
+    wait_until(same, lambda: f"it to settle, is {state()}")
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_a_frozen_worker_holds_up_a_full_ring_until_it_is_killed_and_nothing_is_lost(crier, workers):
+    server = crier("--no-welcome", "--stuck-timeout", "3", *SMALL_RING, workers=workers)
+    places = server.connect_everywhere(workers)
+    frozen, *others = places
+    lines = [f"{number:0100d}" for number in range(5000)]
+    freeze(frozen)
+    writer = server.feed("".join(f"{line}\n" for line in lines).encode())
+    settle(server.unread_input)
+    assert writer.is_alive() or server.unread_input() > 0, "the ring was not full"
+    # The publisher waits, and does not try again and again; who has nothing to do with it is served.
+    assert_still(server.pid)
+    for pid in others:
+        assert_still(pid, 0.2)
+    assert is_alive(frozen), "killed too soon"
+    seen = {client: client.recv_text() for pid in others for client in places[pid]}
+    assert set(seen.values()) == {lines[0]}
+    server.wait_log(KILLED % (frozen, 3, len(places[frozen])), 10 * SLACK)
+    at_once([lambda client=client: client.expect_texts(lines[1:]) for client in seen])
+    for client in seen:
+        assert_echo(client)
+    writer.join()
+    assert_lost(places[frozen])
+    wait_until(lambda: len(server.workers()) == workers, "the successor")
+    assert sum("stood still" in line for line in server.log) == 1, f"not one line: {server.log}"
+
+
+def test_a_worker_that_waits_for_room_serves_its_other_clients_and_costs_nothing(crier):
+    server = crier("--no-welcome", "--on-message", "broadcast", "--stuck-timeout", "30", *SMALL_RING, workers=2)
+    places = server.connect_everywhere(2, at_least=2, send_buffer=65536)
+    frozen, running = places
+    sender, other = places[running][:2]
+    texts = [f"{number:01000d}" for number in range(10000)]  # more than the buffers of a connection hold
+    said = []
+
+    def say_all():
+        for text in texts:
+            sender.text(text)
+            said.append(text)
+
+    freeze(frozen)
+    writer = threading.Thread(target=say_all, daemon=True)
+    writer.start()
+    settle(lambda: len(said))
+    assert len(said) < len(texts), "the ring was not full"
+    assert_still(running)
+    other.send_frame(PING, b"and now?")
+    got = []
+    while (frame := other.recv_frame(what="pong")).opcode == TEXT:
+        got.append(frame.payload.decode())
+    assert (frame.opcode, frame.payload) == (PONG, b"and now?")
+    os.kill(frozen, signal.SIGCONT)
+    at_once([lambda client=client: client.expect_texts(texts[len(got) if client is other else 0:])
+             for clients in places.values() for client in clients])
+    writer.join(PATIENCE)
+    assert said == texts and got == texts[:len(got)]
+
+
+def test_echoes_go_on_while_a_frozen_worker_holds_up_the_ring(crier):
+    server = crier("--no-welcome", "--stuck-timeout", "30", *SMALL_RING, workers=2)
+    places = server.connect_everywhere(2)
+    frozen, running = places
+    lines = [f"{number:0100d}" for number in range(5000)]
+    freeze(frozen)
+    writer = server.feed("".join(f"{line}\n" for line in lines).encode())
+    settle(server.unread_input)
+    client = places[running][0]
+    got = []
+    for number in range(20):
+        client.text(f"echo {number}")
+        got += client.texts_until(f"echo {number}")
+    assert writer.is_alive() or server.unread_input() > 0, "the ring was not full"
+    assert 0 < len(got) < len(lines)
+    os.kill(frozen, signal.SIGCONT)
+    late = [lambda client=client: client.expect_texts(lines) for client in places[frozen]]
+    others = [lambda client=client: client.expect_texts(lines) for client in places[running][1:]]
+    at_once([lambda: client.expect_texts(lines[len(got):]), *late, *others])
+    writer.join()
+    assert server.workers() == sorted(places), "a worker was replaced"
+
+
+def test_a_frozen_worker_is_replaced_although_nothing_is_published(crier):
+    server = crier("--no-welcome", "--stuck-timeout", "1", workers=2)
+    places = server.connect_everywhere(2, at_least=2)
+    frozen, running = places
+    freeze(frozen)
+    server.wait_log(KILLED % (frozen, 1, len(places[frozen])), 10 * SLACK)
+    assert_lost(places[frozen])
+    for client in places[running]:
+        assert_echo(client)
+    successor = wait_until(lambda: [pid for pid in server.workers() if pid not in places], "the successor")[0]
+    wait_until(lambda: server.worker_of(server.connect()) == successor, "a connection to the successor")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_whose_handler_never_returns_is_replaced(probe, workers):
+    server = probe("--on-message", "obey", "--stuck-timeout", "1", workers=workers)
+    client = server.connect()
+    pid = server.worker_of(client)
+    client.text("spin")
+    server.wait_log(KILLED % (pid, 1, 1), 10 * SLACK)
+    assert_lost([client])
+    assert_echo(server.connect())
+
+
+def test_a_busy_worker_is_not_killed(probe):
+    """Each handler computes for 0.7 s, six of them in one turn of the loop, then six turns of one."""
+    server = probe("--on-message", "obey", "--stuck-timeout", "1", workers=1)
+    client = server.connect()
+    pid = server.worker_of(client)
+    before = cpu_seconds(pid)
+    for _ in range(6):
+        client.text("work")
+    client.expect_texts(["work"] * 6)
+    for _ in range(6):
+        client.text("work")
+        client.expect_texts(["work"])
+    assert cpu_seconds(pid) - before > 4, "it was not busy"
+    assert server.workers() == [pid]
+    assert not any("stood still" in line for line in server.log), server.log
+
+
+@pytest.mark.parametrize("first", ["master", "workers"])
+def test_nobody_is_killed_when_the_whole_server_was_stopped(crier, first):
+    server = crier("--no-welcome", "--stuck-timeout", "1", workers=2)
+    places = server.connect_everywhere(2)
+    os.killpg(server.pid, signal.SIGSTOP)
+    for pid in server.processes():
+        wait_until(lambda: process_state(pid) == "T", f"process {pid} to stop")
+    pause(2.5)
+    order = server.processes()
+    for pid in order if first == "master" else reversed(order):
+        os.kill(pid, signal.SIGCONT)
+    for client in server.clients:
+        assert_echo(client)
+    pause(1.5)  # whoever is thought to be stuck would be killed by now
+    assert server.workers() == sorted(places), "a worker was replaced"
+    assert not any("stood still" in line for line in server.log), server.log
+
+
+def test_new_connections_go_to_workers_that_take_them(crier):
+    server = crier("--no-welcome", "--stuck-timeout", "30", workers=2)
+    places = server.connect_everywhere(2)
+    frozen, running = places
+    waiting = []
+
+    def is_served():
+        client = server.socket()
+        client.send_raw(client.request())
+        try:
+            wait_until(client.has_input, "an answer", 0.3 * SLACK)
+        except AssertionError:
+            waiting.append(client)
+            return False
+        client.expect_open()
+        return server.worker_of(client) == running
+
+    freeze(frozen)
+    # The frozen one has fewer clients with each that is served: it would be the next.
+    wait_until(lambda: all(is_served() for _ in range(6)), "connections that avoid the frozen worker")
+    os.kill(frozen, signal.SIGCONT)
+    for client in waiting:
+        client.expect_open()
+        assert_echo(client)
+    wait_until(lambda: server.worker_of(server.connect()) == frozen, "a connection to the worker that goes on")
+
+
+def test_a_frozen_worker_does_not_keep_the_server_from_stopping(crier):
+    server = crier("--no-welcome", "--stuck-timeout", "1", "--drain", "0", workers=2)
+    places = server.connect_everywhere(2)
+    frozen, running = places
+    freeze(frozen)
+    server.send_signal(signal.SIGTERM)
+    server.wait_log(r"has stood still for 1 s and was killed; \d+ clients? lost; stopping all the same", 10 * SLACK)
+    for client in places[running]:
+        client.expect_close(1001)
+    assert server.wait_exit() == 0
+
+
+@long
+def test_zero_turns_it_off(crier):
+    server = crier("--no-welcome", "--stuck-timeout", "0", workers=2)
+    places = server.connect_everywhere(2)
+    frozen = next(iter(places))
+    freeze(frozen)
+    pause(13)
+    os.kill(frozen, signal.SIGCONT)
+    for client in server.clients:
+        assert_echo(client)
+    assert server.workers() == sorted(places)
+
+
+@long
+@pytest.mark.skipif(SANITIZED, reason="only how long it takes differs, by much")
+def test_ten_seconds_are_the_default(crier):
+    server = crier("--no-welcome", workers=2)
+    places = server.connect_everywhere(2)
+    freeze(next(iter(places)))
+    pause(8)
+    assert server.workers() == sorted(places), "killed too soon"
+    server.wait_log(r"has stood still for 10 s and was killed", 10)
