@@ -290,14 +290,17 @@ worker_on_master_death(int signal)
 }
 
 static int
-worker_tie_to_master(void)
+worker_tie_to_master(const struct worker *worker)
 {
+    pid_t master = (pid_t)worker->segment.members[MEMBER_MASTER].pid;
     struct sigaction action = {.sa_handler = worker_on_master_death, .sa_flags = SA_RESTART};
     struct sigevent doom = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
 
     if (timer_create(CLOCK_MONOTONIC, &doom, &worker_doom) != 0 ||
         sigaction(SIGURG, &action, NULL) != 0 || prctl(PR_SET_PDEATHSIG, SIGURG) != 0)
         return -errno;
+    if (getppid() != master) /* died before the kernel was told to say so */
+        worker_on_master_death(SIGURG);
     return 0;
 }
 
@@ -354,7 +357,7 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
     for (int fd = CHAN_FD_SEGMENT; fd < (int)(CHAN_FD_WAKE + worker->segment.geometry.member_count);
          fd++)
         (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-    rc = worker_tie_to_master();
+    rc = worker_tie_to_master(worker);
     if (!rc)
         rc = ring_open(&worker->ring, &worker->segment, member, worker->wake_fds);
     return rc ? rc : worker_set_events(worker);
