@@ -96,8 +96,10 @@
  * starts; ring_open refuses a place whose process has not been (-EBUSY). No cursor is asked: a low
  * one (J1) may be older than what is there. All that lies between floor_seq, or n behind tail, and
  * tail is kept, so that a death takes no history either.
- * Tests: tests/torture/ring_torture.c kills at random and, built with test points, at each point of
- * testpoint.h; tests/unit/test_ring.c builds single states by hand.
+ * Tests, for every row: tests/torture/ring_kill.c kills at each instruction of a publication (plain,
+ * raising floor_seq, helping, without room), a drain, a leave, an attach, a retirement and a look at
+ * history; tests/torture/ring_torture.c, built with test points, at each point of testpoint.h while
+ * everybody works, and at random; tests/unit/test_ring.c builds single states by hand.
  *
  * 8. TAG WIDTH, WRAP, ABA
  * `tail` and cursors are 64 bits and never wrap. A slot's CAS can go wrong only if its publisher
