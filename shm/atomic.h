@@ -54,10 +54,23 @@ atomic_fence(void)
 #define atomic_fence_acquire() __atomic_thread_fence(__ATOMIC_ACQUIRE)
 #endif
 
-/* Bytes that somebody may overwrite meanwhile: the caller finds out afterwards (H2), behind
+/* What somebody may overwrite meanwhile: the caller finds out afterwards (H2), behind
  * atomic_fence_acquire. The sanitizer, which knows no such thing, does not look. */
 #ifdef __SANITIZE_THREAD__
-__attribute__((no_sanitize("thread"))) static inline void
+#define ATOMIC_UNWATCHED __attribute__((no_sanitize("thread")))
+#else
+#define ATOMIC_UNWATCHED
+#endif
+
+/* Loaded once. */
+ATOMIC_UNWATCHED static inline uint32_t
+atomic_peek_u32(const uint32_t *p)
+{
+    return *(const volatile uint32_t *)p;
+}
+
+#ifdef __SANITIZE_THREAD__
+ATOMIC_UNWATCHED static inline void
 atomic_copy(void *to, const void *from, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i++)

@@ -160,7 +160,7 @@ ring_record(const struct ring *ring, uint64_t word, uint32_t *record_bytes)
         return NULL;
     record = (const struct record_shm *)(ring->arenas + ring_word_owner(word) * ring->arena_bytes +
                                          offset);
-    *record_bytes = atomic_load_relaxed(&record->record_bytes);
+    *record_bytes = atomic_peek_u32(&record->record_bytes);
     if (*record_bytes > ring->arena_bytes - offset ||
         *record_bytes > ring->arena_bytes / ARENA_RECORDS_MIN)
         return NULL;
@@ -421,20 +421,18 @@ ring_read(const struct ring *ring, uint64_t seq, const struct record_shm **recor
     return *record && record_is_sound(*record, record_bytes) ? 1 : -EBADMSG;
 }
 
-/* After a copy. True when nothing that it was made from can have been reused before: neither the
- * bytes (H2) nor the slot (H3), and the slot's tag is not that of a later lap that looks the same.
- */
+/* After a copy: what it was made from had not been reused before. The word first: a slot that was
+ * reused until it looks the same was so by the same owner, whose floor has moved then. */
 static bool
 ring_still_holds(const struct ring *ring, uint64_t seq, uint64_t word)
 {
     uint32_t owner = ring_word_owner(word);
 
     atomic_fence_acquire();
-    if (owner < ring->member_count &&
-        ring_before(seq, atomic_load_acquire(&ring->members[owner].floor_seq))) /* H2 */
+    if (atomic_load_acquire(ring_slot(ring, seq)) != word || owner >= ring->member_count) /* H3 */
         return false;
-    return atomic_load_acquire(ring_slot(ring, seq)) == word && /* H3 */
-           atomic_load_acquire(&ring->head->tail) - seq <= ring_slot_count(ring);
+    return !ring_before(seq, atomic_load_acquire(&ring->members[owner].floor_seq)) && /* H2 */
+           atomic_load_acquire(&ring->head->tail) - seq <= ring_slot_count(ring);     /* H4 */
 }
 
 static int
@@ -462,10 +460,12 @@ ring_read_at(const struct ring *ring, uint64_t seq, struct record_shm *copy, siz
         return 0;
     if (ring_before(seq, RING_FIRST_SEQ) || end - seq > ring_slot_count(ring))
         return -ENODATA;
+    TESTPOINT(HISTORY_IN_RANGE);
     word = atomic_load_acquire(ring_slot(ring, seq)); /* R1 */
     if (ring_word_tag(word) != ring_tag(ring, seq))
         return -ENODATA;
     rc = ring_copy_record(ring, word, copy, room);
+    TESTPOINT(HISTORY_COPIED);
     return ring_still_holds(ring, seq, word) ? rc : -ENODATA;
 }
 

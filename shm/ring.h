@@ -57,8 +57,8 @@
  *   H1     arena.c, rebuilding: floor_seq | full fence   H2       who has copied a byte of a later
  *          | old bytes                                            record sees the floor above it
  *   H2     history: copy | fence | floor_seq             H1
- *   H3     history: copy | fence | word, tail again      P1, P2   the slot had not been reused, nor
- *                                                                 its tag come round again
+ *   H3     history: copy | fence | word again            P1       the slot had not been reused
+ *   H4     history: load word | tail                     P2       the word was of this lap
  *   W, N   wake.h
  * Why the minimum is bounded by tail: a reader may stand one past a tail that nobody has moved. A
  * publisher that took only cursors into account could then reuse the slot before, which a reader
@@ -73,7 +73,7 @@
  * floor_seq says; and after a death the successor knows only what slots still name, so a record
  * whose slot was reused may be overwritten although floor_seq has not moved. The floor belongs to a
  * record's owner, which the word names: that the word is still the same is what makes it the right
- * one. tail is looked at last, because a slot that was reused 2^30 times looks untouched.
+ * one. tail tells a word of this lap from one that 2^30 laps later looks like it.
  * H1 is a full fence, not a release: memcpy writes large records with stores that pass others.
  * Sequences are compared by signed difference, because either side may be the older one.
  *

@@ -22,7 +22,9 @@
     X(NEED_FOUND)           /* a need was found after all, `starving` not yet 1 again */           \
     X(MINIMUM_TAKEN)        /* every cursor was read, the minimum is not yet used */               \
     X(JOIN_LOW_CURSOR)      /* first cursor stored, tail not read again */                         \
-    X(CURSOR_STORED)        /* cursor moved, waiting publishers not yet woken */
+    X(CURSOR_STORED)        /* cursor moved, waiting publishers not yet woken */                   \
+    X(HISTORY_IN_RANGE)     /* the sequence is not older than the slots, word not yet read */      \
+    X(HISTORY_COPIED)       /* copied, not yet looked whether that was in time */
 
 enum testpoint {
 #define X(name) TESTPOINT_##name,

@@ -6,7 +6,8 @@
  * has a quota of messages, and the round is over when all quotas are published and every cursor has
  * reached the tail. Then the ring is at rest: the invariants are executed, the books are balanced,
  * and a wake-up that was lost shows as a round that does not end. In every other round members are
- * killed, by the parent or, where test points are compiled in, by themselves at a test point.
+ * killed, by the parent or, where test points are compiled in, by themselves at a test point: at
+ * each of them POINT_KILLS times at least. All the time members are stopped for a while, too.
  *
  * The oracle: a message is named by place, life of the place and number within that life; its bytes
  * follow from the name. `done` is stored in separate memory after ring_commit has returned. When a
@@ -40,6 +41,10 @@ enum {
     ORDER_BITS = 12, /* many times the slots */
     LIVES_MAX = 1 << 15,
     KILLS_PER_ROUND = 6,
+    POINT_KILLS = 20,
+    LONG_KILLS = 10000,
+    STOPPED_MS = 2, /* or until the others have come so far: */
+    STOPPED_TICKS = 4,
     TICK = 128, /* messages of a publisher between two chances of the parent */
 };
 
@@ -67,6 +72,8 @@ struct board {
     uint64_t produced[PLACES]; /* of this round's quota */
     uint64_t gates;
     uint64_t waits;
+    uint64_t empty;   /* messages without a byte */
+    uint64_t largest; /* messages that fill a quarter of the arena */
     uint64_t point_kills[TESTPOINT_COUNT];
     uint64_t first[PLACES]; /* where a reader joined */
     uint64_t read[PLACES];
@@ -108,6 +115,9 @@ static int signal_fd = -1;
 static bool threads;
 static uint64_t chance = 1;
 static uint64_t kills;
+static uint64_t stops;
+static uint32_t stopped; /* a place; 0: none */
+static unsigned stopped_ticks;
 
 /* --- messages --- */
 
@@ -295,6 +305,8 @@ publish_one(struct work *work)
     RING_RIG_REQUIRE(rc == 0 && seq > work->last_seq);
     work->last_seq = seq;
     work->number = number;
+    atomic_bump(&board->empty, (uint64_t)(bytes == 0));
+    atomic_bump(&board->largest, (uint64_t)(record->record_bytes == RECORD_MAX));
     atomic_store_release(&board->done[work->place][work->life], number);
     return 0;
 }
@@ -398,6 +410,19 @@ work_start(struct work *work, const struct segment *segment, uint32_t place, uin
 static __thread struct child *self;
 void (*testpoint_hook)(enum testpoint point);
 
+/* A need is found after `starving` was cleared only if it came in between. */
+static void
+yield_until_somebody_waits(void)
+{
+    for (unsigned patience = 200; patience > 0; patience--) {
+        for (uint32_t i = 1; i < PLACES; i++) {
+            if (rig.segment.members[i].need_seq)
+                return;
+        }
+        sched_yield();
+    }
+}
+
 /* Dies where it was told to; elsewhere gives others a chance to come in between. */
 static void
 die_or_yield(enum testpoint point)
@@ -409,6 +434,8 @@ die_or_yield(enum testpoint point)
         atomic_bump(&board->point_kills[point], 1U);
         kill(getpid(), SIGKILL);
     }
+    if (self->point == TESTPOINT_NEED_FOUND && point == TESTPOINT_NOBODY_WAITS)
+        yield_until_somebody_waits();
     if (ring_rig_mix(self->hits ^ ring_rig_now_ns()) % 16 == 0)
         sched_yield();
 }
@@ -455,6 +482,21 @@ child_process(struct child *child)
 
 /* --- the parent --- */
 
+/* Points of history, ring_history.c has them. */
+enum { POINTS = TESTPOINT_HISTORY_IN_RANGE };
+
+static enum testpoint
+rarest_point(void)
+{
+    enum testpoint rarest = (enum testpoint)(ring_rig_random(&chance) % POINTS);
+
+    for (unsigned i = 0; i < POINTS; i++) {
+        if (board->point_kills[i] < board->point_kills[rarest])
+            rarest = (enum testpoint)i;
+    }
+    return rarest;
+}
+
 static void
 spawn(uint32_t place)
 {
@@ -463,11 +505,10 @@ spawn(uint32_t place)
     child->place = place;
     child->life++;
     RING_RIG_REQUIRE(child->life < LIVES_MAX);
-    child->point = (enum testpoint)(ring_rig_random(&chance) % (TESTPOINT_COUNT * 2));
+    child->point =
+        place != WITNESS && ring_rig_random(&chance) % 2 ? rarest_point() : TESTPOINT_COUNT;
     child->hits = (uint32_t)(ring_rig_random(&chance) % 64);
-    if (place == WITNESS)
-        child->point = TESTPOINT_COUNT;
-    if (child->point == TESTPOINT_JOIN_LOW_CURSOR)
+    if (child->point == TESTPOINT_JOIN_LOW_CURSOR || child->point == TESTPOINT_NEED_FOUND)
         child->hits = 0;
     atomic_store_relaxed(&board->waiting[place], 0U);
     atomic_store_relaxed(&board->left[place], 0U);
@@ -495,6 +536,8 @@ succeed(uint32_t place, int status)
     }
     children[place].killed[children[place].life] = killed;
     kills += killed;
+    if (stopped == place)
+        stopped = 0;
     ring_retire(&master, place);
     spawn(place);
 }
@@ -528,6 +571,24 @@ kill_one(void)
     succeed(place, status);
 }
 
+/* It stands still wherever it is, with whatever it holds. */
+static void
+stop_one(void)
+{
+    stopped = 1 + (uint32_t)(ring_rig_random(&chance) % (PLACES - 1));
+    stopped_ticks = 0;
+    stops++;
+    kill(children[stopped].pid, SIGSTOP);
+}
+
+static void
+continue_stopped(void)
+{
+    if (stopped)
+        kill(children[stopped].pid, SIGCONT);
+    stopped = 0;
+}
+
 static void
 say_who_waits(void)
 {
@@ -549,10 +610,12 @@ await_progress(void)
     struct pollfd fds[] = {{.fd = progress_fd, .events = POLLIN},
                            {.fd = signal_fd, .events = POLLIN}};
 
-    if (poll(fds, 2, RING_RIG_DEADLINE_MS) < 1) {
+    if (poll(fds, 2, stopped ? STOPPED_MS : RING_RIG_DEADLINE_MS) < 1 && !stopped) {
         say_who_waits();
         exit(1);
     }
+    if (stopped && (!ring_rig_woken(progress_fd) || ++stopped_ticks == STOPPED_TICKS))
+        continue_stopped();
     (void)ring_rig_woken(progress_fd);
 }
 
@@ -620,9 +683,11 @@ add_up(void)
     RING_RIG_REQUIRE(published >= reported && published <= reported + kills);
     RING_RIG_REQUIRE(board->gates > 0 && board->waits > 0);
     printf("%s: %" PRIu64 " broadcasts in %" PRIu64 " rounds, %" PRIu64 " kills, %" PRIu64
-           " waits for room, %" PRIu64 " gates\n",
-           threads ? "threads" : "processes", published, board->round, kills, board->waits,
+           " stops, %" PRIu64 " waits for room, %" PRIu64 " gates\n",
+           threads ? "threads" : "processes", published, board->round, kills, stops, board->waits,
            board->gates);
+    RING_RIG_REQUIRE(threads || stops > 10);
+    RING_RIG_REQUIRE(board->empty > 0 && board->largest > 0);
 }
 
 static void
@@ -634,17 +699,15 @@ report_points(void)
         TESTPOINTS(X)
 #undef X
     };
-    for (unsigned i = 0; i < TESTPOINT_COUNT && !threads; i++) {
+    for (unsigned i = 0; i < POINTS && !threads; i++)
         printf("  %-24s %" PRIu64 " kills\n", names[i], board->point_kills[i]);
-        if (getenv("CRIER_LONG") && i != TESTPOINT_NEED_FOUND) /* which takes a race to reach */
-            RING_RIG_REQUIRE(board->point_kills[i] > 0);
-    }
 #endif
 }
 
 static void
 stop_all(void)
 {
+    continue_stopped();
     atomic_store_release(&board->stop, 1U);
     wake_all(&master.wake);
     for (uint32_t i = 1; i < PLACES; i++) {
@@ -663,7 +726,7 @@ begin(bool with_threads)
     sigset_t child;
 
     threads = with_threads;
-    kills = 0;
+    kills = stops = 0;
     memset(children, 0, sizeof(children));
     board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     RING_RIG_REQUIRE(board != MAP_FAILED);
@@ -693,6 +756,21 @@ end(void)
     munmap(board, sizeof(*board));
 }
 
+/* Beside the time: everything has happened that is to be shown. */
+static bool
+is_enough(void)
+{
+    if (threads)
+        return board->round > 8;
+    if (getenv("CRIER_LONG") && kills < LONG_KILLS)
+        return false;
+#ifdef CRIER_TESTPOINTS
+    if (board->point_kills[rarest_point()] < POINT_KILLS)
+        return false;
+#endif
+    return board->round > 8;
+}
+
 static void
 torture(bool with_threads, uint64_t seconds)
 {
@@ -710,13 +788,16 @@ torture(bool with_threads, uint64_t seconds)
         reap();
         if (at_rest()) {
             balance();
-            if (ring_rig_now_ns() >= until && board->round > 8)
+            if (ring_rig_now_ns() >= until && is_enough())
                 break;
+            RING_RIG_REQUIRE(ring_rig_now_ns() < until + 20 * seconds * 1000000000U);
             left = KILLS_PER_ROUND;
             next_round();
         } else if (!threads && board->deadly && left && ring_rig_random(&chance) % 4 == 0) {
             left--;
             kill_one();
+        } else if (!threads && !stopped && ring_rig_random(&chance) % 64 == 0) {
+            stop_one();
         }
     }
     stop_all();
@@ -734,8 +815,8 @@ main(void)
     chance = ring_rig_now_ns();
     printf("seed %" PRIu64 "\n", chance);
 #ifndef __SANITIZE_THREAD__
-    torture(false, is_long ? 120 : 5);
+    torture(false, is_long ? 120 : 4);
 #endif
-    torture(true, is_long ? 60 : 2);
+    torture(true, is_long ? 60 : 1);
     return 0;
 }
