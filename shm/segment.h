@@ -3,7 +3,7 @@
  *
  * Role:     the master creates it (segment_master.h), workers attach read-write, tools read-only.
  * Owns:     the mapping; the descriptor stays the caller's.
- * Errors:   -EPROTO: not a segment, or of another layout version; -EMSGSIZE: shorter than it says;
+ * Errors:   -EPROTO: not a segment, or of another layout version; -EMSGSIZE: shorter than it says, or than a header;
  *           -EBADMSG: sizes that no master writes; what fstat and mmap return.
  * Context:  attach once, at start; the pointers are then read from any thread.
  */

@@ -44,7 +44,7 @@ struct looks {
 struct board {
     uint32_t stop;
     uint32_t leave[PUBLISHERS + 1]; /* threads: this place's has to end */
-    uint32_t running;               /* lookers */
+    uint32_t finished[LOOKERS];
     struct looks looks[LOOKERS];
     uint64_t published;
     uint64_t notes[1 << NOTES_BITS]; /* tag of the lap of notes, name */
@@ -277,7 +277,7 @@ look_all(const struct task *task, const struct segment *segment)
     ring_look(&ring, segment);
     for (uint64_t i = 0; i < looks_each; i++)
         look_once(&ring, looks, last, &random);
-    (void)__atomic_sub_fetch(&board->running, 1, __ATOMIC_SEQ_CST);
+    atomic_store_release(&board->finished[task->number], 1U);
     tell_parent();
 }
 
@@ -471,6 +471,16 @@ stop_all(void)
     RING_RIG_REQUIRE(ring_check(&master, why));
 }
 
+static bool
+all_finished(void)
+{
+    for (unsigned i = 0; i < LOOKERS; i++) {
+        if (!atomic_load_acquire(&board->finished[i]))
+            return false;
+    }
+    return true;
+}
+
 static void
 history(bool with_threads, uint64_t looks)
 {
@@ -480,7 +490,6 @@ history(bool with_threads, uint64_t looks)
     memset(publishers, 0, sizeof(publishers));
     board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     RING_RIG_REQUIRE(board != MAP_FAILED);
-    board->running = LOOKERS;
     progress_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     ring_rig_open(&rig, 1 + PUBLISHERS, SLOT_BITS, ARENA_BYTES);
     RING_RIG_REQUIRE(ring_open(&master, &rig.segment, MASTER, rig.wake_fds) == 0);
@@ -491,7 +500,7 @@ history(bool with_threads, uint64_t looks)
         lookers[i].random = ring_rig_random(&chance);
         start(&lookers[i]);
     }
-    while (atomic_load_acquire(&board->running)) {
+    while (!all_finished()) {
         await_progress();
         reap();
         if (ring_rig_random(&chance) % 16 == 0)

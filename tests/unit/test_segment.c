@@ -1,0 +1,193 @@
+/*
+ * segment.h: what is attached, and what is refused with which error.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "tests/lib/ring_rig.h"
+
+enum { MEMBERS = 3, BITS = 6, ARENA = 8192 };
+
+static struct ring_rig rig;
+
+/* An image of the segment in a file that can be cut and written. */
+static int image;
+static struct segment_shm head;
+
+static int
+set_up(void **state)
+{
+    (void)state;
+    ring_rig_open(&rig, MEMBERS, BITS, ARENA);
+    image = memfd_create("image", MFD_CLOEXEC);
+    assert_true(image >= 0);
+    assert_int_equal(write(image, rig.segment.head, rig.segment.bytes), rig.segment.bytes);
+    memcpy(&head, rig.segment.head, sizeof(head));
+    return 0;
+}
+
+static int
+tear_down(void **state)
+{
+    (void)state;
+    close(image);
+    ring_rig_close(&rig);
+    return 0;
+}
+
+static void
+expect_attach(int rc)
+{
+    struct segment segment;
+
+    for (int read_only = 0; read_only < 2; read_only++) {
+        int got = segment_attach(&segment, image, read_only);
+        if (got == 0)
+            segment_detach(&segment);
+        assert_int_equal(got, rc);
+    }
+}
+
+/* `head` as it was changed, then as it should be. */
+static void
+expect_head(int rc)
+{
+    assert_int_equal(pwrite(image, &head, sizeof(head), 0), sizeof(head));
+    expect_attach(rc);
+    memcpy(&head, rig.segment.head, sizeof(head));
+}
+
+static void
+test_segment_image_is_attached_like_the_segment(void **state)
+{
+    struct segment segment;
+
+    (void)state;
+    assert_int_equal(segment_attach(&segment, image, true), 0);
+    assert_int_equal(segment.geometry.member_count, MEMBERS);
+    assert_int_equal(segment.geometry.slot_bits, BITS);
+    assert_int_equal(segment.geometry.arena_bytes, ARENA);
+    assert_memory_equal(segment.head, rig.segment.head, rig.segment.bytes);
+    segment_detach(&segment);
+}
+
+static void
+test_segment_of_another_version_is_refused(void **state)
+{
+    (void)state;
+    head.layout_version++;
+    expect_head(-EPROTO);
+    head.layout_version = 0;
+    expect_head(-EPROTO);
+    head.header_bytes += 8;
+    expect_head(-EPROTO);
+    expect_head(0);
+}
+
+static void
+test_segment_that_is_none_is_refused(void **state)
+{
+    (void)state;
+    head.magic[0] = 'C';
+    expect_head(-EPROTO);
+    memset(&head, 0, sizeof(head));
+    expect_head(-EPROTO);
+    memset(&head, 0xff, sizeof(head));
+    expect_head(-EPROTO);
+}
+
+static void
+test_segment_that_was_cut_anywhere_is_refused(void **state)
+{
+    uint64_t total = rig.segment.geometry.total_bytes;
+
+    (void)state;
+    for (uint64_t bytes = total - 1; bytes > sizeof(head); bytes -= bytes > 9973 ? 997 : 41) {
+        assert_int_equal(ftruncate(image, (off_t)bytes), 0);
+        expect_attach(-EMSGSIZE);
+    }
+    for (uint64_t bytes = 0; bytes < sizeof(head); bytes += 7) {
+        assert_int_equal(ftruncate(image, (off_t)bytes), 0);
+        expect_attach(-EMSGSIZE);
+    }
+}
+
+static void
+test_segment_with_sizes_that_no_master_writes_is_refused(void **state)
+{
+    static const uint64_t odd[] = {0, 1, 8, UINT32_MAX, 1ULL << 40, UINT64_MAX - 15, UINT64_MAX};
+    uint64_t *offsets[] = {&head.geometry.members_off, &head.geometry.slots_off,
+                           &head.geometry.clients_off, &head.geometry.arenas_off};
+
+    (void)state;
+    head.geometry.total_bytes++;
+    expect_head(-EMSGSIZE);
+    head.geometry.member_count = 0;
+    expect_head(-EBADMSG);
+    head.geometry.member_count = RING_OWNERS_MAX + 1;
+    expect_head(-EBADMSG);
+    head.geometry.member_count = RING_OWNERS_MAX; /* more than there is room for */
+    expect_head(-EBADMSG);
+    head.geometry.slot_bits = SEGMENT_SLOT_BITS_MAX + 1;
+    expect_head(-EBADMSG);
+    head.geometry.slot_bits = SEGMENT_SLOT_BITS_MAX;
+    expect_head(-EBADMSG);
+    head.geometry.arena_bytes += 8;
+    expect_head(-EBADMSG);
+    for (size_t i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
+        head.geometry.arena_bytes = odd[i];
+        expect_head(-EBADMSG);
+    }
+    head.geometry.client_capacity = UINT64_MAX / sizeof(struct client_shm) + 2;
+    expect_head(-EBADMSG);
+    for (size_t i = 0; i < sizeof(offsets) / sizeof(offsets[0]); i++) {
+        *offsets[i] = rig.segment.geometry.total_bytes;
+        expect_head(-EBADMSG);
+        *offsets[i] = UINT64_MAX - 7;
+        expect_head(-EBADMSG);
+        *offsets[i] += 4; /* words that lie across cache lines are not atomic */
+        expect_head(-EBADMSG);
+    }
+    expect_head(0);
+}
+
+static void
+test_segment_geometry_is_not_looked_at_again(void **state)
+{
+    struct geometry_shm before = rig.segment.geometry;
+    char why[RING_WHY_BYTES];
+    struct ring ring;
+    uint64_t seq;
+
+    (void)state;
+    assert_int_equal(ring_open(&ring, &rig.segment, 1, rig.wake_fds), 0);
+    memset(&rig.segment.head->geometry, 0xff, sizeof(before));
+    assert_memory_equal(&rig.segment.geometry, &before, sizeof(before));
+    for (unsigned i = 0; i < 1000; i++)
+        assert_int_equal(ring_publish(&ring, RECORD_TEXT, "text", 4, 0, 0, &seq), 0);
+    assert_true(ring_check(&ring, why));
+}
+
+#define SEGMENT_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        SEGMENT_TEST(test_segment_image_is_attached_like_the_segment),
+        SEGMENT_TEST(test_segment_of_another_version_is_refused),
+        SEGMENT_TEST(test_segment_that_is_none_is_refused),
+        SEGMENT_TEST(test_segment_that_was_cut_anywhere_is_refused),
+        SEGMENT_TEST(test_segment_with_sizes_that_no_master_writes_is_refused),
+        SEGMENT_TEST(test_segment_geometry_is_not_looked_at_again),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
