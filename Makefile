@@ -26,7 +26,7 @@ APPS   := standard
 
 # UNIT=ring TORTURE= on the command line narrow what is built and run.
 UNIT    := utf8 mask frame http1 handshake segment ring history arena client_rec record conf chan pool
-TORTURE := ring_torture ring_duel ring_history ring_kill
+TORTURE := ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history)# also built with tags that wrap, and test points
 LOAD    := swarm probe_app
 BENCH   := bench_ring bench_server
