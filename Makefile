@@ -23,6 +23,7 @@ WORKER := worker intake conn conn_io fanout slow pool app last_words
 PROTO  := frame handshake http1 mask utf8
 HTTP   := page
 APPS   := standard
+TOOLS  := crier_ring image locate# the program is crier-ring
 
 # UNIT=ring TORTURE= on the command line narrow what is built and run.
 UNIT    := utf8 mask frame http1 handshake segment ring history arena client_rec record conf chan pool
@@ -39,14 +40,16 @@ LIB_C     := $(SHM_C) $(SERVER:%=server/%.c) $(WORKER:%=worker/%.c) $(PROTO:%=wo
 APPS_C    := $(APPS:%=worker/apps/%.c)
 UNIT_C    := $(UNIT:%=tests/unit/test_%.c)
 TORTURE_C := $(TORTURE:%=tests/torture/%.c)
+TOOLS_C   := $(TOOLS:%=tools/%.c)
 LOAD_C    := $(LOAD:%=tests/lib/%.c)
 BENCH_C   := $(BENCH:%=tests/bench/%.c)
-ALL_C     := $(LIB_C) $(APPS_C) $(UNIT_C) $(TORTURE_C) $(LOAD_C) $(BENCH_C)
+ALL_C     := $(LIB_C) $(APPS_C) $(TOOLS_C) $(UNIT_C) $(TORTURE_C) $(LOAD_C) $(BENCH_C)
 
 # ---- products ------------------------------------------------------------------------------------
 
 B           := build/$(VARIANT)
 CRIER       := $(B)/crier
+CRIER_RING  := $(B)/crier-ring
 LIB         := $(B)/libcrier.a
 UNIT_BIN    := $(UNIT_C:%.c=$(B)/%)
 TORTURE_BIN := $(TORTURE_C:%.c=$(B)/%)
@@ -119,10 +122,9 @@ define link
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(findstring /tests/unit/,$@),$(CMOCKA_LIBS)) $(LDLIBS)
 endef
 
-all: $(CRIER) $(LIB) build/compile_commands.json  ## build the server and the library (default)
+all: $(CRIER) $(CRIER_RING) $(LIB) build/compile_commands.json  ## build the server and the library (default)
 
 suite: all $(SUITE_BIN) $(LOAD_BIN)
-
 # Rewritten only when the flags differ: everything that was compiled depends on it.
 $(B)/flags: export FINGERPRINT = $(COMPILE) | $(LDFLAGS) $(LDLIBS)
 $(B)/flags: FORCE
@@ -136,7 +138,6 @@ $(B)/narrow/%.o: %.c $(B)/flags
 	$(call compile,-DRING_TAG_BITS=3 -DCRIER_TESTPOINTS)
 
 $(B)/worker/http/page.o: worker/http/page.html
-
 $(LIB): $(LIB_C:%.c=$(B)/%.o)
 $(B)/narrow/libshm.a: $(SHM_C:%.c=$(B)/narrow/%.o)
 $(LIB) $(B)/narrow/libshm.a: $(B)/flags Makefile
@@ -144,8 +145,9 @@ $(LIB) $(B)/narrow/libshm.a: $(B)/flags Makefile
 	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 
 $(CRIER): $(APPS_C:%.c=$(B)/%.o)
+$(CRIER_RING): $(TOOLS_C:%.c=$(B)/%.o)
 $(UNIT_BIN) $(TORTURE_BIN) $(LOAD_BIN) $(BENCH_BIN): %: %.o
-$(CRIER) $(UNIT_BIN) $(TORTURE_BIN) $(LOAD_BIN) $(BENCH_BIN): $(LIB)
+$(CRIER) $(CRIER_RING) $(UNIT_BIN) $(TORTURE_BIN) $(LOAD_BIN) $(BENCH_BIN): $(LIB)
 	$(link)
 
 $(NARROW_BIN): $(B)/%_narrow: $(B)/narrow/%.o $(B)/narrow/libshm.a
@@ -229,20 +231,19 @@ format:  ## rewrite the C sources in the project's format
 # ---- install -------------------------------------------------------------------------------------
 
 DEST := $(DESTDIR)$(PREFIX)
-
 install: all  ## install into PREFIX (/usr/local), below DESTDIR
-	install -D -m 755 $(CRIER) $(DEST)/bin/crier
+	install -D -m 755 -t $(DEST)/bin $(CRIER) $(CRIER_RING)
+	install -D -m 644 -t $(DEST)/share/man/man1 docs/crier-ring.1
 	install -D -m 644 worker/api/crier.h $(DEST)/include/crier.h
 	install -D -m 644 $(LIB) $(DEST)/lib/libcrier.a
 
 uninstall:  ## remove what install put there
-	rm -f $(DEST)/bin/crier $(DEST)/include/crier.h $(DEST)/lib/libcrier.a
+	rm -f $(DEST)/bin/crier $(DEST)/bin/crier-ring $(DEST)/share/man/man1/crier-ring.1 $(DEST)/include/crier.h $(DEST)/lib/libcrier.a
 
 clean:  ## remove build/
 	rm -rf build
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
-
 FORCE:
 .PHONY: all suite help FORCE $(OUTER) $(LINTS)

@@ -469,6 +469,17 @@ ring_read_at(const struct ring *ring, uint64_t seq, struct record_shm *copy, siz
     return ring_still_holds(ring, seq, word) ? rc : -ENODATA;
 }
 
+int
+ring_place(const struct ring *ring, uint64_t seq, struct ring_place *place)
+{
+    uint64_t word = atomic_load_acquire(ring_slot(ring, seq));
+
+    if (ring_word_tag(word) != ring_tag(ring, seq))
+        return 0;
+    *place = (struct ring_place){.owner = ring_word_owner(word), .offset = ring_word_offset(word)};
+    return ring_record(ring, word, &place->record_bytes) ? 1 : -EBADMSG;
+}
+
 bool
 ring_sleep_begin(struct ring *ring, uint64_t seq)
 {

@@ -237,6 +237,18 @@ int ring_read(const struct ring *ring, uint64_t seq, const struct record_shm **r
 int ring_read_at(const struct ring *ring, uint64_t seq, struct record_shm *copy, size_t room)
     __attribute__((warn_unused_result));
 
+/* Where a record lies, as its slot says. */
+struct ring_place {
+    uint32_t owner;
+    uint32_t record_bytes;
+    uint64_t offset; /* in the owner's arena */
+};
+
+/* 1 and the place of the record of `seq` when its slot names one, 0 when it is not published or its
+ * slot is another's by now, -EBADMSG. For tools: what it says may be over at once. */
+int ring_place(const struct ring *ring, uint64_t seq, struct ring_place *place)
+    __attribute__((warn_unused_result));
+
 /* Moves this member's cursor (C1) and wakes publishers that have waited for it (N2). */
 void ring_cursor_store(struct ring *ring, uint64_t seq);
 

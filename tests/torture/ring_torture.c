@@ -547,6 +547,9 @@ reap(void)
 {
     struct signalfd_siginfo info;
 
+    /* First: who dies behind its waitpid below is told of again, or nobody would ever reap it. */
+    while (signal_fd >= 0 && read(signal_fd, &info, sizeof(info)) > 0)
+        ;
     for (uint32_t i = 1; i < PLACES; i++) {
         int status = 0;
         if (threads && atomic_load_acquire(&board->left[i])) {
@@ -556,8 +559,6 @@ reap(void)
             succeed(i, status);
         }
     }
-    while (signal_fd >= 0 && read(signal_fd, &info, sizeof(info)) > 0)
-        ;
 }
 
 static void

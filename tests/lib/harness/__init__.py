@@ -5,12 +5,12 @@ from .procs import (all_pids, assert_still, cpu_seconds, descriptors, is_alive, 
                     open_descriptors, process_state)
 from .raw_client import (BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Closed, Disconnected, Frame, RawClient,
                          encode_frame, server_frame)
-from .server import BUILD, CRIER, PROBE, REPOSITORY, Server, plain_environment, run_crier
+from .server import BUILD, CRIER, CRIER_RING, PROBE, REPOSITORY, Server, plain_environment, run_crier
 from .swarm_client import Swarm, transcript_hash
 from .waiting import PATIENCE, SANITIZED, Deadline, at_once, pause, wait_until
 
 __all__ = [
-    "BINARY", "BUILD", "CLOSE", "CONTINUATION", "CRIER", "Closed", "Deadline", "Disconnected", "Frame", "PATIENCE",
+    "BINARY", "BUILD", "CLOSE", "CONTINUATION", "CRIER", "CRIER_RING", "Closed", "Deadline", "Disconnected", "Frame", "PATIENCE",
     "PING", "PONG", "PROBE", "REPOSITORY", "RawClient", "SANITIZED", "Server", "Swarm", "TEXT", "all_pids",
     "assert_still", "at_once", "cpu_seconds", "descriptors", "each_worker_count", "encode_frame", "is_alive", "memory",
     "memory_files", "needs_ipv6", "open_descriptors", "pause", "plain_environment", "process_state", "run_crier",

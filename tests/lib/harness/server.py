@@ -19,6 +19,7 @@ from .waiting import PATIENCE, Deadline, wait_until
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 CRIER = os.path.abspath(os.environ.get("CRIER", os.path.join(REPOSITORY, "build/release/crier")))
 BUILD = os.path.abspath(os.environ.get("CRIER_BUILD", os.path.join(REPOSITORY, "build/release")))
+CRIER_RING = os.path.join(BUILD, "crier-ring")
 PROBE = os.path.join(BUILD, "tests/lib/probe_app")
 
 URL = re.compile(r"ws://(\[[0-9a-fA-F:.]+\]|[^/:\s]+):(\d+)/")
