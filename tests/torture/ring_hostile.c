@@ -174,7 +174,7 @@ scribble(uint8_t *base, const struct stroke *stroke)
     case 2: *at ^= 1ULL << stroke->value % 64; break;
     case 3: *at += (uint64_t)(int64_t)(int8_t)stroke->value; break;
     case 4: *at = stroke->value % 2 ? UINT64_MAX : 0; break;
-    case 5: memcpy(at, &(uint32_t){(uint32_t)stroke->value}, sizeof(uint32_t)); break;
+    case 5: memcpy(at, &stroke->value, sizeof(uint32_t)); break;
     case 6: *at = segment.slots ? segment.slots[stroke->value % N] : stroke->value; break;
     case 7: *at = (uint64_t)1 << stroke->value % 64; break;
     }
