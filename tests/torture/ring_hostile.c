@@ -126,8 +126,10 @@ static void
 detach(void)
 {
     /* The hole is closed again, so that nothing else gets there. */
-    RING_RIG_REQUIRE(mmap(segment.head, segment.bytes, PROT_NONE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == segment.head);
+    const void *hole = mmap(segment.head, segment.bytes, PROT_NONE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+
+    RING_RIG_REQUIRE(hole == segment.head);
 }
 
 /* --- scribbling --- */
