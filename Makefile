@@ -174,7 +174,8 @@ test:  ## unit, torture and end-to-end tests
 	+@$(INNER) suite
 	@tests/run.sh $(B) $(SUITE_BIN) $(E2E) -- $(PYTEST)
 
-check-long:  ## the same tests with CRIER_LONG=1: longer torture, larger numbers
+check-long:  ## the models, then the same tests with CRIER_LONG=1: longer torture, larger numbers
+	@tools/setup.sh long && tests/model/check.sh
 	@CRIER_LONG=1 $(MAKE) test
 
 asan:  ## all tests under the address and undefined-behaviour sanitizers

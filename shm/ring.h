@@ -101,6 +101,17 @@
  * history; tests/torture/ring_torture.c, built with test points, at each point of testpoint.h while
  * everybody works, and at random; tests/unit/test_ring.c builds single states by hand.
  *
+ * Models: tests/model/publish.pml (order, gating, joining and leaving, arenas, death, history) and
+ * wake_readers.pml, wake_room.pml (both directions of waking) are searched exhaustively by
+ * `make check-long`, and each fence, second look and repair that is named here is taken out once to
+ * see the search fail. They differ from the code in size (2 slots, 2 publishers, 2 readers, 3 or 4
+ * messages, 1 or 2 records an arena), have no tags (a slot names its sequence: no wrap, section 8 is
+ * arithmetic), records of one word (a torn copy is a wrong one), no batches of slots or of marks
+ * (room comes back one by one), one death at a time, and no timers: nothing here needs them. Stores
+ * wait in buffers as on x86 or longer; loads keep their order, but for the mutant of M1. Where a
+ * publisher waits, publish.pml lets it go on when there is room, and wake_room.pml is about how it
+ * learns of it. One process's exchange of `sleeping` or of a need is one step, as it is in the code.
+ *
  * 8. TAG WIDTH, WRAP, ABA
  * `tail` and cursors are 64 bits and never wrap. A slot's CAS can go wrong only if its publisher
  * sleeps between P3 and P1 while the ring laps 2^30 times and the very same word (owner and offset

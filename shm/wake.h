@@ -32,6 +32,8 @@
  * in between found 0 in N2 and went on, and might have been the last one that the publisher waits
  * for.
  *
+ * tests/model/wake_readers.pml and wake_room.pml are this, and fail without any one of the fences.
+ *
  * Who is woken tries again, and registers its need anew if there is still no room: a wake-up for
  * nothing (a need renewed while it was taken, a death) costs one attempt. A need that is left
  * behind by a publisher that got its room in another way costs one write.

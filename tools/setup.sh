@@ -2,11 +2,11 @@
 # Installs what building, testing or checking crier needs and this machine lacks. `make` calls it; when nothing is
 # missing it only looks, and says nothing.
 #
-#   tools/setup.sh run|test|lint|bench
+#   tools/setup.sh run|test|lint|bench|long
 set -eu
 
 usage() {
-    echo "usage: tools/setup.sh run|test|lint|bench" >&2
+    echo "usage: tools/setup.sh run|test|lint|bench|long" >&2
     exit 2
 }
 
@@ -15,6 +15,7 @@ case $1 in
 run | bench) purposes='run' ;;
 test) purposes='run test' ;;
 lint) purposes='run test lint' ;; # lint compiles the tests as well
+long) purposes='run test long' ;;
 *) usage ;;
 esac
 
@@ -33,6 +34,7 @@ test | nodejs             | command node
 test | node-ws            | file /usr/share/nodejs/ws/package.json
 test | curl               | command curl
 test | procps             | command pgrep
+long | spin               | command spin
 lint | clang-format       | command clang-format
 lint | clang-tidy         | command clang-tidy
 lint | cppcheck           | command cppcheck
