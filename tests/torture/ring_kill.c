@@ -14,7 +14,9 @@
  *
  *   ring_kill                 all scenarios
  *   ring_kill publish         one
- *   ring_kill publish 137     one kill of it
+ *   ring_kill publish 137     one kill of it; with 1024 behind it: of a message of 1 KiB
+ *
+ * With CRIER_LONG also for messages without payload and of 1 KiB.
  */
 /* long: ten scenarios, and what must hold after each death */
 #include <signal.h>
@@ -33,17 +35,19 @@ enum {
     MEMBERS,
     FEW = 4, /* bits: fewer slots than an arena has room for messages */
     MANY = 6,
-    ARENA_BYTES = 4096, /* 36 messages */
+    ARENA_MAX_BYTES = 40960,
+    PAYLOAD_MAX_BYTES = 1024,
     PAYLOAD_BYTES = 64,
     SEEN_MAX = 512,
-    ROUND = 50, /* messages, more than an arena */
     IMAGE_STEPS = 3000,
 };
 
 static struct ring_rig rig;
 static struct ring rings[MEMBERS];
 static uint64_t cursors[MEMBERS]; /* READER and READER2 */
-static uint64_t published;        /* by the survivors: their numbers are 1, 2, 3 ... */
+static uint64_t arena_bytes;      /* at least 36 messages of payload_bytes */
+static uint32_t payload_bytes;
+static uint64_t published; /* by the survivors: their numbers are 1, 2, 3 ... */
 
 /* The victim's, in memory that both see. */
 struct report {
@@ -58,32 +62,33 @@ static struct report *report;
 #define VICTIMS_NUMBER UINT64_C(0x7c71)
 
 static STEPPER_OWN_TEXT void
-message_fill(uint8_t payload[PAYLOAD_BYTES], uint64_t number)
+message_fill(uint8_t payload[PAYLOAD_MAX_BYTES], uint64_t number)
 {
-    for (unsigned i = 0; i < PAYLOAD_BYTES; i++)
+    for (unsigned i = 0; i < payload_bytes; i++)
         payload[i] = (uint8_t)(number >> i % 8 * 8) ^ (uint8_t)(i * (number + 3));
 }
 
 static uint64_t
 message_number(const struct record_shm *record)
 {
-    uint8_t payload[PAYLOAD_BYTES];
+    uint8_t payload[PAYLOAD_MAX_BYTES];
     uint64_t number = record->origin;
 
-    RING_RIG_REQUIRE(record->frame_bytes == 2 + PAYLOAD_BYTES);
+    RING_RIG_REQUIRE(record->frame_bytes == record->frame_head_bytes + payload_bytes);
     message_fill(payload, number);
-    RING_RIG_REQUIRE(memcmp(record_frame(record) + 2, payload, PAYLOAD_BYTES) == 0);
+    RING_RIG_REQUIRE(
+        memcmp(record_frame(record) + record->frame_head_bytes, payload, payload_bytes) == 0);
     return number;
 }
 
 static STEPPER_OWN_TEXT int
 publish(struct ring *ring, uint64_t number)
 {
-    uint8_t payload[PAYLOAD_BYTES];
+    uint8_t payload[PAYLOAD_MAX_BYTES];
     uint64_t seq;
 
     message_fill(payload, number);
-    return ring_publish(ring, RECORD_BINARY, payload, PAYLOAD_BYTES, 0, number, &seq);
+    return ring_publish(ring, RECORD_BINARY, payload, payload_bytes, 0, number, &seq);
 }
 
 /* --- survivors --- */
@@ -217,7 +222,7 @@ static void
 open_victim_and_fill_arena(void)
 {
     open_victim();
-    for (uint64_t i = 0; i < ARENA_BYTES / record_size(PAYLOAD_BYTES); i++)
+    for (uint64_t i = 0; i < arena_bytes / record_size(payload_bytes); i++)
         RING_RIG_REQUIRE(publish(&victim, VICTIMS_NUMBER + 1 + i) == 0);
 }
 
@@ -288,7 +293,7 @@ do_retire(void)
 static STEPPER_OWN_TEXT int
 do_read_history(void)
 {
-    static uint64_t room[ARENA_BYTES / ARENA_RECORDS_MIN / sizeof(uint64_t)];
+    static uint64_t room[ARENA_MAX_BYTES / ARENA_RECORDS_MIN / sizeof(uint64_t)];
 
     return ring_read_at(&victim, RING_FIRST_SEQ, (struct record_shm *)room, sizeof(room)) - 1;
 }
@@ -322,14 +327,16 @@ enum { SCENARIOS = sizeof(scenarios) / sizeof(scenarios[0]) };
 
 static const struct scenario *scenario;
 static uint64_t step; /* of the kill that is being looked at */
-static char how_again[64];
+static char how_again[80];
 
 static void
 set_step(uint64_t at)
 {
     step = at;
-    snprintf(how_again, sizeof(how_again), "reproduce it with: ring_kill %s %" PRIu64 "\n",
-             scenario->name, at);
+    alarm(RING_RIG_DEADLINE_MS / 1000); /* who spins instead of going on is found, too */
+    snprintf(how_again, sizeof(how_again),
+             "reproduce it with: ring_kill %s %" PRIu64 " %" PRIu32 "\n", scenario->name, at,
+             payload_bytes);
 }
 
 /* --- after the death --- */
@@ -397,9 +404,10 @@ check_order(uint64_t first)
 static void
 go_round(struct ring *ring)
 {
+    uint64_t count = arena_bytes / record_size(payload_bytes) + 14;
     uint64_t begin = published + 1;
 
-    for (unsigned i = 0; i < ROUND; i++) {
+    for (uint64_t i = 0; i < count; i++) {
         int rc = publish(ring, published + 1);
         if (rc == -EAGAIN) {
             (void)check_order(begin);
@@ -417,7 +425,7 @@ go_round(struct ring *ring)
 static void
 read_history(const struct ring *ring)
 {
-    static uint64_t room[ARENA_BYTES / ARENA_RECORDS_MIN / sizeof(uint64_t)];
+    static uint64_t room[ARENA_MAX_BYTES / ARENA_RECORDS_MIN / sizeof(uint64_t)];
     uint64_t end = ring_end(ring);
     unsigned found = 0;
 
@@ -432,6 +440,19 @@ read_history(const struct ring *ring)
         }
     }
     RING_RIG_REQUIRE(found > 0);
+}
+
+/* What is at each sequence before the victim does anything, whether a reader will see it or not. */
+static void
+remember_history(const struct ring *ring)
+{
+    static uint64_t room[ARENA_MAX_BYTES / ARENA_RECORDS_MIN / sizeof(uint64_t)];
+
+    for (uint64_t seq = RING_FIRST_SEQ; seq < ring_end(ring); seq++) {
+        struct record_shm *copy = (struct record_shm *)room;
+        if (ring_read_at(ring, seq, copy, sizeof(room)) == 1)
+            order[seq] = message_number(copy);
+    }
 }
 
 /* The first who needs room finds it, and was told. */
@@ -462,6 +483,8 @@ survive(bool was_full, uint64_t first)
         ring_retire(undertaker, READER2);
     RING_RIG_REQUIRE(ring_rig_woken(rig.wake_fds[READER]) > 0);
     check_ring(undertaker);
+    if (ring_end(undertaker) > RING_FIRST_SEQ)
+        read_history(undertaker);
     RING_RIG_REQUIRE(rig.segment.members[scenario->place].cursor == MEMBER_NO_CURSOR);
     RING_RIG_REQUIRE(rig.segment.members[scenario->place].need_seq == 0);
     check_waiting_publisher(scenario->arrange == publisher_waits_for_the_victim);
@@ -544,13 +567,14 @@ set_up(void)
 {
     pid_t pid;
 
-    ring_rig_open(&rig, MEMBERS, scenario->slot_bits, ARENA_BYTES);
+    ring_rig_open(&rig, MEMBERS, scenario->slot_bits, arena_bytes);
     published = 0;
     memset(order, 0, sizeof(order));
     for (uint32_t i = scenario->place == MASTER ? READER : MASTER; i < VICTIM; i++)
         open_member(i);
     pid = start_victim();
     scenario->arrange();
+    remember_history(&rings[OTHER]);
     first_number = 1;
     was_full = scenario->arrange == ring_is_full || scenario->arrange == somebody_has_died ||
                scenario->arrange == publisher_waits_for_the_victim;
@@ -563,9 +587,11 @@ set_up(void)
 static uint64_t
 count_steps(void)
 {
-    pid_t pid = set_up();
     uint64_t count = 0;
+    pid_t pid;
 
+    set_step(0);
+    pid = set_up();
     for (; stepper_step(pid); count++) {
         if (count < IMAGE_STEPS)
             trace[count] = stepper_pc(pid);
@@ -604,7 +630,7 @@ survive_on_image(void)
     bool visible;
 
     memcpy(live_cursors, cursors, sizeof(cursors));
-    ring_rig_open(&rig, MEMBERS, scenario->slot_bits, ARENA_BYTES);
+    ring_rig_open(&rig, MEMBERS, scenario->slot_bits, arena_bytes);
     memcpy(rig.segment.head, live.segment.head, rig.segment.bytes);
     for (uint32_t i = scenario->place == MASTER ? READER : MASTER; i < VICTIM; i++)
         open_member(i);
@@ -682,9 +708,19 @@ kill_one(uint64_t at)
 static void
 say_where(int signal)
 {
-    (void)signal; /* SIGABRT, after the sentence */
+    (void)signal; /* after the sentence */
     if (write(STDERR_FILENO, how_again, strlen(how_again)) < 0)
         _exit(1);
+}
+
+static void
+say_where_it_hangs(int signal)
+{
+    static const char what[] = "no end is in sight\n";
+
+    if (write(STDERR_FILENO, what, sizeof(what) - 1) > 0)
+        say_where(signal);
+    _exit(1);
 }
 
 #ifdef __SANITIZE_ADDRESS__
@@ -698,34 +734,61 @@ __asan_default_options(void)
 }
 #endif
 
-int
-main(int argc, char **argv)
+/* Every scenario, or the one that is named. */
+static uint64_t
+kill_with(uint32_t bytes, const char *name, const char *at)
 {
     uint64_t kills = 0;
     unsigned done = 0;
+
+    payload_bytes = bytes;
+    arena_bytes = bytes > PAYLOAD_BYTES ? ARENA_MAX_BYTES : 4096;
+    for (unsigned i = 0; i < SCENARIOS; i++) {
+        scenario = &scenarios[i];
+        if (name && strcmp(name, scenario->name) != 0)
+            continue;
+        done++;
+        if (at)
+            kill_one(strtoull(at, NULL, 10));
+        else
+            kills += kill_everywhere();
+    }
+    if (!done) {
+        fprintf(stderr, "ring_kill: no scenario is called '%s'\n", name);
+        exit(2);
+    }
+    return kills;
+}
+
+int
+main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : NULL;
+    const char *at = argc > 2 ? argv[2] : NULL;
+    uint64_t bytes = argc > 3 ? strtoull(argv[3], NULL, 10) : PAYLOAD_BYTES;
+    uint64_t kills;
 
 #ifdef __SANITIZE_THREAD__
     printf("the thread sanitizer's own code cannot be stepped through: nothing was killed\n");
     return 0;
 #endif
+    if (bytes > PAYLOAD_MAX_BYTES) {
+        fprintf(stderr, "ring_kill: a message has at most %d bytes\n", PAYLOAD_MAX_BYTES);
+        return 2;
+    }
     report = mmap(NULL, sizeof(*report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     RING_RIG_REQUIRE(report != MAP_FAILED);
     stepper_init();
     signal(SIGABRT, say_where);
-    for (unsigned i = 0; i < SCENARIOS; i++) {
-        scenario = &scenarios[i];
-        if (argc > 1 && strcmp(argv[1], scenario->name) != 0)
-            continue;
-        done++;
-        if (argc > 2)
-            kill_one(strtoull(argv[2], NULL, 10));
-        else
-            kills += kill_everywhere();
+    signal(SIGALRM, say_where_it_hangs);
+    kills = kill_with((uint32_t)bytes, name, at);
+    if (getenv("CRIER_LONG") && !at) {
+        printf("without payload\n");
+        kills += kill_with(0, name, at);
+        printf("%d bytes\n", PAYLOAD_MAX_BYTES);
+        kills += kill_with(PAYLOAD_MAX_BYTES, name, at);
     }
-    if (!done) {
-        fprintf(stderr, "ring_kill: no scenario is called '%s'\n", argv[1]);
-        return 2;
-    }
-    printf("%" PRIu64 " kills\n", kills);
+    if (!at)
+        printf("%" PRIu64 " kills\n", kills);
     return 0;
 }
