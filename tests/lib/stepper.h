@@ -109,17 +109,12 @@ stepper_write_text(pid_t pid, uintptr_t at, long word)
     RING_RIG_REQUIRE(ptrace(PTRACE_POKETEXT, pid, (void *)at, (void *)word) == 0);
 }
 
-/* To trace[at], where `trace` is what stepper_step and stepper_pc have found in another run of the
- * same: with a breakpoint, which is met as often as the place was passed before. */
+/* Goes on to `place`, where the victim is not now, past it `passes` times, and to it again. */
 static inline void
-stepper_run_to(pid_t pid, const uintptr_t *trace, uint64_t at)
+stepper_break_at(pid_t pid, uintptr_t place, uint64_t passes)
 {
-    uintptr_t place = trace[at];
     long word = ptrace(PTRACE_PEEKTEXT, pid, (void *)place, NULL);
-    uint64_t passes = 0;
 
-    for (uint64_t i = 0; i < at; i++)
-        passes += trace[i] == place;
     for (;;) {
         int status;
         stepper_write_text(pid, place, (word & ~0xffL) | 0xcc);
@@ -133,6 +128,36 @@ stepper_run_to(pid_t pid, const uintptr_t *trace, uint64_t at)
         RING_RIG_REQUIRE(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0);
         (void)stepper_wait(pid);
     }
+}
+
+static inline uint64_t
+stepper_passes(const uintptr_t *trace, uint64_t at)
+{
+    uint64_t passes = 0;
+
+    for (uint64_t i = 0; i < at; i++)
+        passes += trace[i] == trace[at];
+    return passes;
+}
+
+/* To trace[at], where `trace` is what stepper_step and stepper_pc have found in another run of the
+ * same: with a breakpoint, which is met as often as the place was passed before. A string
+ * instruction is passed once per word; into it, steps from the last place that is new are fewer. */
+static inline void
+stepper_run_to(pid_t pid, const uintptr_t *trace, uint64_t at)
+{
+    uint64_t passes = stepper_passes(trace, at);
+    uint64_t near = at;
+
+    while (passes > 0 && at - near < 4 * passes && stepper_passes(trace, near) > 0)
+        near--; /* the first place has not been passed */
+    if (at - near >= 4 * passes) {
+        stepper_break_at(pid, trace[at], passes);
+        return;
+    }
+    stepper_break_at(pid, trace[near], 0);
+    for (; near < at; near++)
+        RING_RIG_REQUIRE(stepper_step(pid));
 }
 #else
 static inline void
