@@ -336,25 +336,36 @@ ring_commit(struct ring *ring, const struct record_shm *record, uint64_t *seq)
     }
 }
 
+/* Asking the clock costs as much as publishing: once a batch. */
+static uint64_t
+ring_batch_time_ns(struct ring *ring)
+{
+    struct timespec now;
+
+    if (ring->batch_time_ns == 0) {
+        clock_gettime(CLOCK_REALTIME, &now);
+        ring->batch_time_ns = (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+    }
+    return ring->batch_time_ns;
+}
+
 int
 ring_publish(struct ring *ring, uint8_t opcode, const void *payload, size_t payload_bytes,
              uint16_t flags, uint64_t origin, uint64_t *seq)
 {
     struct record_shm *record;
-    struct timespec now;
     int rc = ring_reserve(ring, record_size(payload_bytes), &record);
 
     if (rc)
         return rc;
-    clock_gettime(CLOCK_REALTIME, &now);
-    record_write(record, opcode, payload, payload_bytes, flags, origin,
-                 (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec);
+    record_write(record, opcode, payload, payload_bytes, flags, origin, ring_batch_time_ns(ring));
     return ring_commit(ring, record, seq);
 }
 
 void
 ring_flush(struct ring *ring)
 {
+    ring->batch_time_ns = 0;
     if (!ring->unwoken)
         return;
     ring->unwoken = false;

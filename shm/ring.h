@@ -177,8 +177,9 @@ struct ring {
     uint64_t min;  /* cached minimum: only ever too low */
     uint32_t slot_bits;
     uint32_t member_count;
-    uint32_t self; /* RING_NOBODY: a looker */
-    bool unwoken;  /* published since the last ring_flush */
+    uint32_t self;          /* RING_NOBODY: a looker */
+    bool unwoken;           /* published since the last ring_flush */
+    uint64_t batch_time_ns; /* of the first ring_publish since; 0: there was none */
     struct wake wake;
     struct arena arena;
 };
@@ -218,13 +219,13 @@ int ring_reserve(struct ring *ring, uint64_t record_bytes, struct record_shm **r
 int ring_commit(struct ring *ring, const struct record_shm *record, uint64_t *seq)
     __attribute__((warn_unused_result));
 
-/* All of it: reserve, write (record.h), stamp with the time, commit. The result of ring_reserve or
- * ring_commit. */
+/* All of it: reserve, write (record.h), stamp with the time of the batch's first, commit. The result
+ * of ring_reserve or ring_commit. */
 int ring_publish(struct ring *ring, uint8_t opcode, const void *payload, size_t payload_bytes,
                  uint16_t flags, uint64_t origin, uint64_t *seq)
     __attribute__((warn_unused_result));
 
-/* Wakes the readers that sleep, if anything was published since; once per batch. */
+/* Ends a batch: wakes the readers that sleep, if anything was published since the last. */
 void ring_flush(struct ring *ring);
 
 /* --- reading --- */

@@ -196,6 +196,39 @@ test_ring_joining_reader_sees_exactly_what_is_published_after(void **state)
         expect(READER, first + i, 100 + i);
 }
 
+static uint64_t
+published_at(uint32_t reader, uint64_t seq)
+{
+    const struct record_shm *record = NULL;
+
+    assert_int_equal(ring_read(&rings[reader], seq, &record), 1);
+    return record->time_ns;
+}
+
+static void
+test_ring_asks_the_clock_once_per_batch(void **state)
+{
+    uint64_t seqs[3];
+    struct timespec now;
+    uint64_t first_ns = 0;
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(
+            ring_publish(&rings[WRITER], RECORD_TEXT, "x", 1, 0, RECORD_NO_ORIGIN, &seqs[i]), 0);
+        if (i != 1)
+            continue;
+        ring_flush(&rings[WRITER]);
+        first_ns = published_at(READER, seqs[0]);
+        do { /* the batch that follows begins later than this */
+            clock_gettime(CLOCK_REALTIME, &now);
+        } while ((uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec <= first_ns);
+    }
+    assert_true(first_ns > 0);
+    assert_int_equal(published_at(READER, seqs[1]), first_ns);
+    assert_true(published_at(READER, seqs[2]) > first_ns);
+}
+
 static void
 test_ring_without_a_reader_never_fills(void **state)
 {
@@ -984,6 +1017,7 @@ main(void)
         RING_TEST(test_ring_many_records_of_one_publisher_are_read_in_order),
         RING_TEST(test_ring_readers_see_one_order_of_several_publishers),
         RING_TEST(test_ring_joining_reader_sees_exactly_what_is_published_after),
+        RING_TEST(test_ring_asks_the_clock_once_per_batch),
         RING_TEST(test_ring_without_a_reader_never_fills),
         RING_TEST(test_ring_full_slots_say_again_and_publish_nothing),
         RING_TEST(test_ring_full_arena_says_again_for_its_owner_alone),
