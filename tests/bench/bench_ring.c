@@ -1,3 +1,4 @@
+/* long: three measurements that take turns in the same rounds */
 /*
  * bench_ring.c: what the ring costs, beside what one would take instead of it, in the same run.
  *
@@ -29,7 +30,6 @@
  * There are fewer rounds when they take longer than BUDGET_NS. The exit status does not depend on
  * the targets.
  */
-/* long: three measurements that take turns in the same rounds */
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -432,7 +432,9 @@ compare_u64(const void *a, const void *b)
 static double
 pair_us(const struct pair *pair, uint64_t per_mille)
 {
-    return (double)pair->samples_ns[(pair->count - 1) * per_mille / 1000] / 1e3;
+    uint64_t place = (pair->count - 1) * per_mille / 1000;
+
+    return (double)pair->samples_ns[place] / 1e3;
 }
 
 /* --- all of it --- */

@@ -401,7 +401,7 @@ work_start(struct work *work, const struct segment *segment, uint32_t place, uin
     RING_RIG_REQUIRE(ring_open(&work->ring, segment, place, rig.wake_fds) == 0);
     if (roles[place].reads) {
         work->cursor = work->end = ring_join(&work->ring);
-        board->first[place] = work->cursor;
+        atomic_store_release(&board->first[place], work->cursor);
     }
     work_run(work);
 }
@@ -780,7 +780,7 @@ torture(bool with_threads, uint64_t seconds)
 
     begin(with_threads);
     spawn(WITNESS);
-    while (atomic_load_acquire(&rig.segment.members[WITNESS].cursor) == MEMBER_NO_CURSOR)
+    while (atomic_load_acquire(&board->first[WITNESS]) == 0) /* its first cursor is a low one: J1 */
         await_progress();
     for (uint32_t i = WITNESS + 1; i < PLACES; i++)
         spawn(i);
