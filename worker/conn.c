@@ -174,7 +174,7 @@ conn_new(struct worker *worker, int fd, uint32_t index)
     conn->close_code = CLOSE_ABNORMAL;
     conn->state = CONN_HANDSHAKE;
     conn->since_ms = conn->heard_ms = worker->now_ms;
-    frame_parser_init(&conn->parser, true);
+    frame_parser_init(&conn->parser, true, false);
     event_assign(&conn->event, worker->base, fd, 0, conn_io_event, conn);
     conn_list_enter(conn);
     conn_update_events(conn);

@@ -325,19 +325,30 @@ conn_io_message(struct conn *conn, const uint8_t *data, size_t bytes)
         conn_close(conn, CLOSE_INTERNAL, NULL);
 }
 
+/* A message of one piece stays where it was received; of others each piece is put behind the last,
+ * its mask taken off on the way. */
 static void
-conn_io_piece(struct conn *conn, const struct frame_event *event)
+conn_io_piece(struct conn *conn, struct frame_event *event)
 {
+    bool alone = event->first && event->last;
+    uint8_t *to = event->data;
+
     if (!conn_is_open(conn))
         return;
-    conn->message_type = event->opcode;
-    if (event->first && event->last) {
-        conn_io_message(conn, event->data, event->bytes);
+    if (!alone && event->bytes) {
+        if (conn_io_reserve(conn, &conn->message, event->bytes) != 0)
+            return;
+        to = conn->message->data + conn->message->end;
+        conn->message->end += (uint32_t)event->bytes;
+    }
+    if (!frame_take(&conn->parser, event, to)) {
+        conn_fail(conn, event->close_code, event->reason);
         return;
     }
-    if (event->bytes && conn_io_append(conn, &conn->message, event->data, event->bytes) != 0)
-        return;
-    if (event->last)
+    conn->message_type = event->opcode;
+    if (alone)
+        conn_io_message(conn, event->data, event->bytes);
+    else if (event->last)
         conn_io_message(conn, pool_buf_data(conn->message), pool_buf_bytes(conn->message));
 }
 

@@ -118,30 +118,37 @@ reader_init(bool expect_masked, size_t max_message_bytes)
     memset(&reader, 0, offsetof(struct reader, message));
     reader.message.count = reader.log.count = 0;
     reader.max_message_bytes = max_message_bytes;
-    frame_parser_init(&reader.parser, expect_masked);
+    frame_parser_init(&reader.parser, expect_masked, false);
 }
 
-static void
-reader_take_piece(const struct frame_event *ev)
+/* False: the text is not UTF-8. */
+static bool
+reader_take_piece(struct frame_event *ev)
 {
     assert_int_equal(ev->first, !reader.in_message);
     assert_true(ev->bytes > 0 || ev->last);
     assert_true(!ev->last || ev->expect_bytes == 0);
-    bytes_add(&reader.message, ev->data, ev->bytes);
+    assert_true(ev->bytes <= sizeof(reader.message.at) - reader.message.count);
+    if (!frame_take(&reader.parser, ev, reader.message.at + reader.message.count))
+        return false;
+    reader.message.count += ev->bytes;
     reader.expect_bytes = ev->expect_bytes;
     reader.in_message = !ev->last;
     if (!ev->last)
-        return;
+        return true;
     log_add(&reader.log, 'M', ev->opcode, reader.message.at, reader.message.count, 0);
     reader.message.count = 0;
+    return true;
 }
 
 /* False when the parser failed. */
 static bool
-reader_take(enum frame_status status, const struct frame_event *ev)
+reader_take(enum frame_status *status, struct frame_event *ev)
 {
-    switch (status) {
-    case FRAME_DATA: reader_take_piece(ev); return true;
+    if (*status == FRAME_DATA && !reader_take_piece(ev))
+        *status = FRAME_FAIL;
+    switch (*status) {
+    case FRAME_DATA: return true;
     case FRAME_CONTROL:
         log_add(&reader.log, 'C', ev->opcode, ev->data, ev->bytes, reader.message.count);
         return true;
@@ -173,7 +180,7 @@ reader_feed(const uint8_t *data, size_t count)
     for (;;) {
         status = frame_parse(&reader.parser, buf + at, bytes - at, reader.max_message_bytes, &ev);
         assert_in_range(ev.consumed, 0, bytes - at);
-        if (status == FRAME_NEED_MORE || !reader_take(status, &ev))
+        if (status == FRAME_NEED_MORE || !reader_take(&status, &ev))
             break;
         assert_true(ev.consumed > 0);
         at += ev.consumed;
@@ -369,7 +376,7 @@ test_frame_an_empty_message_is_one_event_that_is_first_and_last(void **state)
     struct frame_event ev;
 
     (void)state;
-    frame_parser_init(&parser, false);
+    frame_parser_init(&parser, false, false);
     assert_int_equal(frame_parse(&parser, buf, 2, 0, &ev), FRAME_DATA);
     assert_int_equal(ev.opcode, FRAME_OP_TEXT);
     assert_int_equal(ev.bytes, 0);
@@ -504,7 +511,7 @@ test_frame_every_first_byte_is_either_known_or_fails_with_1002(void **state)
         struct frame_parser parser;
         struct frame_event ev;
 
-        frame_parser_init(&parser, true);
+        frame_parser_init(&parser, true, false);
         assert_int_equal(frame_parse(&parser, &buf, 1, MAX_MESSAGE_BYTES, &ev),
                          good ? FRAME_NEED_MORE : FRAME_FAIL);
         assert_int_equal(ev.close_code, good ? 0 : 1002);

@@ -13,6 +13,7 @@
 enum {
     BYTE_0_FIN = 0x80,
     BYTE_0_RSV = 0x70,
+    BYTE_0_RSV1 = 0x40,
     BYTE_0_OPCODE = 0x0f,
     OPCODE_CONTROL = 0x08,
     BYTE_1_MASK = 0x80,
@@ -59,6 +60,7 @@ struct frame_head {
     uint8_t key[4];
     uint8_t opcode;
     bool fin;
+    bool compressed;
 };
 
 const char *
@@ -88,15 +90,34 @@ frame_status_name(enum frame_status status)
 }
 
 void
-frame_parser_init(struct frame_parser *p, bool expect_masked)
+frame_parser_init(struct frame_parser *p, bool expect_masked, bool deflate)
 {
-    *p = (struct frame_parser){.expect_masked = expect_masked};
+    *p = (struct frame_parser){.expect_masked = expect_masked, .deflate = deflate};
+}
+
+size_t
+frame_compressed_max_bytes(size_t max_message_bytes)
+{
+    size_t more = max_message_bytes / 8 + 64;
+
+    return max_message_bytes < SIZE_MAX - more ? max_message_bytes + more : SIZE_MAX;
+}
+
+/* RSV1 says "compressed" in the first frame of a message, and nothing anywhere else: RFC 7692
+ * section 6. */
+static bool
+frame_rsv_valid(const struct frame_parser *p, uint8_t byte)
+{
+    uint8_t opcode = byte & BYTE_0_OPCODE;
+    bool may_compress = p->deflate && (opcode == FRAME_OP_TEXT || opcode == FRAME_OP_BINARY);
+
+    return !(byte & BYTE_0_RSV & (may_compress ? ~BYTE_0_RSV1 : ~0));
 }
 
 static enum frame_fault
 frame_check_byte_0(const struct frame_parser *p, uint8_t byte)
 {
-    if (byte & BYTE_0_RSV)
+    if (!frame_rsv_valid(p, byte))
         return FRAME_FAULT_RSV;
     switch (byte & BYTE_0_OPCODE) {
     case FRAME_OP_CONTINUATION: return p->opcode ? FRAME_FAULT_NONE : FRAME_FAULT_NO_MESSAGE;
@@ -166,6 +187,7 @@ frame_head_read(const struct frame_parser *p, const uint8_t *buf, size_t bytes,
         return FRAME_FAULT_NONE;
     head->opcode = buf[0] & BYTE_0_OPCODE;
     head->fin = buf[0] & BYTE_0_FIN;
+    head->compressed = buf[0] & BYTE_0_RSV1;
     fault = frame_check_byte_0(p, buf[0]);
     if (fault || bytes < 2)
         return fault;
@@ -192,10 +214,13 @@ frame_begin(struct frame_parser *p, const struct frame_head *head, size_t max_me
 {
     if (head->opcode != FRAME_OP_CONTINUATION) {
         p->opcode = head->opcode;
+        p->compressed = head->compressed;
         p->message_bytes = 0;
         p->utf8 = UTF8_ACCEPT;
         p->begun = false;
     }
+    if (p->compressed)
+        max_message_bytes = frame_compressed_max_bytes(max_message_bytes);
     /* Written so that it holds for a length near 2^63, and when the limit was lowered meanwhile. */
     if (p->message_bytes > max_message_bytes ||
         head->payload_bytes > max_message_bytes - p->message_bytes)
@@ -221,15 +246,13 @@ frame_fail(struct frame_parser *p, enum frame_fault fault, size_t bytes, struct 
 }
 
 static enum frame_status
-frame_control(const struct frame_parser *p, const struct frame_head *head, uint8_t *payload,
-              struct frame_event *ev)
+frame_control(const struct frame_head *head, uint8_t *payload, struct frame_event *ev)
 {
     ev->opcode = head->opcode;
     ev->data = payload;
     ev->bytes = (size_t)head->payload_bytes;
     ev->consumed += head->bytes + ev->bytes;
-    if (p->expect_masked)
-        mask_apply(ev->data, ev->bytes, head->key, 0);
+    mask_copy(ev->data, ev->data, ev->bytes, head->key, 0);
     return FRAME_CONTROL;
 }
 
@@ -237,29 +260,35 @@ frame_control(const struct frame_parser *p, const struct frame_head *head, uint8
 static enum frame_status
 frame_piece(struct frame_parser *p, uint8_t *data, size_t bytes, struct frame_event *ev)
 {
-    size_t piece_bytes = bytes < p->left ? bytes : (size_t)p->left;
-
-    if (p->expect_masked)
-        mask_apply(data, piece_bytes, p->key, p->phase);
-    p->phase = (p->phase + piece_bytes) % 4;
-    p->left -= piece_bytes;
-
     ev->opcode = p->opcode;
     ev->data = data;
-    ev->bytes = piece_bytes;
+    ev->bytes = bytes < p->left ? bytes : (size_t)p->left;
+    ev->phase = p->phase;
+    p->phase = (p->phase + ev->bytes) % sizeof(p->key);
+    p->left -= ev->bytes;
     ev->expect_bytes = (size_t)p->left;
+    ev->consumed += ev->bytes;
     ev->first = !p->begun;
     ev->last = p->fin && !p->left;
-    if (p->opcode == FRAME_OP_TEXT) {
-        p->utf8 = (uint8_t)utf8_check(p->utf8, data, piece_bytes);
-        if (p->utf8 == UTF8_REJECT || (ev->last && p->utf8 != UTF8_ACCEPT))
-            return frame_fail(p, FRAME_FAULT_UTF8, ev->consumed + bytes, ev);
-    }
-    ev->consumed += piece_bytes;
+    ev->compressed = p->compressed;
     p->begun = true;
     if (ev->last)
         p->opcode = 0;
     return FRAME_DATA;
+}
+
+bool
+frame_take(struct frame_parser *p, struct frame_event *ev, uint8_t *to)
+{
+    if (ev->opcode != FRAME_OP_TEXT || ev->compressed) {
+        mask_copy(to, ev->data, ev->bytes, p->key, ev->phase);
+        return true;
+    }
+    p->utf8 = (uint8_t)utf8_unmask(p->utf8, to, ev->data, ev->bytes, p->key, ev->phase);
+    if (p->utf8 != UTF8_REJECT && (!ev->last || p->utf8 == UTF8_ACCEPT))
+        return true;
+    (void)frame_fail(p, FRAME_FAULT_UTF8, ev->consumed, ev);
+    return false;
 }
 
 enum frame_status
@@ -283,7 +312,7 @@ frame_parse(struct frame_parser *p, uint8_t *buf, size_t bytes, size_t max_messa
         if (head.opcode & OPCODE_CONTROL) {
             if (rest - head.bytes < head.payload_bytes)
                 return FRAME_NEED_MORE;
-            return frame_control(p, &head, at + head.bytes, ev);
+            return frame_control(&head, at + head.bytes, ev);
         }
         fault = frame_begin(p, &head, max_message_bytes);
         ev->consumed += head.bytes;

@@ -13,9 +13,14 @@
  *      | '-----------------------------------'
  *      '-- head of a control frame with its whole payload: an event, nothing else changes
  *
- * The payload of a data frame is handed on as it comes, whatever its length. Heads and control
- * frames are taken whole or not at all, so what the caller has to keep until more bytes are there
- * is never more than FRAME_REST_MAX_BYTES.
+ * The payload of a data frame is handed on as it comes, whatever its length: frame_parse finds a
+ * piece, frame_take puts it where the caller wants it. Heads and control frames are taken whole or
+ * not at all, so what the caller has to keep until more bytes are there is never more than
+ * FRAME_REST_MAX_BYTES.
+ *
+ * Compressed messages (RSV1 of their first frame, RFC 7692 section 6) are let in by a parser that
+ * was told that permessage-deflate was negotiated; their pieces are as they were sent, and the
+ * caller inflates them, and checks what that gives.
  */
 #ifndef CRIER_PROTO_FRAME_H
 #define CRIER_PROTO_FRAME_H
@@ -64,37 +69,55 @@ struct frame_parser {
     uint8_t fault;     /* what has failed; 0: nothing */
     uint8_t phase : 2; /* payload bytes of the frame that were unmasked, modulo 4 */
     bool expect_masked : 1;
-    bool fin : 1;   /* the current frame is the message's last */
-    bool begun : 1; /* a piece of the message was reported */
+    bool deflate : 1;    /* permessage-deflate was negotiated */
+    bool compressed : 1; /* the message is */
+    bool fin : 1;        /* the current frame is the message's last */
+    bool begun : 1;      /* a piece of the message was reported */
 };
 
 _Static_assert(sizeof(struct frame_parser) <= 32, "every connection holds one");
 
 struct frame_event {
-    uint8_t *data;       /* DATA, CONTROL: unmasked in place, borrowed from the caller's buffer */
+    uint8_t *data;       /* borrowed from the caller's buffer; CONTROL: unmasked, DATA: not yet */
     size_t bytes;        /* 0 only in a control frame, or when `last` */
     size_t expect_bytes; /* DATA: payload of the frame that is still to come: make room for it */
     size_t consumed;     /* bytes of the buffer that are done with, in every status */
     const char *reason;  /* FAIL: what was wrong, static, short enough for a Close */
     uint16_t close_code; /* FAIL: 1002, 1007 or 1009 */
     uint8_t opcode;      /* DATA: FRAME_OP_TEXT or _BINARY; CONTROL: _CLOSE, _PING or _PONG */
+    uint8_t phase;       /* DATA: for frame_take */
     bool first;          /* DATA: the message begins with this piece */
     bool last;           /* DATA: the message is complete with this piece */
+    bool compressed;     /* DATA: the message is, RFC 7692 section 7.2.2 */
 };
 
 const char *frame_opcode_name(enum frame_opcode opcode);
 const char *frame_status_name(enum frame_status status);
 
-/* `expect_masked`: true in a server, false in a client; the other kind of frame fails with 1002. */
-void frame_parser_init(struct frame_parser *p, bool expect_masked);
+/* `expect_masked`: true in a server, false in a client; the other kind of frame fails with 1002.
+ * `deflate`: messages may be compressed; without it RSV1 fails with 1002. */
+void frame_parser_init(struct frame_parser *p, bool expect_masked, bool deflate);
 
-/* Reads up to the next event; writes into `buf` where it takes a mask off. Call it again with what
- * is behind `consumed` until it needs more; then with that rest (at most FRAME_REST_MAX_BYTES) in
+/* The payload that a compressed message may have on the wire when it may inflate to
+ * `max_message_bytes`: nine bits a byte is the worst that a deflater makes of anything (RFC 1951
+ * section 3.2.6), and some for the heads of blocks. */
+size_t frame_compressed_max_bytes(size_t max_message_bytes);
+
+/* Reads up to the next event; unmasks a control frame where it lies. Call it again with what is
+ * behind `consumed` until it needs more; then with that rest (at most FRAME_REST_MAX_BYTES) in
  * front of what comes next. A message is refused by the head that makes it longer than
- * `max_message_bytes`, a text by its first byte that is not UTF-8 (pieces of either may have been
- * reported by then). */
+ * `max_message_bytes` (pieces of it may have been reported by then), a compressed one by what makes
+ * it longer than frame_compressed_max_bytes(). */
 enum frame_status frame_parse(struct frame_parser *p, uint8_t *buf, size_t bytes,
                               size_t max_message_bytes, struct frame_event *ev)
+    __attribute__((warn_unused_result));
+
+/* Takes the mask off the piece of a FRAME_DATA and puts it at `to`, which is ev->data itself or has
+ * room for ev->bytes elsewhere; a text that is not compressed is checked on the way, in the same
+ * pass. Call it once for each piece, before the next frame_parse; who does not want a message any
+ * more leaves it and what follows of that message alone. False: the text fails by its first byte
+ * that is not UTF-8, and `ev` is as with FRAME_FAIL. */
+bool frame_take(struct frame_parser *p, struct frame_event *ev, uint8_t *to)
     __attribute__((warn_unused_result));
 
 /* The payload of a Close, RFC 6455 sections 5.5.1 and 7.4. True: `*code` is what the peer says

@@ -3,7 +3,7 @@
 #include <string.h>
 
 void
-mask_apply(uint8_t *data, size_t bytes, const uint8_t key[4], unsigned phase)
+mask_copy(uint8_t *to, const uint8_t *from, size_t bytes, const uint8_t key[4], unsigned phase)
 {
     uint8_t turned[sizeof(uint64_t)]; /* the key twice, beginning at the phase */
     uint64_t wide, word;
@@ -15,11 +15,11 @@ mask_apply(uint8_t *data, size_t bytes, const uint8_t key[4], unsigned phase)
     /* Eight is a multiple of four: each word, and what is left, begins at the same phase.
      * Unrolled, because the loop's own arithmetic costs as much as its work. */
 #pragma GCC unroll 4
-    for (; bytes >= sizeof(word); data += sizeof(word), bytes -= sizeof(word)) {
-        memcpy(&word, data, sizeof(word));
+    for (; bytes >= sizeof(word); to += sizeof(word), from += sizeof(word), bytes -= sizeof(word)) {
+        memcpy(&word, from, sizeof(word));
         word ^= wide;
-        memcpy(data, &word, sizeof(word));
+        memcpy(to, &word, sizeof(word));
     }
     for (size_t i = 0; i < bytes; i++)
-        data[i] ^= turned[i];
+        to[i] = from[i] ^ turned[i];
 }

@@ -1,5 +1,5 @@
 /*
- * mask.h: takes the mask off a payload, or puts it on, in place. RFC 6455 section 5.3.
+ * mask.h: takes the mask off a payload, or puts it on, and copies it where it is wanted. RFC 6455 section 5.3.
  *
  * Role:     pure function; anybody.
  * Errors:   none.
@@ -11,8 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* `phase` is the number of payload bytes of this frame that came before `data`; only its value
- * modulo 4 counts. `data` may have any alignment. */
-void mask_apply(uint8_t *data, size_t bytes, const uint8_t key[4], unsigned phase);
+/* Puts the bytes at `from`, with the mask on or off, at `to`: the same place, or one that does not
+ * overlap. `phase` is the number of payload bytes of this frame that came before `from`; only its
+ * value modulo 4 counts. Any alignment. A key of four zeroes copies. */
+void mask_copy(uint8_t *to, const uint8_t *from, size_t bytes, const uint8_t key[4],
+               unsigned phase);
 
 #endif

@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#include "worker/proto/mask.h"
+
 enum {
     UTF8_STATE_BITS = 6,
     UTF8_STATE_MASK = (1 << UTF8_STATE_BITS) - 1,
@@ -86,6 +88,14 @@ utf8_check(uint32_t state, const uint8_t *data, size_t bytes)
         bytes -= UTF8_STRIDE;
     }
     return utf8_walk(state, data, bytes);
+}
+
+uint32_t
+utf8_unmask(uint32_t state, uint8_t *to, const uint8_t *from, size_t bytes, const uint8_t key[4],
+            unsigned phase)
+{
+    mask_copy(to, from, bytes, key, phase);
+    return utf8_check(state, to, bytes);
 }
 
 bool

@@ -22,6 +22,11 @@ enum {
 /* The state behind `data`, given the state before it. RFC 3629 section 4. */
 uint32_t utf8_check(uint32_t state, const uint8_t *data, size_t bytes);
 
+/* The same while the bytes, which are masked, are unmasked and copied: mask_copy (mask.h) and
+ * utf8_check of the result in one pass. */
+uint32_t utf8_unmask(uint32_t state, uint8_t *to, const uint8_t *from, size_t bytes,
+                     const uint8_t key[4], unsigned phase);
+
 /* Whole characters from the first byte to the last? */
 bool utf8_valid(const void *data, size_t bytes);
 
