@@ -17,7 +17,7 @@ PYTHON  := /usr/bin/python3 -B# the distribution's own, which has its python3-* 
 
 # ---- sources -------------------------------------------------------------------------------------
 
-SHM    := arena chan client_rec conf counter log member record ring segment segment_master wake
+SHM    := arena chan client_rec conf counter log member record ring segment segment_master twin wake
 SERVER := main options usage master listen accept roster dispatch spawn supervise signals console
 WORKER := worker intake conn conn_io fanout slow pool app last_words
 PROTO  := frame handshake http1 mask utf8

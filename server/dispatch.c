@@ -229,6 +229,7 @@ dispatch_worker_died(struct dispatch *dispatch, uint32_t member, uint64_t tail)
     worker->passed = census.passed + worker->batch.count;
     atomic_store_relaxed(&shared->clients_returned, (uint64_t)0);
     atomic_store_relaxed(&shared->clients_open, (uint64_t)0);
+    atomic_store_relaxed(&shared->clients_deflate, (uint64_t)0);
     return census.lost;
 }
 

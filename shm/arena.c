@@ -73,7 +73,8 @@ arena_reserve(struct arena *arena, uint64_t bytes, uint64_t min_seq)
 bool
 arena_is_reserved(const struct arena *arena, const void *at, uint64_t bytes)
 {
-    return arena->reserved_bytes == bytes && at == arena->base + arena->reserved % arena->bytes;
+    return bytes > 0 && bytes <= arena->reserved_bytes &&
+           at == arena->base + arena->reserved % arena->bytes;
 }
 
 static void

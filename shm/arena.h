@@ -60,10 +60,11 @@ uint64_t arena_record_max_bytes(const struct arena *arena);
  * drops the first. Raises floor_seq before the first byte of an old record may be overwritten. */
 void *arena_reserve(struct arena *arena, uint64_t bytes, uint64_t min_seq);
 
-/* Is that the open reservation? False for an arena without one, whose size is 0 bytes. */
+/* Is that the open reservation, or the beginning of it? False for an arena without one, whose size
+ * is 0 bytes. */
 bool arena_is_reserved(const struct arena *arena, const void *at, uint64_t bytes);
 
-/* The reservation of `bytes` was published as `seq`. */
+/* `bytes` of the reservation were published as `seq`; the rest is given back. */
 void arena_commit(struct arena *arena, uint64_t bytes, uint64_t seq);
 
 /* The sequence that every cursor must have reached for `bytes` to fit; call after arena_reserve

@@ -44,6 +44,9 @@ struct conf_shm {
 /* The words of `--stdin`, in the order of its row in conf.def. */
 enum conf_console { CONF_CONSOLE_AUTO, CONF_CONSOLE_ON, CONF_CONSOLE_OFF };
 
+/* The words of `--compress`. */
+enum conf_compress { CONF_COMPRESS_ON, CONF_COMPRESS_OFF };
+
 /* One option, of the server or of the application. All strings are static. */
 struct conf_row {
     enum conf_kind kind;

@@ -21,7 +21,7 @@
 #include "shm/conf.h"
 #include "shm/counter.h"
 
-enum { LAYOUT_VERSION = 2 };
+enum { LAYOUT_VERSION = 3 };
 
 #define LAYOUT_MAGIC "crier\n\x1a"
 
@@ -71,6 +71,7 @@ struct member_shm {
     uint32_t capacity;         /* connections that this worker's descriptor table can hold */
     uint64_t heartbeat;        /* turned by the owner's timer and by handlers that return */
     uint64_t clients_open;     /* clients past the handshake, now */
+    uint64_t clients_deflate;  /* of these, those that can use a twin (record.h) */
     uint64_t clients_returned; /* records given back in this life (client_rec.h) */
 
     /* Reading: ring.h. */

@@ -1,18 +1,20 @@
 /*
  * record.h: one broadcast as it lies in an arena: a header and a WebSocket frame ready for the
- * wire.
+ * wire, with its deflated twin beside it when there is one.
  *
  * Role:     publishers write it, every worker sends the frame as it is, tools read it.
  * Owns:     nothing; a record lies in its publisher's arena (arena.h) and is immutable from
  *           publication until every cursor has passed it.
  * Context:  any thread.
  *
- *   0                16               32                        32 + frame_bytes      padding to 16
- *   | bytes, frame   | origin         | WebSocket frame: head, payload                | ...
- *   | flags, opcode  | time           |
+ *   0                16               32                  32 + frame_bytes
+ *   | bytes, frame,  | origin         | WebSocket frame:    | gap | the same message as a      | pad-
+ *   | twin; flags    | time           | head, payload       |     | compressed frame, its twin | ding
  *
  * The frame's head is encoded here, and here only, because every process that publishes has to
- * write what every other process sends (RFC 6455 section 5.2; a server does not mask).
+ * write what every other process sends (RFC 6455 section 5.2; a server does not mask). The twin's
+ * payload is made where it stays, RECORD_FRAME_HEAD_MAX_BYTES behind the frame, before its length
+ * is known; its head is put right in front of it then, and what the head does not need is the gap.
  */
 #ifndef CRIER_SHM_RECORD_H
 #define CRIER_SHM_RECORD_H
@@ -25,6 +27,7 @@ enum {
     RECORD_ALIGN_BYTES = 16,
     RECORD_HEAD_BYTES = 32,
     RECORD_FRAME_HEAD_MAX_BYTES = 10,
+    RECORD_TWIN_WINDOW_BITS = 15, /* of the deflater; RFC 7692 section 7.1.2.1 */
 };
 
 /* RFC 6455 section 5.2, the opcodes that a broadcast may have. */
@@ -40,15 +43,20 @@ enum record_flag {
 struct record_shm {
     uint32_t record_bytes; /* all of it: header, frame, padding */
     uint32_t frame_bytes;
-    uint16_t flags; /* enum record_flag */
-    uint8_t opcode; /* enum record_opcode */
+    uint32_t twin_bytes; /* of the twin's frame; 0: there is none */
+    uint8_t flags;       /* enum record_flag */
+    uint8_t opcode;      /* enum record_opcode */
     uint8_t frame_head_bytes;
-    uint32_t unused;
+    uint8_t twin_head_bytes;
     uint64_t origin;  /* client_rec_id() of the sender */
     uint64_t time_ns; /* CLOCK_REALTIME, of the first that was published with it (ring_flush) */
 };
 
 _Static_assert(sizeof(struct record_shm) == RECORD_HEAD_BYTES, "the frame starts at 32");
+
+/* RSV1, the first frame of a compressed message (RFC 7692 section 6), as record_frame_head takes it
+ * together with the opcode. */
+enum { RECORD_FRAME_COMPRESSED = 0x40 };
 
 /* Writes the head of an unmasked, unfragmented frame; returns its length, 2, 4 or 10. */
 size_t record_frame_head(uint8_t out[RECORD_FRAME_HEAD_MAX_BYTES], uint8_t opcode,
@@ -59,7 +67,40 @@ uint64_t record_size(uint64_t payload_bytes);
 
 /* Fills a record of record_size(payload_bytes) at `to`, payload included. */
 void record_write(struct record_shm *to, uint8_t opcode, const void *payload, size_t payload_bytes,
-                  uint16_t flags, uint64_t origin, uint64_t time_ns);
+                  uint8_t flags, uint64_t origin, uint64_t time_ns);
+
+/* Where the payload of the twin of a written record belongs. */
+uint8_t *record_twin_payload(struct record_shm *record);
+
+/* Room for a twin whose payload is made in up to `room_bytes`; record_size() without one is less. */
+uint64_t record_size_with_twin(uint64_t payload_bytes, uint64_t room_bytes);
+
+/* The twin's payload is there: gives it a head, and the record its length. */
+void record_add_twin(struct record_shm *record, size_t twin_payload_bytes);
+
+static inline const uint8_t *
+record_frame(const struct record_shm *record)
+{
+    return (const uint8_t *)record + RECORD_HEAD_BYTES;
+}
+
+/* The twin's frame, twin_bytes long. */
+static inline const uint8_t *
+record_twin(const struct record_shm *record)
+{
+    return record_frame(record) + record->frame_bytes + RECORD_FRAME_HEAD_MAX_BYTES -
+           record->twin_head_bytes;
+}
+
+static inline bool
+record_twin_is_sound(const struct record_shm *record, uint32_t room_bytes)
+{
+    return record->twin_bytes == 0 || (room_bytes >= RECORD_FRAME_HEAD_MAX_BYTES &&
+                                       record->twin_head_bytes <= RECORD_FRAME_HEAD_MAX_BYTES &&
+                                       record->twin_head_bytes <= record->twin_bytes &&
+                                       record->twin_bytes - record->twin_head_bytes <=
+                                           room_bytes - RECORD_FRAME_HEAD_MAX_BYTES);
+}
 
 /* Is this what record_write leaves in `record_bytes`? Whoever may have written it. */
 static inline bool
@@ -68,13 +109,8 @@ record_is_sound(const struct record_shm *record, uint32_t record_bytes)
     return record_bytes >= RECORD_HEAD_BYTES && record_bytes % RECORD_ALIGN_BYTES == 0 &&
            record->record_bytes == record_bytes &&
            record->frame_bytes <= record_bytes - RECORD_HEAD_BYTES &&
-           record->frame_head_bytes <= record->frame_bytes;
-}
-
-static inline const uint8_t *
-record_frame(const struct record_shm *record)
-{
-    return (const uint8_t *)record + RECORD_HEAD_BYTES;
+           record->frame_head_bytes <= record->frame_bytes &&
+           record_twin_is_sound(record, record_bytes - RECORD_HEAD_BYTES - record->frame_bytes);
 }
 
 #endif

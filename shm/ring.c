@@ -336,6 +336,17 @@ ring_commit(struct ring *ring, const struct record_shm *record, uint64_t *seq)
     }
 }
 
+/* A moment ago, that is: what is costly is not done for a record that will be told "again". */
+static bool
+ring_has_slot(struct ring *ring)
+{
+    uint64_t tail = atomic_load_acquire(&ring->head->tail); /* P3 */
+
+    if (!ring_before(tail, ring->min + ring_slot_count(ring)))
+        ring->min = ring_min(ring);
+    return ring_before(tail, ring->min + ring_slot_count(ring));
+}
+
 /* Asking the clock costs as much as publishing: once a batch. */
 static uint64_t
 ring_batch_time_ns(struct ring *ring)
@@ -351,14 +362,18 @@ ring_batch_time_ns(struct ring *ring)
 
 int
 ring_publish(struct ring *ring, uint8_t opcode, const void *payload, size_t payload_bytes,
-             uint16_t flags, uint64_t origin, uint64_t *seq)
+             uint8_t flags, uint64_t origin, uint64_t *seq)
 {
+    uint64_t bytes =
+        twin_record_size(&ring->twin, payload_bytes, arena_record_max_bytes(&ring->arena));
     struct record_shm *record;
-    int rc = ring_reserve(ring, record_size(payload_bytes), &record);
+    int rc = ring_reserve(ring, bytes, &record);
 
     if (rc)
         return rc;
     record_write(record, opcode, payload, payload_bytes, flags, origin, ring_batch_time_ns(ring));
+    if (bytes > record->record_bytes && ring_has_slot(ring))
+        twin_add(&ring->twin, record, bytes, payload, payload_bytes);
     return ring_commit(ring, record, seq);
 }
 

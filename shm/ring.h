@@ -146,6 +146,7 @@
 #include "shm/arena.h"
 #include "shm/record.h"
 #include "shm/segment.h"
+#include "shm/twin.h"
 #include "shm/wake.h"
 
 #ifndef RING_TAG_BITS
@@ -181,6 +182,7 @@ struct ring {
     bool unwoken;           /* published since the last ring_flush */
     uint64_t batch_time_ns; /* of the first ring_publish since; 0: there was none */
     struct wake wake;
+    struct twin twin; /* without twins until its owner says otherwise (twin_init) */
     struct arena arena;
 };
 
@@ -219,11 +221,10 @@ int ring_reserve(struct ring *ring, uint64_t record_bytes, struct record_shm **r
 int ring_commit(struct ring *ring, const struct record_shm *record, uint64_t *seq)
     __attribute__((warn_unused_result));
 
-/* All of it: reserve, write (record.h), stamp with the time of the batch's first, commit. The result
- * of ring_reserve or ring_commit. */
+/* All of it: reserve, write (record.h), stamp with the time of the batch's first, add a twin (twin.h)
+ * when there is a slot for the record, commit. The result of ring_reserve or ring_commit. */
 int ring_publish(struct ring *ring, uint8_t opcode, const void *payload, size_t payload_bytes,
-                 uint16_t flags, uint64_t origin, uint64_t *seq)
-    __attribute__((warn_unused_result));
+                 uint8_t flags, uint64_t origin, uint64_t *seq) __attribute__((warn_unused_result));
 
 /* Ends a batch: wakes the readers that sleep, if anything was published since the last. */
 void ring_flush(struct ring *ring);

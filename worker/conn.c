@@ -200,6 +200,7 @@ conn_open(struct conn *conn)
     /* Pings are spread: a thousand clients that came together are not pinged together. */
     conn->heard_ms -= (uint32_t)((uintptr_t)conn / 64 % (worker->conf->ping_ms / 8 + 1));
     atomic_bump(&worker->me->clients_open, 1);
+    atomic_bump(&worker->me->clients_deflate, conn_takes_twins(conn) ? 1 : 0);
     counter_add(worker->counters, clients_opened, 1);
     conn_log(conn, 0);
     return 0;
@@ -335,6 +336,8 @@ conn_account(struct conn *conn)
     counter_add(worker->counters, broadcasts_not_addressed, own);
     counter_add(worker->counters, broadcasts_undeliverable, due - delivered - own);
     atomic_store_relaxed(&worker->me->clients_open, worker->me->clients_open - 1);
+    if (conn_takes_twins(conn))
+        atomic_store_relaxed(&worker->me->clients_deflate, worker->me->clients_deflate - 1);
     conn_log(conn, conn->close_code);
 }
 

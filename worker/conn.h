@@ -77,12 +77,14 @@ struct conn {
         close_code; /* what ended it, RFC 6455 section 7.4; 1006 until a Close says otherwise */
     uint8_t state;  /* enum conn_state */
     uint8_t message_type;
-    bool held : 1;           /* its place in the ring is counted by fanout */
-    bool blocked : 1;        /* the socket is full: waits until it is writable */
-    bool waits : 1;          /* its handler is to be called again */
-    bool full : 1;           /* too many unread echoes: not read from */
-    bool stalled : 1;        /* `input` holds whole frames that could not be worked on */
-    bool pinged : 1;         /* and has not been heard since */
+    uint8_t
+        window_bits;  /* of what it is sent compressed, RFC 7692 section 7.1.2.1; 0: nothing is */
+    bool held : 1;    /* its place in the ring is counted by fanout */
+    bool blocked : 1; /* the socket is full: waits until it is writable */
+    bool waits : 1;   /* its handler is to be called again */
+    bool full : 1;    /* too many unread echoes: not read from */
+    bool stalled : 1; /* `input` holds whole frames that could not be worked on */
+    bool pinged : 1;  /* and has not been heard since */
     bool sent_partly : 1;    /* `output` may begin with the rest of a frame */
     bool close_sent : 1;     /* our Close is queued or out: nothing may follow */
     bool close_received : 1; /* the peer's Close is here */
@@ -112,6 +114,13 @@ static inline bool
 conn_is_open(const struct conn *conn)
 {
     return conn->state == CONN_OPEN;
+}
+
+/* Only one that inflates with a whole window can use what was deflated for all (record.h). */
+static inline bool
+conn_takes_twins(const struct conn *conn)
+{
+    return conn->window_bits == RECORD_TWIN_WINDOW_BITS;
 }
 
 /* Is its input worked on now? Not while its handler waits for room, while it does not read what it

@@ -56,15 +56,15 @@ conn_io_send_broadcasts(struct conn *conn, bool rest_only, bool *whole)
     ssize_t sent;
 
     for (uint64_t seq = conn->next; count < CONN_IO_FRAMES; seq++) {
-        const struct record_shm *record;
+        struct fanout_frame frame;
         size_t done = count ? 0 : conn->next_done;
 
         if (count && (rest_only || seq == worker->fanout.end || conn->own_ahead ||
                       bytes > FANOUT_STAGE_BYTES))
             break;
-        record = fanout_record(worker, seq);
-        iov[count].iov_base = (void *)(record_frame(record) + done); /* sendmsg only reads */
-        iov[count].iov_len = record->frame_bytes - done;
+        frame = fanout_frame(conn, fanout_record(worker, seq));
+        iov[count].iov_base = (void *)(frame.at + done); /* sendmsg only reads */
+        iov[count].iov_len = frame.bytes - done;
         bytes += iov[count++].iov_len;
     }
     sent = conn_io_writev(conn, iov, count);
@@ -104,8 +104,9 @@ conn_io_greet(struct conn *conn)
     ssize_t sent;
 
     if (!conn->own_ahead && ring_read(&worker->ring, conn->next, &record) == 1) {
-        iov[count].iov_base = (void *)record_frame(record); /* sendmsg only reads */
-        iov[count++].iov_len = record->frame_bytes;
+        struct fanout_frame frame = fanout_frame(conn, record);
+        iov[count].iov_base = (void *)frame.at; /* sendmsg only reads */
+        iov[count++].iov_len = frame.bytes;
     }
     sent = conn_io_writev(conn, iov, count);
     if (sent < 0) {

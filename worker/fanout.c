@@ -30,10 +30,15 @@ fanout_init(struct worker *worker)
 
     fanout->held_mask = 2 * worker->ring.mask + 1;
     fanout->held_at = calloc(fanout->held_mask + 1, sizeof(fanout->held_at[0]));
-    fanout->offsets = calloc(FANOUT_STAGE_RECORDS + 1, sizeof(fanout->offsets[0]));
-    fanout->stage = malloc(FANOUT_STAGE_BYTES);
-    if (!fanout->held_at || !fanout->offsets || !fanout->stage)
+    if (!fanout->held_at)
         return -ENOMEM;
+    for (int i = 0; i < FANOUT_LANES; i++) {
+        struct fanout_lane *lane = &fanout->lanes[i];
+        lane->stage_offsets = calloc(FANOUT_STAGE_RECORDS + 1, sizeof(lane->stage_offsets[0]));
+        lane->stage = malloc(FANOUT_STAGE_BYTES);
+        if (!lane->stage_offsets || !lane->stage)
+            return -ENOMEM;
+    }
     fanout->cursor = fanout->low = fanout->begin = fanout->end = ring_join(&worker->ring);
     return 0;
 }
@@ -107,6 +112,14 @@ fanout_record(const struct worker *worker, uint64_t seq)
     return record;
 }
 
+struct fanout_frame
+fanout_frame(const struct conn *conn, const struct record_shm *record)
+{
+    if (record->twin_bytes && conn_takes_twins(conn))
+        return (struct fanout_frame){record_twin(record), record->twin_bytes};
+    return (struct fanout_frame){record_frame(record), record->frame_bytes};
+}
+
 static void
 fanout_set_next(struct worker *worker, struct conn *conn, uint64_t next)
 {
@@ -131,7 +144,7 @@ fanout_advance(struct worker *worker, struct conn *conn, size_t bytes)
     size_t left = bytes;
 
     while (left > 0) {
-        size_t rest = fanout_record(worker, conn->next)->frame_bytes - conn->next_done;
+        size_t rest = fanout_frame(conn, fanout_record(worker, conn->next)).bytes - conn->next_done;
         if (left < rest) {
             conn->next_done += (uint32_t)left;
             break;
@@ -163,38 +176,71 @@ fanout_skip_own(struct worker *worker, struct conn *conn)
 
 /* --- the sweep --- */
 
-/* Finds what is new; lays several frames in a row, points at a single one where it is. */
+/* How many broadcasts from `end` on the sweep takes: what is new, as far as their frames fit into
+ * the staging buffer, but at least one. `*twins`: one of them has a twin. */
+static uint32_t
+fanout_find(struct worker *worker, bool *twins)
+{
+    const struct fanout *fanout = &worker->fanout;
+    const struct record_shm *record;
+    uint64_t bytes = 0;
+    uint32_t count = 0;
+    int rc;
+
+    *twins = false;
+    while (count < FANOUT_STAGE_RECORDS && bytes < FANOUT_STAGE_BYTES &&
+           (rc = ring_read(&worker->ring, fanout->end + count, &record)) != 0) {
+        if (rc < 0)
+            fanout_broken(fanout->end + count);
+        bytes += record->frame_bytes;
+        if (count > 0 && bytes > FANOUT_STAGE_BYTES)
+            break;
+        *twins |= record->twin_bytes > 0;
+        count++;
+    }
+    return count;
+}
+
+/* Lays several frames in a row, points at a single one where it is. A twin is shorter than its
+ * frame, so they fit as well. */
+static void
+fanout_lay(struct worker *worker, struct fanout_lane *lane, bool twins, uint32_t count)
+{
+    uint32_t bytes = 0;
+
+    for (uint32_t i = 0; i < count; i++) {
+        const struct record_shm *record = fanout_record(worker, worker->fanout.end + i);
+        bool twin = twins && record->twin_bytes > 0;
+        const uint8_t *frame = twin ? record_twin(record) : record_frame(record);
+        uint32_t frame_bytes = twin ? record->twin_bytes : record->frame_bytes;
+
+        lane->bytes = count == 1 ? frame : lane->stage;
+        lane->stage_offsets[i] = bytes;
+        if (count > 1)
+            memcpy(lane->stage + bytes, frame, frame_bytes);
+        bytes += frame_bytes;
+    }
+    lane->stage_offsets[count] = bytes;
+    lane->offsets = lane->stage_offsets;
+}
+
 static bool
 fanout_begin(struct worker *worker)
 {
     struct fanout *fanout = &worker->fanout;
-    const struct record_shm *record = NULL;
-    const struct record_shm *first = NULL;
-    uint32_t count = 0;
-    uint32_t bytes = 0;
-    int rc;
+    struct fanout_lane *lanes = fanout->lanes;
+    bool twins;
+    uint32_t count = fanout_find(worker, &twins);
 
-    while (count < FANOUT_STAGE_RECORDS &&
-           (rc = ring_read(&worker->ring, fanout->end + count, &record)) != 0) {
-        if (rc < 0)
-            fanout_broken(fanout->end + count);
-        if (count > 0 && record->frame_bytes > FANOUT_STAGE_BYTES - bytes)
-            break;
-        if (count == 0)
-            first = record;
-        if (count == 1)
-            memcpy(fanout->stage, record_frame(first), first->frame_bytes);
-        if (count > 0)
-            memcpy(fanout->stage + bytes, record_frame(record), record->frame_bytes);
-        fanout->offsets[count++] = bytes;
-        bytes += record->frame_bytes;
-        if (bytes >= FANOUT_STAGE_BYTES)
-            break; /* a single one may be larger than the staging buffer */
-    }
     if (count == 0)
         return false;
-    fanout->offsets[count] = bytes;
-    fanout->bytes = count == 1 ? record_frame(first) : fanout->stage;
+    fanout_lay(worker, &lanes[FANOUT_PLAIN], false, count);
+    if (twins && worker->me->clients_deflate > 0)
+        fanout_lay(worker, &lanes[FANOUT_TWINS], true, count);
+    else { /* who joins from here on is due nothing of this sweep */
+        lanes[FANOUT_TWINS].bytes = lanes[FANOUT_PLAIN].bytes;
+        lanes[FANOUT_TWINS].offsets = lanes[FANOUT_PLAIN].offsets;
+    }
     fanout->begin = fanout->end;
     fanout->end += count;
     fanout->place = fanout->count;
@@ -206,9 +252,11 @@ static void
 fanout_send(struct worker *worker, struct conn *conn)
 {
     struct fanout *fanout = &worker->fanout;
-    uint32_t from = fanout->offsets[conn->next - fanout->begin];
-    size_t bytes = fanout->offsets[fanout->end - fanout->begin] - from;
-    ssize_t sent = send(conn_fd(conn), fanout->bytes + from, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const struct fanout_lane *lane =
+        &fanout->lanes[conn_takes_twins(conn) ? FANOUT_TWINS : FANOUT_PLAIN];
+    uint32_t from = lane->offsets[conn->next - fanout->begin];
+    size_t bytes = lane->offsets[fanout->end - fanout->begin] - from;
+    ssize_t sent = send(conn_fd(conn), lane->bytes + from, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
 
     counter_add(worker->counters, sends, 1);
     if (sent == (ssize_t)bytes) {

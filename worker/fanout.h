@@ -4,12 +4,14 @@
  * out.
  *
  * Role:     worker.
- * Owns:     the array of open connections (not the connections), the staging buffer.
+ * Owns:     the array of open connections (not the connections), the staging buffers.
  * Context:  loop thread.
  *
  * A sweep sends the broadcasts [begin, end) to every client that is up to date, in chunks between
  * which the event loop runs. One broadcast goes straight from the segment; several are laid end to
- * end in the staging buffer once, and each client gets one send() of the range that it misses.
+ * end in a staging buffer once, and each client gets one send() of the range that it misses. There
+ * are two lanes: frames as they are, and for clients that inflate, twins (record.h) where there
+ * are some.
  *
  *   clients[ ........ not yet swept ........ | place ........ have everything below end ....... ]
  *
@@ -37,17 +39,25 @@ enum {
     FANOUT_STAGE_RECORDS = 4096,
 };
 
+enum { FANOUT_PLAIN, FANOUT_TWINS, FANOUT_LANES };
+
+/* What the clients of one kind are sent in this sweep. */
+struct fanout_lane {
+    const uint8_t *bytes;    /* the frames of [begin, end), in a row */
+    const uint32_t *offsets; /* where each begins; one more for the end of the last */
+    uint8_t *stage;
+    uint32_t *stage_offsets;
+};
+
 struct fanout {
     struct conn **conns;
     size_t count;
     size_t capacity;
 
     uint64_t begin;
-    uint64_t end;         /* everything below has been swept, or is being swept */
-    size_t place;         /* clients below this index are still to come in this sweep */
-    const uint8_t *bytes; /* the frames of [begin, end), in a row */
-    uint32_t *offsets;    /* where each begins; one more for the end of the last */
-    uint8_t *stage;
+    uint64_t end; /* everything below has been swept, or is being swept */
+    size_t place; /* clients below this index are still to come in this sweep */
+    struct fanout_lane lanes[FANOUT_LANES];
 
     uint64_t cursor;    /* as stored in the segment */
     uint64_t low;       /* nobody is held below */
@@ -77,6 +87,13 @@ void fanout_advance(struct worker *worker, struct conn *conn, size_t bytes);
 /* The published record at `seq`, which this worker holds in place. Aborts when shared memory holds
  * something that no publisher writes: this worker cannot go on, its successor may. */
 const struct record_shm *fanout_record(const struct worker *worker, uint64_t seq);
+
+/* The frame that this client is sent for a record. */
+struct fanout_frame {
+    const uint8_t *at;
+    uint32_t bytes;
+};
+struct fanout_frame fanout_frame(const struct conn *conn, const struct record_shm *record);
 
 /* The broadcast at conn->next is the connection's own, for everybody else: steps over it. */
 bool fanout_skip_own(struct worker *worker, struct conn *conn);

@@ -1,0 +1,64 @@
+#include "shm/twin.h"
+
+#include "shm/counter.h"
+
+/* Deflaters finish with a marker that is not sent: room that a result of useful length needs. */
+enum { TWIN_SLACK_BYTES = 16 };
+
+void
+twin_init(struct twin *twin, const struct segment *segment, uint32_t self, twin_deflate_fn *deflate,
+          void *arg)
+{
+    *twin = (struct twin){
+        .deflate = deflate,
+        .arg = arg,
+        .min_bytes = segment->head->conf.compress_min_bytes,
+        .members = segment->members,
+        .member_count = segment->geometry.member_count,
+        .counters = segment->members[self].counters,
+    };
+}
+
+static bool
+twin_is_wanted(const struct twin *twin, uint64_t payload_bytes)
+{
+    if (!twin->deflate || payload_bytes < twin->min_bytes || payload_bytes == 0)
+        return false;
+    for (uint32_t i = 0; i < twin->member_count; i++) {
+        if (atomic_load_relaxed(&twin->members[i].clients_deflate) > 0)
+            return true;
+    }
+    return false;
+}
+
+uint64_t
+twin_record_size(const struct twin *twin, uint64_t payload_bytes, uint64_t most_bytes)
+{
+    uint64_t plain = record_size(payload_bytes);
+    uint64_t with_twin;
+
+    if (!twin_is_wanted(twin, payload_bytes))
+        return plain;
+    with_twin = record_size_with_twin(payload_bytes, payload_bytes + TWIN_SLACK_BYTES);
+    if (with_twin > most_bytes)
+        with_twin = most_bytes & ~(uint64_t)(RECORD_ALIGN_BYTES - 1);
+    return with_twin > plain ? with_twin : plain;
+}
+
+void
+twin_add(const struct twin *twin, struct record_shm *record, uint64_t reserved_bytes,
+         const void *payload, size_t payload_bytes)
+{
+    uint64_t used = RECORD_HEAD_BYTES + record->frame_bytes + RECORD_FRAME_HEAD_MAX_BYTES;
+    size_t bytes;
+
+    if (reserved_bytes <= used + TWIN_SLACK_BYTES)
+        return; /* none was wanted, or so long a record has no room for it */
+    counter_add(twin->counters, broadcast_deflate_calls, 1);
+    bytes = twin->deflate(twin->arg, payload, payload_bytes, record_twin_payload(record),
+                          (size_t)(reserved_bytes - used));
+    if (bytes == 0 || bytes >= payload_bytes)
+        return;
+    record_add_twin(record, bytes);
+    counter_add(twin->counters, broadcast_twins, 1);
+}

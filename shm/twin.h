@@ -1,0 +1,46 @@
+/*
+ * twin.h: whether a broadcast gets a deflated twin (record.h), and making it. RFC 7692.
+ *
+ * Role:     every process that publishes. A broadcast is deflated at most once in the whole server,
+ *           by its publisher, between reserving and committing its record; every worker sends what
+ *           it made.
+ * Owns:     nothing; what deflates is the publisher's own (shm/ is free of zlib).
+ * Errors:   none: a broadcast without a twin goes to everybody as it is, which RFC 7692 section 6
+ *           allows for any message.
+ * Context:  the publisher's thread.
+ */
+#ifndef CRIER_SHM_TWIN_H
+#define CRIER_SHM_TWIN_H
+
+#include "shm/record.h"
+#include "shm/segment.h"
+
+/* Deflates a whole message with a window of 15 bits into at most `room_bytes` at `out`, and writes
+ * nowhere else. Returns the length, or 0: it does not fit. */
+typedef size_t twin_deflate_fn(void *arg, const void *payload, size_t payload_bytes, uint8_t *out,
+                               size_t room_bytes);
+
+struct twin {
+    twin_deflate_fn *deflate; /* NULL: there are no twins */
+    void *arg;
+    uint64_t min_bytes;         /* shorter payloads have none (--compress-min) */
+    struct member_shm *members; /* who have clients that can use one */
+    uint32_t member_count;
+    uint64_t *counters;
+};
+
+/* `arg` and the mapping are borrowed. */
+void twin_init(struct twin *twin, const struct segment *segment, uint32_t self,
+               twin_deflate_fn *deflate, void *arg);
+
+/* The size to reserve for a record, at most `most_bytes` unless it has to be more: with room for a
+ * twin if one is wanted, that is if the payload is long enough and a client that can use it is
+ * connected. */
+uint64_t twin_record_size(const struct twin *twin, uint64_t payload_bytes, uint64_t most_bytes);
+
+/* Gives the written record a twin if `reserved_bytes` have room for one that is smaller than the
+ * frame. */
+void twin_add(const struct twin *twin, struct record_shm *record, uint64_t reserved_bytes,
+              const void *payload, size_t payload_bytes);
+
+#endif
