@@ -20,19 +20,19 @@ PYTHON  := /usr/bin/python3 -B# the distribution's own, which has its python3-* 
 SHM    := arena chan client_rec conf counter log member record ring segment segment_master twin wake
 SERVER := main options usage master listen accept roster dispatch spawn supervise signals console
 WORKER := worker intake conn conn_io fanout slow pool app last_words
-PROTO  := frame handshake http1 mask utf8
+PROTO  := deflate extension frame handshake http1 inflate mask utf8
 HTTP   := page
 APPS   := standard
 TOOLS  := crier_ring image locate# the program is crier-ring
 
 # UNIT=ring TORTURE= on the command line narrow what is built and run.
-UNIT    := utf8 mask frame http1 handshake segment ring history arena client_rec record conf chan pool
+UNIT    := utf8 mask frame http1 extension handshake deflate segment ring history arena client_rec record conf chan pool
 TORTURE := ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history)# also built with tags that wrap, and test points
 LOAD    := swarm probe_app
 BENCH   := bench_ring bench_server
 
-PACKAGES := libevent_core libcrypto# pkg-config names; Debian's are in tools/setup.sh
+PACKAGES := libevent_core libcrypto zlib# pkg-config names; Debian's are in tools/setup.sh
 
 SHM_C     := $(SHM:%=shm/%.c)
 LIB_C     := $(SHM_C) $(SERVER:%=server/%.c) $(WORKER:%=worker/%.c) $(PROTO:%=worker/proto/%.c) \

@@ -27,6 +27,7 @@ run  | make               | command make
 run  | pkg-config         | command pkg-config
 run  | libevent-dev       | pkgconfig libevent_core
 run  | libssl-dev         | pkgconfig libcrypto
+run  | zlib1g-dev         | pkgconfig zlib
 test | libcmocka-dev      | pkgconfig cmocka
 test | python3-pytest     | python pytest
 test | python3-websockets | python websockets

@@ -30,6 +30,7 @@ FUNCTION = "int\nf(int x)\n{\n" + BODY + "    return x;\n}\n"
 BAD = [
     ("shm/bad.h", '#include "worker/worker.h"\n', "shm/ may include shm/*"),
     ("shm/bad.h", "#include <event2/event.h>\n", "shm/ is free of <event2/event.h>"),
+    ("worker/bad.h", "#include <zlib.h>\n", "worker/ is free of <zlib.h>"),
     ("shm/bad.h", '#include "ring.h"\n', '"ring.h" is no file of the tree'),
     ("shm/bad.h", "#include <shm/ring.h>\n", 'write #include "shm/ring.h"'),
     ("worker/proto/bad.h", '#include "shm/ring.h"\n', "worker/proto/ may include worker/proto/*"),

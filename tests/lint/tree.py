@@ -25,14 +25,15 @@ MAKEFILE_LINES = 250
 #   folder            may include of ours                                    and may not include of others
 INCLUDES = [
     ("tests/",        ["*"],                                                 []),
-    ("shm/",          ["shm/*"],                                             ["event2/*", "openssl/*"]),
+    ("shm/",          ["shm/*"],                                             ["event2/*", "openssl/*", "zlib.h"]),
     ("server/",       ["shm/*", "server/*", "worker/worker.h",
-                       "worker/proto/utf8.h", "worker/api/crier.h"],         []),
+                       "worker/proto/deflate.h", "worker/proto/utf8.h",
+                       "worker/api/crier.h"],                                ["zlib.h"]),
     ("worker/proto/", ["worker/proto/*"],                                    ["event2/*"]),
-    ("worker/api/",   [],                                                    ["event2/*", "openssl/*"]),
-    ("worker/apps/",  ["worker/api/*"],                                      ["event2/*"]),
-    ("worker/",       ["shm/*", "worker/*"],                                 []),
-    ("tools/",        ["shm/*", "worker/proto/*", "tools/*"],                []),
+    ("worker/api/",   [],                                                    ["event2/*", "openssl/*", "zlib.h"]),
+    ("worker/apps/",  ["worker/api/*"],                                      ["event2/*", "zlib.h"]),
+    ("worker/",       ["shm/*", "worker/*"],                                 ["zlib.h"]),
+    ("tools/",        ["shm/*", "worker/proto/*", "tools/*"],                ["zlib.h"]),
 ]
 MASTER_HEADERS = "shm/*_master.h"
 MASTER_HEADER_USERS = ("shm/", "server/", "tests/")

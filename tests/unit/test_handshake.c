@@ -187,7 +187,8 @@ test_handshake_the_key_is_16_bytes_in_base64_once(void **state)
 static void
 test_handshake_without_an_origin_everybody_is_let_in(void **state)
 {
-    static const struct handshake_policy nobody = {HANDSHAKE_ORIGIN_LIST, ""};
+    static const struct handshake_policy nobody = {.origin = HANDSHAKE_ORIGIN_LIST,
+                                                   .origin_list = ""};
 
     (void)state;
     assert_int_equal(check_request("GET", "/", "a", LINES_ALL, &same), 101);
@@ -237,9 +238,10 @@ test_handshake_the_same_origin_is_the_same_host_and_port(void **state)
 static void
 test_handshake_a_list_lets_in_exactly_what_it_names(void **state)
 {
-    static const struct handshake_policy list = {HANDSHAKE_ORIGIN_LIST,
-                                                 "https://a.example, http://B:8080"};
-    static const struct handshake_policy null = {HANDSHAKE_ORIGIN_LIST, "null"};
+    static const struct handshake_policy list = {.origin = HANDSHAKE_ORIGIN_LIST,
+                                                 .origin_list = "https://a.example, http://B:8080"};
+    static const struct handshake_policy null = {.origin = HANDSHAKE_ORIGIN_LIST,
+                                                 .origin_list = "null"};
 
     (void)state;
     assert_int_equal(check_origin("https://a.example", "x", &list), 101);

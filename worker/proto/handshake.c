@@ -201,6 +201,18 @@ handshake_check_origin(const struct http1_request *req, const struct handshake_p
     return true;
 }
 
+/* RFC 6455 sections 4.2.1 and 9.1: a malformed header fails the handshake, used or not. */
+static bool
+handshake_check_extensions(const struct http1_request *req, const struct handshake_policy *policy,
+                           struct handshake_verdict *v)
+{
+    if (!extension_negotiate(req, &v->deflate))
+        return handshake_refuse(v, 400, "The Sec-WebSocket-Extensions header is malformed.");
+    if (!policy->deflate)
+        v->deflate = (struct extension_deflate){.agreed = false};
+    return true;
+}
+
 /* RFC 6455 section 4.2.2, step 5.4. */
 static bool
 handshake_accept(const struct http1_request *req, struct handshake_verdict *v)
@@ -223,8 +235,8 @@ handshake_check(const struct http1_request *req, const struct handshake_policy *
 {
     *v = (struct handshake_verdict){0};
     if (handshake_check_upgrade(req, v) && handshake_check_version(req, v) &&
-        handshake_check_key(req, v) && handshake_check_origin(req, policy, v) &&
-        handshake_accept(req, v))
+        handshake_check_key(req, v) && handshake_check_extensions(req, policy, v) &&
+        handshake_check_origin(req, policy, v) && handshake_accept(req, v))
         v->status = 101;
 }
 
@@ -238,13 +250,17 @@ handshake_written(int written, size_t out_bytes)
 size_t
 handshake_answer_101(const struct handshake_verdict *v, char *out, size_t out_bytes)
 {
+    char extensions[EXTENSION_ANSWER_MAX_BYTES];
+    bool any = extension_answer(&v->deflate, extensions, sizeof(extensions)) > 0;
     int written = snprintf(out, out_bytes,
                            "HTTP/1.1 101 Switching Protocols\r\n"
                            "Upgrade: websocket\r\n"
                            "Connection: Upgrade\r\n"
                            "Sec-WebSocket-Accept: %s\r\n"
+                           "%s%s%s"
                            "\r\n",
-                           v->accept);
+                           v->accept, any ? "Sec-WebSocket-Extensions: " : "",
+                           any ? extensions : "", any ? "\r\n" : "");
 
     assert(v->status == 101);
     return handshake_written(written, out_bytes);

@@ -9,8 +9,10 @@
 #ifndef CRIER_PROTO_HANDSHAKE_H
 #define CRIER_PROTO_HANDSHAKE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
+#include "worker/proto/extension.h"
 #include "worker/proto/http1.h"
 
 enum {
@@ -29,12 +31,14 @@ struct handshake_policy {
     enum handshake_origin origin;
     const char
         *origin_list; /* for LIST: "https://a.example,http://b:8080", as browsers write them */
+    bool deflate;     /* permessage-deflate is given to clients that offer it */
 };
 
 struct handshake_verdict {
     int status;           /* 101, 400, 403, 405, 426, or 500 when SHA-1 is not to be had */
     const char *sentence; /* unless 101 */
     char accept[HANDSHAKE_ACCEPT_BYTES + 1]; /* 101: Sec-WebSocket-Accept, a string */
+    struct extension_deflate deflate;        /* 101: what was agreed about compression */
 };
 
 const char *handshake_origin_name(enum handshake_origin origin);

@@ -33,6 +33,12 @@ http1_status_name(enum http1_status status)
     return "unknown";
 }
 
+bool
+http1_is_token_char(char c)
+{
+    return http1_token_chars[(unsigned char)c];
+}
+
 static enum http1_status
 http1_fail(struct http1_request *req, int status, const char *sentence)
 {
@@ -240,7 +246,7 @@ http1_method_possible(const char *buf, size_t bytes)
     for (size_t i = 0; i < bytes; i++) {
         if (buf[i] == ' ')
             return i > 0;
-        if (i == HTTP1_METHOD_MAX_BYTES || !http1_token_chars[(unsigned char)buf[i]])
+        if (i == HTTP1_METHOD_MAX_BYTES || !http1_is_token_char(buf[i]))
             return false;
     }
     return true;
@@ -371,7 +377,7 @@ http1_parse_header(struct http1_request *req, struct http1_slice line)
     if (!line.at || !header.name.bytes)
         return http1_fail(req, 400, "A header line has no name or no colon.");
     for (size_t i = 0; i < header.name.bytes; i++)
-        if (!http1_token_chars[(unsigned char)header.name.at[i]])
+        if (!http1_is_token_char(header.name.at[i]))
             return http1_fail(req, 400, "The name of a header holds a character that it may not.");
     if (!http1_value_valid(line))
         return http1_fail(req, 400, "The value of a header holds a control character.");

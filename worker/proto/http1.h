@@ -88,6 +88,9 @@ bool http1_token_list_has(struct http1_slice list, const char *token);
  * host. RFC 3986 section 3.2, without user information. */
 bool http1_authority_split(struct http1_slice authority, struct http1_slice *host, unsigned *port);
 
+/* May `c` be in a token? RFC 9110 section 5.6.2. */
+bool http1_is_token_char(char c);
+
 /* The slice of a string, which is borrowed. */
 struct http1_slice http1_slice_of(const char *text);
 

@@ -1,0 +1,45 @@
+/*
+ * inflate.h: decompresses whole messages, piece by piece. RFC 7692 section 7.2.2.
+ *
+ * Role:     one in each process that receives compressed messages, for all its clients.
+ * Owns:     a zlib stream with a window of 32 KiB; borrows a message from inflate_begin until its
+ *           end.
+ * Errors:   INFLATE_BROKEN: the message is not what a deflater makes; INFLATE_NO_MEMORY. Either
+ *           lasts until the next message.
+ * Context:  any thread, one at a time per object.
+ *
+ * Nothing of a message is left for the next (client_no_context_takeover is always agreed): what
+ * refers to bytes in front of the message is broken, so nobody is given the bytes of another.
+ *
+ * The caller decides how much a message may become: it makes room for that, and stops.
+ */
+#ifndef CRIER_PROTO_INFLATE_H
+#define CRIER_PROTO_INFLATE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum inflate_status {
+    INFLATE_MORE, /* the room is used up: call again with more. There may turn out to be nothing */
+    INFLATE_END,  /* the message is complete */
+    INFLATE_BROKEN,
+    INFLATE_NO_MEMORY,
+};
+
+struct inflate;
+
+/* NULL: no memory. */
+struct inflate *inflate_new(void);
+void inflate_free(struct inflate *inflater);
+
+const char *inflate_status_name(enum inflate_status status);
+
+/* Begins with the whole payload of a message; whatever was begun before is forgotten. */
+void inflate_begin(struct inflate *inflater, const uint8_t *payload, size_t bytes);
+
+/* Decompresses up to `room` bytes (at least 1) more to `out`; `*made` are there, whatever the
+ * status. Not to be called again after INFLATE_END. */
+enum inflate_status inflate_more(struct inflate *inflater, uint8_t *out, size_t room, size_t *made)
+    __attribute__((warn_unused_result));
+
+#endif
