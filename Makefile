@@ -19,14 +19,15 @@ PYTHON  := /usr/bin/python3 -B# the distribution's own, which has its python3-* 
 
 SHM    := arena chan client_rec conf counter log member record ring segment segment_master twin wake
 SERVER := main options usage master listen accept roster dispatch spawn supervise signals console
-WORKER := worker intake conn conn_io fanout slow pool app last_words
+WORKER := worker intake conn conn_in conn_out fanout slow pool liveness app last_words
 PROTO  := deflate extension frame handshake http1 inflate mask utf8
 HTTP   := page
 APPS   := standard
 TOOLS  := crier_ring image locate# the program is crier-ring
 
 # UNIT=ring TORTURE= on the command line narrow what is built and run.
-UNIT    := utf8 mask frame http1 extension handshake deflate segment ring history arena client_rec record conf chan pool
+UNIT    := utf8 mask frame http1 extension handshake deflate segment ring history arena client_rec record twin conf \
+           chan pool
 TORTURE := ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history)# also built with tags that wrap, and test points
 LOAD    := swarm probe_app

@@ -41,6 +41,7 @@
 #include "shm/log.h"
 #include "shm/member.h"
 #include "shm/segment_master.h"
+#include "worker/proto/deflate.h"
 #include "worker/worker.h"
 
 enum {
@@ -62,6 +63,7 @@ struct master {
     struct segment segment;
     int segment_fd;
     struct ring ring;
+    struct deflate *deflate; /* for what the console says; NULL: --compress off */
     int wake_fds[RING_OWNERS_MAX];
     uint32_t wake_count;
 
@@ -351,6 +353,15 @@ master_join_ring(struct master *master)
     }
     if (ring_open(&master->ring, &master->segment, MEMBER_MASTER, master->wake_fds) != 0)
         return MASTER_EXIT_FAILED; /* not in a segment that it has just made */
+    if (master->options.conf.compress == CONF_COMPRESS_ON) {
+        master->deflate = deflate_new();
+        if (!master->deflate) {
+            log_error("cannot set up compression");
+            return MASTER_EXIT_FAILED;
+        }
+    }
+    twin_init(&master->ring.twin, &master->segment, MEMBER_MASTER, deflate_message,
+              master->deflate);
     me->life = 1;
     me->state = MEMBER_READY;
     return MASTER_EXIT_OK;
@@ -499,6 +510,7 @@ master_fini(struct master *master)
         event_base_free(master->base);
     for (uint32_t i = 0; i < master->wake_count; i++)
         close(master->wake_fds[i]);
+    deflate_free(master->deflate);
     segment_detach(&master->segment);
     if (master->segment_fd >= 0)
         close(master->segment_fd);

@@ -27,6 +27,7 @@ enum {
     RECORD_ALIGN_BYTES = 16,
     RECORD_HEAD_BYTES = 32,
     RECORD_FRAME_HEAD_MAX_BYTES = 10,
+    RECORD_FRAME_CONTROL_HEAD_BYTES = 2,
     RECORD_TWIN_WINDOW_BITS = 15, /* of the deflater; RFC 7692 section 7.1.2.1 */
 };
 

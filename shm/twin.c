@@ -2,16 +2,13 @@
 
 #include "shm/counter.h"
 
-/* Deflaters finish with a marker that is not sent: room that a result of useful length needs. */
-enum { TWIN_SLACK_BYTES = 16 };
-
 void
-twin_init(struct twin *twin, const struct segment *segment, uint32_t self, twin_deflate_fn *deflate,
-          void *arg)
+twin_init(struct twin *twin, const struct segment *segment, uint32_t self, twin_deflate_fn *make,
+          struct deflate *deflate)
 {
     *twin = (struct twin){
+        .make = make,
         .deflate = deflate,
-        .arg = arg,
         .min_bytes = segment->head->conf.compress_min_bytes,
         .members = segment->members,
         .member_count = segment->geometry.member_count,
@@ -49,15 +46,20 @@ void
 twin_add(const struct twin *twin, struct record_shm *record, uint64_t reserved_bytes,
          const void *payload, size_t payload_bytes)
 {
-    uint64_t used = RECORD_HEAD_BYTES + record->frame_bytes + RECORD_FRAME_HEAD_MAX_BYTES;
+    uint64_t used =
+        RECORD_HEAD_BYTES + record->frame_bytes + RECORD_FRAME_HEAD_MAX_BYTES + TWIN_SLACK_BYTES;
+    size_t room;
     size_t bytes;
 
-    if (reserved_bytes <= used + TWIN_SLACK_BYTES)
+    if (reserved_bytes <= used)
         return; /* none was wanted, or so long a record has no room for it */
+    room = (size_t)(reserved_bytes - used);
+    if (room > payload_bytes - 1)
+        room = payload_bytes - 1;
     counter_add(twin->counters, broadcast_deflate_calls, 1);
-    bytes = twin->deflate(twin->arg, payload, payload_bytes, record_twin_payload(record),
-                          (size_t)(reserved_bytes - used));
-    if (bytes == 0 || bytes >= payload_bytes)
+    bytes = twin->make(twin->deflate, RECORD_TWIN_WINDOW_BITS, payload, payload_bytes,
+                       record_twin_payload(record), room);
+    if (bytes == 0)
         return;
     record_add_twin(record, bytes);
     counter_add(twin->counters, broadcast_twins, 1);

@@ -15,23 +15,26 @@
 #include "shm/record.h"
 #include "shm/segment.h"
 
-/* Deflates a whole message with a window of 15 bits into at most `room_bytes` at `out`, and writes
- * nowhere else. Returns the length, or 0: it does not fit. */
-typedef size_t twin_deflate_fn(void *arg, const void *payload, size_t payload_bytes, uint8_t *out,
-                               size_t room_bytes);
+struct deflate;
+
+/* worker/proto/deflate.h: deflate_message(), which may write up to TWIN_SLACK_BYTES behind `room`. */
+typedef size_t twin_deflate_fn(struct deflate *deflate, unsigned window_bits, const void *payload,
+                               size_t payload_bytes, uint8_t *out, size_t room_bytes);
+
+enum { TWIN_SLACK_BYTES = 16 };
 
 struct twin {
-    twin_deflate_fn *deflate; /* NULL: there are no twins */
-    void *arg;
+    twin_deflate_fn *make;
+    struct deflate *deflate;    /* NULL: there are no twins */
     uint64_t min_bytes;         /* shorter payloads have none (--compress-min) */
     struct member_shm *members; /* who have clients that can use one */
     uint32_t member_count;
     uint64_t *counters;
 };
 
-/* `arg` and the mapping are borrowed. */
+/* `deflate`, which may be NULL, and the mapping are borrowed. */
 void twin_init(struct twin *twin, const struct segment *segment, uint32_t self,
-               twin_deflate_fn *deflate, void *arg);
+               twin_deflate_fn *make, struct deflate *deflate);
 
 /* The size to reserve for a record, at most `most_bytes` unless it has to be more: with room for a
  * twin if one is wanted, that is if the payload is long enough and a client that can use it is

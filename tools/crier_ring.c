@@ -26,11 +26,12 @@ enum {
 };
 
 static const char usage[] =
-    "Usage: crier-ring [--last N] [PID|IMAGE]\n"
+    "Usage: crier-ring [--last N] [--counters] [PID|IMAGE]\n"
     "       crier-ring --save IMAGE [PID]\n"
     "Shows the ring of the server that runs, of the one with process PID, or of an image\n"
     "that --save has written: members, cursors, lag, room, and the last messages.\n\n"
     "  -n, --last N      show the last N messages (default: 10)\n"
+    "  -c, --counters    show every counter, summed over all members, instead\n"
     "      --save IMAGE  write an image of the segment; the file must not exist\n"
     "      --help        this text\n"
     "      --version     the version\n";
@@ -161,6 +162,8 @@ print_record(uint64_t seq, const struct record_shm *record)
            : record->opcode == RECORD_BINARY ? "binary"
                                              : "odd",
            record->frame_bytes - record->frame_head_bytes);
+    if (record->twin_bytes)
+        printf("deflated %" PRIu32 "  ", record->twin_bytes - record->twin_head_bytes);
     if (record->origin != RECORD_NO_ORIGIN)
         printf("client %" PRIu32 "  ", (uint32_t)record->origin);
     print_payload(record);
@@ -214,9 +217,18 @@ print_all(const struct located *located, uint64_t last)
     print_last(&ring, last);
 }
 
+static void
+print_counters(const struct segment *segment)
+{
+    for (unsigned i = 0; i < COUNTER_COUNT; i++)
+        printf("%-25s %12" PRIu64 "  %s\n", counter_name((enum counter)i),
+               member_counter_sum(segment, (enum counter)i), counter_help((enum counter)i));
+}
+
 /* --- the command line --- */
 
 struct arguments {
+    bool counters;
     const char *save;
     const char *what;
     uint64_t last;
@@ -241,21 +253,21 @@ parse(struct arguments *arguments, int argc, char **argv)
 {
     enum { OPTION_SAVE = 256, OPTION_HELP, OPTION_VERSION };
     static const struct option options[] = {
-        {"last", required_argument, NULL, 'n'},
-        {"save", required_argument, NULL, OPTION_SAVE},
-        {"help", no_argument, NULL, OPTION_HELP},
-        {"version", no_argument, NULL, OPTION_VERSION},
-        {NULL, 0, NULL, 0},
+        {"last", required_argument, NULL, 'n'},         {"counters", no_argument, NULL, 'c'},
+        {"save", required_argument, NULL, OPTION_SAVE}, {"help", no_argument, NULL, OPTION_HELP},
+        {"version", no_argument, NULL, OPTION_VERSION}, {NULL, 0, NULL, 0},
     };
     int option;
 
-    while ((option = getopt_long(argc, argv, "n:", options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, "n:c", options, NULL)) != -1) {
         if (option == OPTION_HELP || option == OPTION_VERSION) {
             printf("%s", option == OPTION_HELP ? usage : "crier-ring " CRIER_VERSION "\n");
             return EXIT_SUCCESS;
         }
         if (option == OPTION_SAVE)
             arguments->save = optarg;
+        else if (option == 'c')
+            arguments->counters = true;
         else if (option != 'n' || !parse_last(optarg, &arguments->last))
             return RING_TOOL_EXIT_USAGE;
     }
@@ -281,6 +293,8 @@ main(int argc, char **argv)
         return EXIT_FAILURE;
     if (arguments.save)
         good = image_save(&located, arguments.save);
+    else if (arguments.counters)
+        print_counters(&located.segment);
     else
         print_all(&located, arguments.last);
     locate_close(&located);

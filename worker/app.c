@@ -4,7 +4,7 @@
 #include <stddef.h>
 
 #include "worker/conn.h"
-#include "worker/conn_io.h"
+#include "worker/conn_out.h"
 #include "worker/last_words.h"
 #include "worker/worker.h"
 
@@ -135,12 +135,12 @@ crier_send(struct crier_client *client, enum crier_type type, const void *data, 
 
     if ((type != CRIER_TEXT && type != CRIER_BINARY) || (bytes && !data))
         return -EINVAL;
-    rc = conn_io_frame(conn, (uint8_t)type, data, bytes);
+    rc = conn_out_message(conn, (uint8_t)type, data, bytes);
     if (rc)
         return rc;
     counter_add(conn->worker->counters, messages_sent, 1);
     if (conn != conn->worker->current && conn != conn->worker->joining && !conn->blocked)
-        conn_io_flush(conn);
+        conn_out_flush(conn);
     return 0;
 }
 

@@ -15,7 +15,9 @@
 
 #include "shm/log.h"
 #include "worker/app.h"
-#include "worker/conn_io.h"
+#include "worker/conn_in.h"
+#include "worker/conn_out.h"
+#include "worker/liveness.h"
 
 const char *
 conn_state_name(enum conn_state state)
@@ -66,13 +68,15 @@ conn_list(struct conn *conn)
 
     if (conn->waits)
         return &worker->waiting;
+    if (conn->eager)
+        return &worker->eager;
     switch ((enum conn_state)conn->state) {
     case CONN_HANDSHAKE: return &worker->handshaking;
     case CONN_CLOSING:
     case CONN_LINGER: return &worker->closing;
     case CONN_GONE: return &worker->gone;
-    case CONN_JOINING:
-    case CONN_OPEN: break;
+    case CONN_OPEN: return liveness_bucket(worker, conn->bucket);
+    case CONN_JOINING: break;
     }
     return NULL;
 }
@@ -89,10 +93,30 @@ conn_list_leave(struct conn *conn)
 static void
 conn_list_enter(struct conn *conn)
 {
-    struct conn_list *list = conn_list(conn);
+    struct conn_list *list;
 
+    if (conn->state == CONN_OPEN)
+        liveness_schedule(conn);
+    list = conn_list(conn);
     if (list)
         TAILQ_INSERT_TAIL(list, conn, link);
+}
+
+void
+conn_enlist(struct conn *conn)
+{
+    conn_list_leave(conn);
+    conn_list_enter(conn);
+}
+
+void
+conn_set_eager(struct conn *conn, bool eager)
+{
+    if (conn->eager == eager)
+        return;
+    conn_list_leave(conn);
+    conn->eager = eager;
+    conn_list_enter(conn);
 }
 
 void
@@ -118,6 +142,7 @@ conn_set_state(struct conn *conn, enum conn_state state)
     }
     conn->state = state;
     conn->waits = false;
+    conn->eager = false;
     conn->full = false;
     conn->since_ms = conn->worker->now_ms;
     conn_list_enter(conn);
@@ -127,11 +152,14 @@ conn_set_state(struct conn *conn, enum conn_state state)
 void
 conn_update_events(struct conn *conn)
 {
+    bool reads = conn_may_read(conn);
     short has =
         event_pending(&conn->event, EV_READ | EV_WRITE, NULL) ? event_get_events(&conn->event) : 0;
     short wants = EV_PERSIST;
 
-    if (conn_may_read(conn))
+    if (conn->state == CONN_OPEN && reads == conn->unheard)
+        liveness_stop_clock(conn, !reads);
+    if (reads)
         wants |= EV_READ;
     if (conn->blocked && conn->state != CONN_GONE)
         wants |= EV_WRITE;
@@ -139,12 +167,12 @@ conn_update_events(struct conn *conn)
         event_del(&conn->event);
     else if (wants != has) {
         event_del(&conn->event);
-        event_assign(&conn->event, conn->worker->base, conn_fd(conn), wants, conn_io_event, conn);
+        event_assign(&conn->event, conn->worker->base, conn_fd(conn), wants, conn_in_event, conn);
         if (event_add(&conn->event, NULL) != 0)
             log_warnx("cannot watch the socket of %s: it is dropped when its time is up",
                       conn_addr(conn));
     }
-    if (conn->stalled && conn_may_read(conn))
+    if (conn->stalled && !conn->eager && reads)
         event_active(&conn->event, EV_READ, 0);
 }
 
@@ -174,8 +202,7 @@ conn_new(struct worker *worker, int fd, uint32_t index)
     conn->close_code = CLOSE_ABNORMAL;
     conn->state = CONN_HANDSHAKE;
     conn->since_ms = conn->heard_ms = worker->now_ms;
-    frame_parser_init(&conn->parser, true, false);
-    event_assign(&conn->event, worker->base, fd, 0, conn_io_event, conn);
+    event_assign(&conn->event, worker->base, fd, 0, conn_in_event, conn);
     conn_list_enter(conn);
     conn_update_events(conn);
     worker->conn_count++;
@@ -193,12 +220,11 @@ conn_open(struct conn *conn)
     client_rec_change_begin(conn->record);
     conn->record->first_seq = conn->next;
     conn->record->next_seq = conn->next;
+    conn->heard_ms = worker->now_ms;
     atomic_store_relaxed(&conn->record->state, (uint32_t)CLIENT_OPEN);
     client_rec_change_end(conn->record);
     conn_set_state(conn, CONN_OPEN);
     conn->opened = true;
-    /* Pings are spread: a thousand clients that came together are not pinged together. */
-    conn->heard_ms -= (uint32_t)((uintptr_t)conn / 64 % (worker->conf->ping_ms / 8 + 1));
     atomic_bump(&worker->me->clients_open, 1);
     atomic_bump(&worker->me->clients_deflate, conn_takes_twins(conn) ? 1 : 0);
     counter_add(worker->counters, clients_opened, 1);
@@ -237,7 +263,7 @@ conn_join(struct conn *conn)
     if (rc < 0 || conn_open(conn) != 0)
         conn_refuse(conn, 500, "The application refused this client.");
     else
-        conn_io_greet(conn);
+        conn_out_greet(conn);
 }
 
 void
@@ -246,9 +272,23 @@ conn_retry_waiting(struct worker *worker)
     struct conn *conn;
 
     while ((conn = TAILQ_FIRST(&worker->waiting))) {
-        conn_io_resume(conn);
+        conn_in_resume(conn);
         if (conn == TAILQ_FIRST(&worker->waiting))
             return; /* still no room */
+    }
+}
+
+void
+conn_go_on(struct worker *worker)
+{
+    struct conn *conn;
+    size_t count = 0;
+
+    TAILQ_FOREACH(conn, &worker->eager, link)
+    count++;
+    while (count-- > 0 && (conn = TAILQ_FIRST(&worker->eager))) {
+        conn_set_eager(conn, false);
+        conn_in_resume(conn);
     }
 }
 
@@ -273,12 +313,12 @@ conn_close(struct conn *conn, unsigned code, const char *reason)
     if (reason_bytes)
         memcpy(payload + 2, reason, reason_bytes);
     conn->close_code = (uint16_t)code;
-    if (conn_io_frame(conn, FRAME_OP_CLOSE, payload, 2 + reason_bytes) != 0)
+    if (conn_out_frame(conn, FRAME_OP_CLOSE, payload, 2 + reason_bytes) != 0)
         return;
     conn->close_sent = true;
     conn_set_state(conn, CONN_CLOSING);
     if (conn->worker->current != conn && !conn->blocked)
-        conn_io_flush(conn);
+        conn_out_flush(conn);
 }
 
 void
@@ -299,8 +339,8 @@ conn_answer(struct conn *conn, const char *response, size_t bytes)
     if (conn->state == CONN_GONE)
         return;
     conn_set_state(conn, CONN_LINGER);
-    if (conn_io_raw(conn, response, bytes) == 0 && conn->worker->current != conn)
-        conn_io_flush(conn);
+    if (conn_out_raw(conn, response, bytes) == 0 && conn->worker->current != conn)
+        conn_out_flush(conn);
 }
 
 void
@@ -397,37 +437,6 @@ conn_is_late(const struct conn *conn, uint64_t timeout_ms)
     return timeout_ms && worker_elapsed_ms(conn->worker, conn->since_ms) >= timeout_ms;
 }
 
-static void
-conn_ping(struct conn *conn)
-{
-    const struct conf_shm *conf = conn->worker->conf;
-    uint32_t silent_ms = worker_elapsed_ms(conn->worker, conn->heard_ms);
-
-    if (!conf->ping_ms || !conn_may_read(conn) || silent_ms < conf->ping_ms)
-        return; /* who is not read from cannot be heard */
-    if (!conn->pinged) {
-        conn->pinged = true;
-        if (conn_io_frame(conn, FRAME_OP_PING, NULL, 0) == 0 && !conn->blocked)
-            conn_io_flush(conn);
-    } else if (conf->ping_timeout_ms && silent_ms >= conf->ping_ms + conf->ping_timeout_ms)
-        conn_leave(conn, true);
-}
-
-/* A slice of all open connections, so that each is looked at about once a second. */
-static void
-conn_tick_pings(struct worker *worker)
-{
-    struct fanout *fanout = &worker->fanout;
-    size_t slice = fanout->count / 8 + 1;
-
-    while (slice-- > 0 && fanout->count > 0) {
-        worker->ping_place = worker->ping_place > 0 && worker->ping_place <= fanout->count
-                                 ? worker->ping_place - 1
-                                 : fanout->count - 1;
-        conn_ping(fanout->conns[worker->ping_place]);
-    }
-}
-
 /* Has the peer's kernel acknowledged every byte? */
 static bool
 conn_has_all(const struct conn *conn)
@@ -474,7 +483,6 @@ conn_tick(struct worker *worker)
         if (!conn_tick_closing(conn))
             break;
     }
-    conn_tick_pings(worker);
 }
 
 /* --- memory --- */
@@ -509,7 +517,8 @@ conn_costliest(struct worker *worker)
     return most && conn_cost(most) > 0 ? most : NULL;
 }
 
-bool
+/* The pool is used up: closes whoever holds most with 1013. False: nobody holds anything. */
+static bool
 conn_relieve_pool(struct worker *worker)
 {
     struct conn *conn = conn_costliest(worker);
@@ -531,4 +540,28 @@ conn_relieve_pool(struct worker *worker)
     pool_buf_free(&worker->pool, &conn->output);
     conn_close(conn, CLOSE_OVERLOAD, "out of memory for clients: try again later");
     return true;
+}
+
+int
+conn_reserve(struct conn *conn, struct pool_buf **buf, size_t bytes)
+{
+    bool closing = conn->close_sent;
+
+    while (pool_buf_reserve(&conn->worker->pool, buf, bytes) != 0) {
+        if (!conn_relieve_pool(conn->worker)) {
+            counter_add(conn->worker->counters, clients_overload_closed, 1);
+            conn_leave(conn, true);
+        }
+        if (conn->state == CONN_GONE || conn->close_sent != closing)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+int
+conn_append(struct conn *conn, struct pool_buf **buf, const void *data, size_t bytes)
+{
+    int rc = conn_reserve(conn, buf, bytes);
+
+    return rc ? rc : pool_buf_append(&conn->worker->pool, buf, data, bytes);
 }

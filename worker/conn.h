@@ -23,9 +23,10 @@
  *                      freed, record RETURNED
  *
  * A state names the list that `link` is in: HANDSHAKE worker.handshaking; JOINING worker.waiting;
- * OPEN worker.waiting while a message waits for room, else none (fanout has it either way); CLOSING
- * and LINGER worker.closing; GONE worker.gone. Only conn_set_state and conn_wait move
- * it from one to another. A connection is freed by conn_reap alone, between two turns of the loop:
+ * OPEN worker.waiting while a message waits for room, worker.eager while input that is here waits
+ * for its turn, else a bucket of liveness.h (fanout has it either way); CLOSING and LINGER
+ * worker.closing; GONE worker.gone. Only conn_set_state, conn_wait, conn_set_eager and conn_enlist
+ * move it from one to another. A connection is freed by conn_reap alone, between two turns of the loop:
  * until then a pointer to it stays good.
  */
 #ifndef CRIER_WORKER_CONN_H
@@ -70,28 +71,33 @@ struct conn {
     struct frame_parser parser;
 
     uint32_t since_ms; /* when it came to its state */
-    uint32_t heard_ms; /* last input */
+    uint32_t heard_ms; /* liveness.h */
+    union {
+        uint32_t stuck_ms; /* while `blocked`: when its socket last took something */
+        uint32_t acked;    /* while `pinged`, else: liveness.h */
+    };
     uint32_t slow_ms;  /* slow.h */
     uint64_t slow_seq; /* slow.h */
-    uint16_t
-        close_code; /* what ended it, RFC 6455 section 7.4; 1006 until a Close says otherwise */
-    uint8_t state;  /* enum conn_state */
+    /* What ended it, RFC 6455 section 7.4; 1006 until a Close says otherwise. */
+    uint16_t close_code;
+    uint8_t state; /* enum conn_state */
     uint8_t message_type;
-    uint8_t
-        window_bits;  /* of what it is sent compressed, RFC 7692 section 7.1.2.1; 0: nothing is */
-    bool held : 1;    /* its place in the ring is counted by fanout */
-    bool blocked : 1; /* the socket is full: waits until it is writable */
-    bool waits : 1;   /* its handler is to be called again */
-    bool full : 1;    /* too many unread echoes: not read from */
-    bool stalled : 1; /* `input` holds whole frames that could not be worked on */
-    bool pinged : 1;  /* and has not been heard since */
+    uint8_t bucket;          /* liveness.h */
+    uint8_t pong_bytes;      /* length of the Pong that `output` ends with; 0: it ends otherwise */
+    uint8_t window_bits;     /* of what it is sent compressed, RFC 7692 7.1.2.1; 0: nothing is */
+    bool held : 1;           /* its place in the ring is counted by fanout */
+    bool blocked : 1;        /* the socket is full: waits until it is writable */
+    bool waits : 1;          /* its handler is to be called again */
+    bool full : 1;           /* too many unread echoes: not read from */
+    bool stalled : 1;        /* `input` holds whole frames that could not be worked on */
+    bool eager : 1;          /* stalled because its turn was over */
+    bool pinged : 1;         /* and has not been heard since */
+    bool unheard : 1;        /* is not read from: heard_ms is how long it had been silent */
     bool sent_partly : 1;    /* `output` may begin with the rest of a frame */
     bool close_sent : 1;     /* our Close is queued or out: nothing may follow */
     bool close_received : 1; /* the peer's Close is here */
     bool fin_sent : 1;
-    bool
-        /* has been CONN_OPEN: is counted, is due broadcasts, has a disconnect handler */
-        opened : 1;
+    bool opened : 1; /* was CONN_OPEN: is counted, is due broadcasts, has a disconnect handler */
 };
 
 const char *conn_state_name(enum conn_state state);
@@ -140,6 +146,13 @@ void conn_set_state(struct conn *conn, enum conn_state state);
 void conn_wait(struct conn *conn, bool waits);
 void conn_retry_waiting(struct worker *worker);
 
+/* Its input waits for the next turn: conn_go_on resumes each that was so when it was called. */
+void conn_set_eager(struct conn *conn, bool eager);
+void conn_go_on(struct worker *worker);
+
+/* To the list where it belongs now. */
+void conn_enlist(struct conn *conn);
+
 /* Read and write interest, from the state. */
 void conn_update_events(struct conn *conn);
 
@@ -165,10 +178,13 @@ void conn_leave(struct conn *conn, bool reset);
 /* Runs the disconnect handlers of those that have left, and frees them. */
 void conn_reap(struct worker *worker);
 
-/* Timeouts of the handshake and of closing, pings; several times a second. */
+/* Timeouts of the handshake and of closing; several times a second. */
 void conn_tick(struct worker *worker);
 
-/* The pool is used up: closes whoever holds most with 1013. False: nobody holds anything. */
-bool conn_relieve_pool(struct worker *worker) __attribute__((warn_unused_result));
+/* Room for `bytes` more in one of the connection's own buffers: the pool gives it, or takes it from
+ * whoever has most. -ENOMEM: that was this connection, which is being closed or has left. */
+int conn_reserve(struct conn *conn, struct pool_buf **buf, size_t bytes)
+    __attribute__((warn_unused_result));
+int conn_append(struct conn *conn, struct pool_buf **buf, const void *data, size_t bytes);
 
 #endif

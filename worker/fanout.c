@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 
 #include "worker/conn.h"
-#include "worker/conn_io.h"
+#include "worker/conn_out.h"
 #include "worker/last_words.h"
 
 static uint32_t *
@@ -266,7 +266,7 @@ fanout_send(struct worker *worker, struct conn *conn)
     }
     if (sent > 0)
         fanout_advance(worker, conn, (size_t)sent);
-    conn_io_blocked(conn, sent < 0 ? errno : EAGAIN);
+    conn_out_blocked(conn, sent < 0 ? errno : EAGAIN);
 }
 
 static void
@@ -276,7 +276,7 @@ fanout_visit(struct worker *worker, struct conn *conn)
         return;
     assert((int64_t)(conn->next - worker->fanout.begin) >= 0);
     if (conn->own_ahead || conn->output)
-        conn_io_flush(conn);
+        conn_out_flush(conn);
     else
         fanout_send(worker, conn);
 }

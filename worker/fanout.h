@@ -20,7 +20,7 @@
  * to date. A client whose socket is full is held: it keeps its place in the ring (`held_at` counts
  * them by sequence) until it is writable. The worker's cursor is the lowest held sequence, or
  * `begin`, or, between sweeps, `end`; client records are written first, the cursor after them.
- * Only a client that was just greeted (conn_io.h) may be ahead of `end`.
+ * Only a client that was just greeted (conn_out.h) may be ahead of `end`.
  */
 #ifndef CRIER_WORKER_FANOUT_H
 #define CRIER_WORKER_FANOUT_H

@@ -1,7 +1,7 @@
 #include "worker/slow.h"
 
 #include "worker/conn.h"
-#include "worker/conn_io.h"
+#include "worker/conn_out.h"
 
 static void
 slow_close(struct conn *conn)

@@ -23,6 +23,14 @@
 
 TAILQ_HEAD(conn_list, conn);
 
+/* liveness.h */
+enum { LIVENESS_BUCKETS = 256 };
+
+struct liveness {
+    struct conn_list buckets[LIVENESS_BUCKETS];
+    uint32_t place; /* everybody in buckets before it was looked at; not yet modulo their number */
+};
+
 /* What this worker does now; follows the segment's phase (shm/layout.h), but is its own: an
  * orphaned worker goes the same way without a master. */
 enum worker_stage {
@@ -48,6 +56,9 @@ struct worker {
     struct handshake_policy policy;
     struct pool pool;
     struct fanout fanout;
+    struct liveness liveness;
+    struct deflate *deflate;
+    struct inflate *inflate;
 
     enum worker_stage stage;
     bool done;
@@ -59,16 +70,17 @@ struct worker {
 
     size_t conn_count;            /* in any state */
     uint64_t slow_tail;           /* the ring's tail when slow_tick last looked */
-    size_t ping_place;            /* where conn_tick goes on in fanout.conns */
     size_t deliver_place;         /* where worker_deliver goes on in fanout.conns */
     struct conn_list handshaking; /* CONN_HANDSHAKE, oldest first */
     struct conn_list waiting;     /* those whose handler waits for room in the ring, oldest first */
+    struct conn_list eager;       /* those with input that waits for its turn, oldest first */
     struct conn_list held;        /* hold the ring back: not all that is due is out */
     struct conn_list closing;     /* CONN_CLOSING, CONN_LINGER, oldest first */
     struct conn_list gone;        /* CONN_GONE, oldest first */
 
     struct conn *current; /* whose input is being worked on: its output is gathered in `gather` */
     struct conn *joining; /* whose connect handler runs */
+    uint32_t turn_work;   /* what its input has cost so far in this turn, conn_in.c */
     bool retrying;        /* a handler that has waited for room is being called again */
     size_t gather_bytes;
     uint8_t input[WORKER_IO_BYTES];

@@ -20,6 +20,9 @@
 #include "worker/conn.h"
 #include "worker/intake.h"
 #include "worker/last_words.h"
+#include "worker/liveness.h"
+#include "worker/proto/deflate.h"
+#include "worker/proto/inflate.h"
 #include "worker/slow.h"
 #include "worker/state.h"
 
@@ -72,7 +75,7 @@ worker_is_quiet(const struct worker *worker)
     return TAILQ_EMPTY(&worker->waiting);
 }
 
-/* Closes those who have everything; who is held is closed when it has (conn_io.c). Returns true
+/* Closes those who have everything; who is held is closed when it has (conn_out.c). Returns true
  * when it wants another turn. */
 static bool
 worker_deliver(struct worker *worker)
@@ -237,8 +240,13 @@ worker_turn(struct worker *worker)
 
     worker->now_ms = worker_clock_ms();
     more = fanout_run(worker);
+    more |= liveness_run(worker);
     if (!TAILQ_EMPTY(&worker->waiting))
         conn_retry_waiting(worker);
+    if (!TAILQ_EMPTY(&worker->eager)) {
+        conn_go_on(worker);
+        more |= !TAILQ_EMPTY(&worker->eager);
+    }
     conn_reap(worker);
     if (worker->orphaned)
         worker_follow_nobody(worker);
@@ -265,6 +273,7 @@ static void
 worker_run(struct worker *worker)
 {
     worker->now_ms = worker_clock_ms();
+    liveness_init(worker);
     while (intake_take(worker) == INTAKE_MORE) /* what a predecessor left in the channel */
         ;
     atomic_store_release(&worker->me->state, (uint32_t)MEMBER_READY);
@@ -309,6 +318,7 @@ worker_set_policy(struct worker *worker)
 {
     const char *origin = worker->conf->origin;
 
+    worker->policy.deflate = worker->conf->compress == CONF_COMPRESS_ON;
     worker->policy.origin_list = origin;
     if (strcmp(origin, "same") == 0)
         worker->policy.origin = HANDSHAKE_ORIGIN_SAME;
@@ -316,6 +326,21 @@ worker_set_policy(struct worker *worker)
         worker->policy.origin = HANDSHAKE_ORIGIN_ANY;
     else
         worker->policy.origin = HANDSHAKE_ORIGIN_LIST;
+}
+
+/* Compression keeps nothing per client: one state for all of them. */
+static int
+worker_set_compression(struct worker *worker)
+{
+    if (!worker->policy.deflate)
+        return 0;
+    worker->deflate = deflate_new();
+    worker->inflate = inflate_new();
+    if (!worker->deflate || !worker->inflate)
+        return -ENOMEM;
+    twin_init(&worker->ring.twin, &worker->segment, worker->ring.self, deflate_message,
+              worker->deflate);
+    return 0;
 }
 
 static void
@@ -348,6 +373,7 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
     worker_set_policy(worker);
     TAILQ_INIT(&worker->handshaking);
     TAILQ_INIT(&worker->waiting);
+    TAILQ_INIT(&worker->eager);
     TAILQ_INIT(&worker->held);
     TAILQ_INIT(&worker->closing);
     TAILQ_INIT(&worker->gone);
@@ -360,6 +386,8 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
     rc = worker_tie_to_master(worker);
     if (!rc)
         rc = ring_open(&worker->ring, &worker->segment, member, worker->wake_fds);
+    if (!rc)
+        rc = worker_set_compression(worker);
     return rc ? rc : worker_set_events(worker);
 }
 

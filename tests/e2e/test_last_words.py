@@ -46,7 +46,7 @@ def test_a_fault_names_its_address_the_place_and_the_way_there(probe, word, numb
     if word == "segv":
         assert "address 0x10 at" in line
         way = [function_at(place) for place in found[2].split(" < ")[1:] if place.startswith("probe_app")]
-        assert way and set(way) & {"received", "app_message", "conn_io_message"}, f"{way} of {line}"
+        assert way and set(way) & {"received", "app_message", "conn_in_message"}, f"{way} of {line}"
 
 
 @by_signal

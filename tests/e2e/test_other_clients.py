@@ -120,7 +120,7 @@ def url_of(server):
 def test_the_ws_client_of_node_is_welcomed_echoed_and_closed(crier):
     server = crier()
     with NodeClient(url_of(server)) as node:
-        port = node.expect(event="open", extensions="", protocol="")["port"]
+        port = node.expect(event="open", extensions="permessage-deflate", protocol="")["port"]
         node.expect(event="message", text=f"Welcome, 127.0.0.1:{port}!")
         node.do(do="text", text="grüße ☂")
         node.expect(event="message", text="grüße ☂")

@@ -1,5 +1,6 @@
 """What the end-to-end tests share: the real server as a process, clients that send exact bytes, and measurements."""
 
+from .deflate_client import DeflateClient, deflate, inflate
 from .marks import each_worker_count, needs_ipv6
 from .procs import (all_pids, assert_still, cpu_seconds, descriptors, is_alive, memory, memory_files,
                     open_descriptors, process_state)
@@ -10,9 +11,10 @@ from .swarm_client import Swarm, transcript_hash
 from .waiting import PATIENCE, SANITIZED, Deadline, at_once, pause, wait_until
 
 __all__ = [
-    "BINARY", "BUILD", "CLOSE", "CONTINUATION", "CRIER", "CRIER_RING", "Closed", "Deadline", "Disconnected", "Frame", "PATIENCE",
+    "BINARY", "BUILD", "CLOSE", "CONTINUATION", "CRIER", "CRIER_RING", "Closed", "Deadline", "DeflateClient",
+    "Disconnected", "Frame", "PATIENCE",
     "PING", "PONG", "PROBE", "REPOSITORY", "RawClient", "SANITIZED", "Server", "Swarm", "TEXT", "all_pids",
-    "assert_still", "at_once", "cpu_seconds", "descriptors", "each_worker_count", "encode_frame", "is_alive", "memory",
+    "assert_still", "at_once", "cpu_seconds", "deflate", "descriptors", "each_worker_count", "encode_frame", "inflate", "is_alive", "memory",
     "memory_files", "needs_ipv6", "open_descriptors", "pause", "plain_environment", "process_state", "run_crier",
     "server_frame", "transcript_hash", "wait_until",
 ]

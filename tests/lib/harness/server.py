@@ -187,9 +187,9 @@ class Server:
 
     # ---- clients ----
 
-    def socket(self, address=None, **how):
+    def socket(self, address=None, kind=RawClient, **how):
         """A connection, nothing sent."""
-        client = RawClient(address or self.address, **how)
+        client = kind(address or self.address, **how)
         self.clients.append(client)
         return client
 
@@ -233,6 +233,22 @@ class Server:
                     pass
             return None
         return wait_until(find, f"a worker that holds the connection of {client.name}")
+
+    def counters(self):
+        """Every counter, summed over all processes: {name: value}."""
+        done = run_crier("--counters", str(self.pid), program=CRIER_RING)
+        assert done.returncode == 0, done
+        return {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines()}
+
+    def wait_counter(self, name, value):
+        counters = {}
+
+        def reached():
+            counters.update(self.counters())
+            return counters[name] >= value
+
+        wait_until(reached, lambda: f"{name} to reach {value}: {counters}")
+        assert counters[name] == value, counters
 
     # ---- the end ----
 

@@ -1,0 +1,22 @@
+/*
+ * conn_in.h: the bytes from a connection.
+ *
+ * Role:     worker.
+ * Context:  loop thread. No function here frees a connection; any may make it CONN_GONE.
+ *
+ * What arrives is parsed where recv() put it, in the worker's one input buffer; only what is left
+ * over (a piece of a head, an unfinished message) is copied to the connection's own buffers.
+ */
+#ifndef CRIER_WORKER_CONN_IN_H
+#define CRIER_WORKER_CONN_IN_H
+
+struct conn;
+
+/* The libevent callback. */
+void conn_in_event(int fd, short what, void *conn);
+
+/* Goes on with a connection whose input could not be worked on: its handler, if that waits for
+ * room, then what was kept. */
+void conn_in_resume(struct conn *conn);
+
+#endif

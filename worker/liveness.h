@@ -1,0 +1,52 @@
+/*
+ * liveness.h: pings, and the end of clients that are not there any more. RFC 6455 section 5.5.2.
+ *
+ * Role:     worker.
+ * Context:  loop thread.
+ *
+ * A client that was silent for --ping is pinged; one that stays silent for --ping-timeout is cut
+ * off. Every byte from it is a sign of life; so is every byte of ours, the ping apart, that its
+ * kernel has acknowledged (tcp(7): TCP_INFO), because who is busy reading may be late in answering.
+ * While the server itself does not read it (conn_may_read), the clock of its silence stands still.
+ * A client whose socket is full cannot be pinged: it is cut off when its socket has taken nothing
+ * for the sum of both.
+ *
+ * There is a place in a wheel of buckets for each CONN_OPEN, and no timer. What happens to a client
+ * only makes it fall due later, so it is left where it is until its bucket comes up, and looked at
+ * then; an active client costs one look an interval. The moments are spread over a quarter of the
+ * interval: those that came, or spoke, at the same time do not fall due at the same time.
+ */
+#ifndef CRIER_WORKER_LIVENESS_H
+#define CRIER_WORKER_LIVENESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct worker;
+struct conn;
+struct conn_list;
+
+enum {
+    LIVENESS_BUCKET_MS = 128, /* a later moment than the wheel holds is waited for in pieces */
+    LIVENESS_CHUNK = 128,     /* clients between two turns of the event loop */
+};
+
+void liveness_init(struct worker *worker);
+
+/* NULL: clients are not watched (--ping 0). */
+struct conn_list *liveness_bucket(struct worker *worker, uint8_t bucket);
+
+/* Chooses conn->bucket, for when it may fall due. The connection is in no list. */
+void liveness_schedule(struct conn *conn);
+
+/* It was heard; its socket took something, or has just become full. */
+void liveness_heard(struct conn *conn);
+void liveness_took(struct conn *conn);
+
+/* The server reads it, or stops to. */
+void liveness_stop_clock(struct conn *conn, bool stop);
+
+/* Looks at those that fall due. True: call again soon. */
+bool liveness_run(struct worker *worker);
+
+#endif
