@@ -13,7 +13,6 @@ PYTEST  ?= -q#       more for pytest: make test PYTEST="-x -k welcome"
 V       ?=#          V=1 shows the commands
 PREFIX  ?= /usr/local
 CC      := gcc
-PYTHON  := /usr/bin/python3 -B# the distribution's own, which has its python3-* packages
 
 # ---- sources -------------------------------------------------------------------------------------
 
@@ -188,47 +187,30 @@ tsan:  ## unit and torture tests under the thread sanitizer
 cov:  ## all tests, then the covered lines of each file
 	@if [ -d build/cov ]; then find build/cov -name '*.gcda' -delete; fi
 	@$(MAKE) VARIANT=cov test
-	@find build/cov -name '*.gcno' ! -path '*/narrow/*' ! -path '*/tests/*' | sort | xargs gcov -nr 2>/dev/null | awk -F"[':% ]+" \
-	   '/^File/ { f = $$2 } /^Lines/ && f ~ /\.c$$/ { printf "%6.1f %% of %4d  %s\n", $$3, $$5, f; n += $$5; h += $$3 * $$5 / 100 } \
-	    /^Lines/ { f = "" } END { if (n) printf "%6.1f %% of %4d  all\n", 100 * h / n, n }'
+	@tests/cov.sh build/cov
 
 bench:  ## measure: ring, fan-out, memory (BENCH=bench_ring: only that)
 	@tools/setup.sh bench
 	+@$(INNER) VARIANT=release build/release/crier $(BENCH_BIN)
 	@set -e; for b in $(BENCH_BIN); do CRIER=$(CRIER) CRIER_BUILD=$(B) $$b; done
 
-CODE_DIRS  = $(wildcard shm server worker tools tests)
-find_files = $(shell find $(CODE_DIRS) $(1) -print)
-FORMATTED  = $(call find_files,-name '*.[ch]')
-LINTS     := lint-tree lint-format lint-shell lint-python lint-warnings lint-cppcheck lint-tidy
+LINTS := tree format shell python cppcheck tidy
 
 lint:  ## layout, formatting, warnings and static analysis; lint-tree, lint-tidy ... one alone
 	@tools/setup.sh lint
-	@$(MAKE) -k $(LINTS) && echo 'lint: clean'
+	@$(MAKE) -k $(LINTS:%=lint-%) lint-warnings && echo 'lint: clean'
 
-lint-tree: export CC_LINE = $(COMPILE) $(CMOCKA_CFLAGS) -Werror
-lint-tree:
-	@$(PYTHON) tests/lint/tree.py --cc "$$CC_LINE" $(ALL_C)
-	@$(PYTHON) -m pytest -q --no-header -p no:cacheprovider tests/lint
-lint-format:
-	@clang-format --dry-run --Werror $(FORMATTED)
-lint-shell:
-	@shellcheck .ci/run $(call find_files,-name '*.sh')
-lint-python:
-	@$(PYTHON) -m pyflakes $(call find_files,-name '*.py')
+$(LINTS:%=lint-%): export CC_LINE = $(COMPILE) $(CMOCKA_CFLAGS) -Werror
+$(LINTS:%=lint-%): lint-%:
+	@tests/lint/run.sh $* $(ALL_C)
+lint-tidy: build/compile_commands.json
+
 lint-warnings:
 	+@$(INNER) VARIANT=lint suite $(BENCH_BIN:$(B)/%=build/lint/%) >/dev/null
-lint-cppcheck:
-	@cppcheck --quiet --std=c11 --platform=unix64 --library=posix,gnu -I. -j$(CORES) --inline-suppr --error-exitcode=1 \
-	   --enable=warning,performance,portability $(CODE_DIRS)
-lint-tidy:
-	+@$(INNER) build/compile_commands.json
-	@# One file a run: the analyzer of clang 14 mistakes va_lists in the second one.
-	@printf '%s\n' $(ALL_C) | xargs -P$(CORES) -n1 clang-tidy --quiet -p build 2>&1 | { ! grep -vE '^[0-9]+ warnings? (generated|treated)'; }
 
 format:  ## rewrite the C sources in the project's format
 	@tools/setup.sh lint
-	@clang-format -i $(FORMATTED)
+	@tests/lint/run.sh reformat
 
 # ---- install -------------------------------------------------------------------------------------
 
@@ -248,4 +230,4 @@ clean:  ## remove build/
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 FORCE:
-.PHONY: all suite help FORCE $(OUTER) $(LINTS)
+.PHONY: all suite help FORCE $(OUTER) $(LINTS:%=lint-%) lint-warnings
