@@ -1,7 +1,7 @@
 /*
  * state.h: what the parts of one worker share.
  *
- * Role:     worker/ only; one struct worker in a worker process, made by worker_main.
+ * Role:     worker/ only; one struct worker in a worker process.
  * Lifetime: the process.
  * Context:  loop thread.
  */
@@ -86,6 +86,14 @@ struct worker {
     uint8_t input[WORKER_IO_BYTES];
     uint8_t gather[WORKER_IO_BYTES];
 };
+
+/* worker.c without the process around it. Sets up a worker, which is zeroed, from the descriptors
+ * that a worker inherits (shm/chan.h); fanout_init then joins the ring. */
+int worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
+    __attribute__((warn_unused_result));
+
+/* One turn of the loop. Until worker->done; conn_reap then takes those that are left. */
+void worker_turn(struct worker *worker);
 
 /* All clocks of a worker are this one, read once a turn. */
 static inline uint32_t

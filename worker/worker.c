@@ -233,7 +233,7 @@ worker_set_events(struct worker *worker)
 
 /* One turn: what is new in the ring, those who wait, what the master wants, then sockets. Sleeps
  * only when nothing is left to do and the ring is still empty after `sleeping` was set (wake.h). */
-static void
+void
 worker_turn(struct worker *worker)
 {
     bool more;
@@ -273,7 +273,6 @@ static void
 worker_run(struct worker *worker)
 {
     worker->now_ms = worker_clock_ms();
-    liveness_init(worker);
     while (intake_take(worker) == INTAKE_MORE) /* what a predecessor left in the channel */
         ;
     atomic_store_release(&worker->me->state, (uint32_t)MEMBER_READY);
@@ -354,7 +353,7 @@ worker_name(uint32_t member, const struct conf_shm *conf)
     log_open(role, log_level_of(conf));
 }
 
-static int
+int
 worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
 {
     int rc = segment_attach(&worker->segment, CHAN_FD_SEGMENT, false);
@@ -369,7 +368,6 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
     worker->counters = worker->me->counters;
     worker->close_code = CLOSE_GOING_AWAY;
     worker->pool.limit_bytes = worker->conf->pool_bytes;
-    worker_name(member, worker->conf);
     worker_set_policy(worker);
     TAILQ_INIT(&worker->handshaking);
     TAILQ_INIT(&worker->waiting);
@@ -383,9 +381,11 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
     for (int fd = CHAN_FD_SEGMENT; fd < (int)(CHAN_FD_WAKE + worker->segment.geometry.member_count);
          fd++)
         (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-    rc = worker_tie_to_master(worker);
-    if (!rc)
-        rc = ring_open(&worker->ring, &worker->segment, member, worker->wake_fds);
+    app_open(worker);
+    app_bind(&worker->segment);
+    worker->now_ms = worker_clock_ms();
+    liveness_init(worker);
+    rc = ring_open(&worker->ring, &worker->segment, member, worker->wake_fds);
     if (!rc)
         rc = worker_set_compression(worker);
     return rc ? rc : worker_set_events(worker);
@@ -395,18 +395,18 @@ int
 worker_main(const struct crier_app *app, uint32_t member)
 {
     struct worker *worker = calloc(1, sizeof(*worker));
-    int rc = worker ? 0 : -ENOMEM;
+    int rc = worker ? worker_init(worker, app, member) : -ENOMEM;
 
-    if (!rc)
-        rc = worker_init(worker, app, member);
+    if (!rc) {
+        worker_name(member, worker->conf);
+        rc = worker_tie_to_master(worker);
+    }
     if (rc) {
         errno = -rc;
         log_error("worker %u cannot start", member);
         return EXIT_FAILURE;
     }
     last_words_open(worker->me);
-    app_open(worker);
-    app_bind(&worker->segment);
     last_words_during("start");
     rc = app->start ? app->start(CRIER_WORKER) : 0;
     last_words_during(NULL);
