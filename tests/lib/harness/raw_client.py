@@ -1,15 +1,18 @@
 """A WebSocket client that sends exactly the bytes it is told to and checks every byte it gets; blocking, with deadlines."""
 
+import array
 import base64
 import collections
 import contextlib
+import fcntl
 import hashlib
 import os
 import select
 import socket
 import struct
+import termios
 
-from .waiting import Deadline
+from .waiting import Deadline, wait_until
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -176,6 +179,17 @@ class RawClient:
     def send_raw(self, data, timeout=None):
         self.socket.settimeout(Deadline(timeout or self.timeout).left("send"))
         self.socket.sendall(data)
+
+    def wait_read(self, timeout=None):
+        """The server has read all that was sent. Unix sockets only: there the kernel knows (unix(7), SIOCOUTQ)."""
+        assert self.socket.family == socket.AF_UNIX
+        unread = array.array("i", [0])
+
+        def all_read():
+            fcntl.ioctl(self.socket, termios.TIOCOUTQ, unread)
+            return unread[0] == 0
+
+        wait_until(all_read, lambda: f"{unread[0]} bytes to be read", timeout)
 
     # ---- the opening handshake ----
 
