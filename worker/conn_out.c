@@ -262,17 +262,16 @@ conn_out_frame(struct conn *conn, uint8_t opcode, const void *data, size_t bytes
     return 0;
 }
 
-/* RFC 6455 section 5.5.3: of several pings that wait for their answer the latest is enough. */
 int
 conn_out_pong(struct conn *conn, const void *data, size_t bytes)
 {
-    bool waits = conn->output && conn->blocked;
     int rc;
 
-    if (waits && conn->pong_bytes && pool_buf_bytes(conn->output) >= conn->pong_bytes)
+    /* RFC 6455 section 5.5.3: of several pings that wait for an answer the latest is enough. */
+    if (conn->blocked && conn->pong_bytes && pool_buf_bytes(conn->output) >= conn->pong_bytes)
         conn->output->end -= conn->pong_bytes;
     rc = conn_out_frame(conn, FRAME_OP_PONG, data, bytes);
-    if (!rc && waits)
+    if (!rc && conn->output)
         conn->pong_bytes = (uint8_t)(RECORD_FRAME_CONTROL_HEAD_BYTES + bytes);
     return rc;
 }

@@ -24,7 +24,7 @@ int conn_out_raw(struct conn *conn, const void *data, size_t bytes);
 /* A frame with a whole message, compressed when the client can inflate it and that is shorter. */
 int conn_out_message(struct conn *conn, uint8_t opcode, const void *data, size_t bytes);
 
-/* A Pong, in place of one that has not been sent yet. */
+/* A Pong, in place of one that waits until the socket takes it. */
 int conn_out_pong(struct conn *conn, const void *data, size_t bytes);
 
 /* Sends what is there, as far as the socket takes it, and acts on what that completes. */
