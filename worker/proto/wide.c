@@ -2,11 +2,13 @@
 
 #include <assert.h>
 
+#include "worker/proto/wide_avx2.h"
 #include "worker/proto/wide_portable.h"
 #include "worker/proto/wide_sse2.h"
 
 const struct wide *const wide_table[] = {
 #ifdef __x86_64__
+    &wide_avx2,
     &wide_sse2,
 #endif
     &wide_portable,
