@@ -8,7 +8,7 @@
 VERSION := 0.1.0
 VARIANT ?= release#  release, asan, tsan, cov; lint is release with warnings as errors
 ARGS    ?=#          make run ARGS="--workers 4"
-E2E     ?= tests/e2e#    make test E2E=tests/e2e/test_welcome.py
+E2E     ?= tests/e2e tests/conform#  make test E2E=tests/e2e/test_welcome.py
 PYTEST  ?= -q#       more for pytest: make test PYTEST="-x -k welcome"
 V       ?=#          V=1 shows the commands
 PREFIX  ?= /usr/local
@@ -100,7 +100,7 @@ COMPILE  = $(CC) $(CPPFLAGS) $(CFLAGS)
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # The targets that start a make of their own are done one after the other, whatever -j says; the inner make is parallel.
-OUTER := run test lint check-long asan tsan cov bench format install uninstall clean
+OUTER := run test lint check-long interop asan tsan cov bench format install uninstall clean
 ifneq ($(filter $(OUTER),$(MAKECMDGOALS)),)
 .NOTPARALLEL:
 endif
@@ -173,14 +173,13 @@ test:  ## unit, torture and end-to-end tests
 	@tools/setup.sh test
 	+@$(INNER) suite
 	@tests/run.sh $(B) $(SUITE_BIN) $(E2E) -- $(PYTEST)
-
 check-long:  ## the models, then the same tests with CRIER_LONG=1: longer torture, larger numbers
 	@tools/setup.sh long && tests/model/check.sh
 	@CRIER_LONG=1 $(MAKE) test
-
+interop:  ## clients that others wrote, a browser among them
+	@tools/setup.sh interop && $(MAKE) UNIT= FUZZ= TORTURE= E2E=tests/interop test
 asan:  ## all tests under the address and undefined-behaviour sanitizers
 	@$(MAKE) VARIANT=asan test
-
 tsan:  ## unit and torture tests under the thread sanitizer
 	@$(MAKE) VARIANT=tsan E2E= test
 

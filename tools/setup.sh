@@ -2,11 +2,11 @@
 # Installs what building, testing or checking crier needs and this machine lacks. `make` calls it; when nothing is
 # missing it only looks, and says nothing.
 #
-#   tools/setup.sh run|test|lint|bench|long
+#   tools/setup.sh run|test|lint|bench|long|interop
 set -eu
 
 usage() {
-    echo "usage: tools/setup.sh run|test|lint|bench|long" >&2
+    echo "usage: tools/setup.sh run|test|lint|bench|long|interop" >&2
     exit 2
 }
 
@@ -16,6 +16,7 @@ run | bench) purposes='run' ;;
 test) purposes='run test' ;;
 lint) purposes='run test lint' ;; # lint compiles the tests as well
 long) purposes='run test long' ;;
+interop) purposes='run test interop' ;;
 *) usage ;;
 esac
 
@@ -31,11 +32,13 @@ run  | zlib1g-dev         | pkgconfig zlib
 test | libcmocka-dev      | pkgconfig cmocka
 test | python3-pytest     | python pytest
 test | python3-websockets | python websockets
+test | python3-wsproto    | python wsproto
 test | nodejs             | command node
 test | node-ws            | file /usr/share/nodejs/ws/package.json
 test | curl               | command curl
 test | procps             | command pgrep
 long | spin               | command spin
+interop | chromium        | command chromium
 lint | clang-format       | command clang-format
 lint | clang-tidy         | command clang-tidy
 lint | cppcheck           | command cppcheck

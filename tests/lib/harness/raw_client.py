@@ -207,14 +207,18 @@ class RawClient:
         text += "".join(f"{name}: {value}\r\n" for name, value in headers)
         return text.encode("latin-1") + b"\r\n"
 
+    def read_head(self, deadline=None):
+        """The head of an HTTP answer, with the empty line that ends it."""
+        deadline = deadline or Deadline(self.timeout)
+        while b"\r\n\r\n" not in self.unread()[:65536]:
+            self.fill(deadline, "HTTP answer")
+        return self.read(self.unread().index(b"\r\n\r\n") + 4)
+
     def read_response(self, timeout=None):
         """The answer to a handshake; with its body unless it is a 101."""
         deadline = Deadline(timeout or self.timeout)
-        while b"\r\n\r\n" not in self.unread()[:65536]:
-            self.fill(deadline, "HTTP answer")
-        head, _, _ = self.unread().partition(b"\r\n\r\n")
-        self.read(len(head) + 4)
-        first, *rest = head.decode("latin-1").split("\r\n")
+        head = self.read_head(deadline)
+        first, *rest = head[:-4].decode("latin-1").split("\r\n")
         version, status, reason = (first + "  ").split(" ", 2)
         assert version == "HTTP/1.1", f"no HTTP/1.1 answer: {head!r}"
         headers = {}

@@ -16,10 +16,11 @@ def pause(seconds):
     threading.Event().wait(seconds)
 
 
-def wait_until(predicate, what, timeout=None):
+def wait_until(predicate, what, timeout=None, interval=0.005):
     """Waits until predicate() is true and returns its value; says what it waited for when it is not in time.
 
-    `what` may be a function, so that the message can show what was seen last.
+    `what` may be a function, so that the message can show what was seen last. `interval` 0 looks again at once, for
+    what comes within microseconds.
     """
     deadline = time.monotonic() + (PATIENCE if timeout is None else timeout)
     while True:
@@ -28,7 +29,7 @@ def wait_until(predicate, what, timeout=None):
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"waited in vain: {what() if callable(what) else what}")
-        pause(0.005)
+        pause(interval)
 
 
 def at_once(calls):

@@ -1,0 +1,18 @@
+"""The conformance table runs the program named by CRIER (default: build/release/crier)."""
+
+import os
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
+pytest.register_assert_rewrite("harness")
+
+from chops import TALLY  # noqa: E402
+from harness.fixtures import crier, pytest_configure, pytest_sessionstart, time_limit  # noqa: E402
+
+__all__ = ["crier", "pytest_configure", "pytest_sessionstart", "time_limit"]
+
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(f"conform: {TALLY['cases']} cases on {TALLY['connections']} connections")

@@ -1,0 +1,53 @@
+"""Plays the table: every case of every file, in all the ways of chops.py, and once over TCP.
+
+The server runs with what a conformance suite would give it; cases that need other flags share a server for them.
+"""
+
+import collections
+
+import cases_close
+import cases_fragments
+import cases_frames
+import cases_handshake
+import cases_limits
+import cases_utf8
+import pytest
+from chops import TALLY, cuts_of, play
+
+from harness import Server
+
+FLAGS = ("--no-welcome", "--max-message", "32M")
+CASES = [one for module in (cases_frames, cases_fragments, cases_utf8, cases_close, cases_limits, cases_handshake)
+         for one in module.CASES]
+
+
+@pytest.fixture(scope="module")
+def server_with(tmp_path_factory):
+    """server_with(flags): the server for them, on a unix socket, `path`, and on TCP."""
+    servers = {}
+
+    def start(flags):
+        if flags not in servers:
+            path = str(tmp_path_factory.mktemp("conform") / "socket")
+            server = Server(*FLAGS, *flags, workers=1, listen=[f"unix:{path}", "127.0.0.1:0"])
+            server.path = path
+            servers[flags] = server
+        return servers[flags]
+
+    yield start
+    for server in servers.values():
+        server.finish()
+
+
+@pytest.mark.parametrize("case", [pytest.param(one, id=one.id, marks=[pytest.mark.xfail(strict=True, reason=one.why)]
+                                               if one.why else []) for one in CASES])
+def test_it_conforms(server_with, case):
+    server = server_with(case.flags)
+    TALLY["cases"] += 1
+    play(case, server.path, cuts_of(case))
+    play(case, server.address, [()])
+
+
+def test_every_case_has_an_id_of_its_own():
+    names = collections.Counter(one.id for one in CASES)
+    assert not [name for name, count in names.items() if count > 1]

@@ -1,0 +1,62 @@
+"""Fixtures and hooks that every folder of pytest files takes into its conftest.py."""
+
+import os
+import signal
+
+import pytest
+
+from .server import CRIER, PROBE, Server
+from .waiting import PATIENCE
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "limit(seconds): the whole test may take so long; default 60")
+
+
+def pytest_sessionstart(session):
+    if not os.access(CRIER, os.X_OK):
+        pytest.exit(f"there is no {CRIER}: build it first, or name it in CRIER", returncode=1)
+
+
+@pytest.fixture(autouse=True)
+def time_limit(request):
+    """Ends a test that hangs, with a stack that shows where."""
+    marker = request.node.get_closest_marker("limit")
+    seconds = (marker.args[0] if marker else 60) * max(1.0, PATIENCE / 15)
+
+    def out_of_time(*_):
+        raise TimeoutError(f"the test took longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, out_of_time)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def crier(time_limit):
+    """Starts servers: crier("--no-welcome", workers=2). Each is stopped and checked at the end of the test."""
+    servers = []
+
+    def start(*flags, **how):
+        servers.append(Server(*flags, **how))
+        return servers[-1]
+
+    yield start
+    problems = []
+    for server in servers:
+        try:
+            server.finish()
+        except Exception as problem:  # the other servers are stopped all the same
+            problems.append(problem)
+    if problems:
+        raise problems[0]
+
+
+@pytest.fixture
+def probe(crier):
+    """Starts tests/lib/probe_app.c as `crier` starts the standard application."""
+    def start(*flags, **how):
+        return crier(*flags, program=PROBE, **how)
+    return start
