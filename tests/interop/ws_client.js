@@ -1,9 +1,8 @@
 // A client made with `ws` for Node, driven by a test: prints one JSON object per event, obeys one per line of stdin.
 //
-//   node ws_client.js URL [origin=ORIGIN] [version=N]
+//   node ws_client.js URL [deflate=0|1] [origin=ORIGIN] [version=N]
 "use strict";
 
-const crypto = require("crypto");
 const readline = require("readline");
 const WebSocket = require("ws");
 
@@ -11,7 +10,9 @@ const [url, ...words] = process.argv.slice(2);
 const options = { handshakeTimeout: 20000 };
 for (const word of words) {
     const [name, value] = [word.slice(0, word.indexOf("=")), word.slice(word.indexOf("=") + 1)];
-    if (name === "origin")
+    if (name === "deflate")
+        options.perMessageDeflate = value === "1" ? { threshold: 0 } : false;
+    else if (name === "origin")
         options.origin = value;
     else if (name === "version")
         options.protocolVersion = Number(value);
@@ -23,25 +24,13 @@ function say(event) {
     process.stdout.write(JSON.stringify(event) + "\n");
 }
 
+const content = (part) => "text" in part ? part.text : Buffer.from(part.hex, "hex");
 const client = new WebSocket(url, options);
-let large = null; // what was sent last with "large"
 
-client.on("open", () => say({
-    event: "open", port: client._socket.localPort, extensions: client.extensions, protocol: client.protocol,
-}));
-
-client.on("message", (data, isBinary) => {
-    if (large && data.length === large.length) {
-        say({ event: "large", size: data.length, same: isBinary && data.equals(large) });
-        large = null;
-    } else if (isBinary) {
-        say({ event: "message", hex: data.toString("hex") });
-    } else {
-        say({ event: "message", text: data.toString("utf8") });
-    }
-});
-
-client.on("pong", (data) => say({ event: "pong", text: data.toString("utf8") }));
+client.on("open", () => say({ event: "open", extensions: client.extensions, protocol: client.protocol }));
+client.on("message", (data, isBinary) => say(
+    isBinary ? { event: "message", hex: data.toString("hex") } : { event: "message", text: data.toString("utf8") }));
+client.on("pong", (data) => say({ event: "pong", hex: data.toString("hex") }));
 client.on("close", (code, reason) => say({ event: "close", code, reason: reason.toString("utf8") }));
 client.on("error", (error) => say({ event: "error", message: error.message }));
 client.on("unexpected-response", (request, response) => {
@@ -50,15 +39,9 @@ client.on("unexpected-response", (request, response) => {
 });
 
 const orders = {
-    text: (order) => client.send(order.text),
-    binary: (order) => client.send(Buffer.from(order.hex, "hex")),
-    fragments: (order) => order.parts.forEach(
-        (part, i) => client.send(part, { fin: i === order.parts.length - 1 })),
-    large: (order) => {
-        large = crypto.randomBytes(order.size);
-        client.send(large);
-    },
-    ping: (order) => client.ping(order.text),
+    send: (order) => order.parts.forEach(
+        (part, i) => client.send(content(part), { binary: "hex" in part, fin: i === order.parts.length - 1 })),
+    ping: (order) => client.ping(Buffer.from(order.hex, "hex")),
     close: (order) => client.close(order.code, order.reason),
 };
 

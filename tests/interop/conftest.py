@@ -1,0 +1,13 @@
+"""The tests with clients that others wrote run the program named by CRIER (default: build/release/crier)."""
+
+import os
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
+pytest.register_assert_rewrite("harness")
+
+from harness.fixtures import crier, pytest_configure, pytest_sessionstart, time_limit  # noqa: E402
+
+__all__ = ["crier", "pytest_configure", "pytest_sessionstart", "time_limit"]
