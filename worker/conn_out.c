@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -122,6 +123,16 @@ conn_out_greet(struct conn *conn)
         conn_out_blocked(conn, EAGAIN);
 }
 
+/* Who closes with input unread resets the connection, and what the peer has not read yet may be
+ * lost, our Close among it: RFC 6455 section 7.1.1. */
+static bool
+conn_out_may_leave(const struct conn *conn)
+{
+    int unread = 0;
+
+    return ioctl(conn_fd(conn), FIONREAD, &unread) != 0 || unread == 0;
+}
+
 /* All is out: what was that the last of? */
 static void
 conn_out_drained(struct conn *conn)
@@ -130,9 +141,14 @@ conn_out_drained(struct conn *conn)
 
     conn->blocked = false;
     fanout_release(worker, conn);
-    if (conn->close_sent && conn->close_received)
-        conn_leave(conn, false);
-    else if (conn->state == CONN_LINGER && !conn->fin_sent) {
+    if (conn->close_sent && conn->close_received && conn->state == CONN_CLOSING) {
+        if (conn_out_may_leave(conn)) {
+            conn_leave(conn, false);
+            return;
+        }
+        conn_set_state(conn, CONN_LINGER);
+    }
+    if (conn->state == CONN_LINGER && !conn->fin_sent) {
         conn->fin_sent = true;
         shutdown(conn_fd(conn), SHUT_WR);
         conn_update_events(conn);
