@@ -214,6 +214,13 @@ conn_in_take_frame(struct conn *conn, uint8_t *at, size_t bytes)
     return event.consumed;
 }
 
+/* What is discarded costs next to nothing. */
+static bool
+conn_in_turn_is_over(const struct conn *conn)
+{
+    return conn_is_open(conn) && conn->worker->turn_work >= CONN_IN_TURN_WORK;
+}
+
 /* Works on [at, at + bytes) until it needs more or has to wait; returns how much was used up. */
 static size_t
 conn_in_consume(struct conn *conn, uint8_t *at, size_t bytes)
@@ -228,7 +235,7 @@ conn_in_consume(struct conn *conn, uint8_t *at, size_t bytes)
         case CONN_JOINING: break;
         case CONN_OPEN:
         case CONN_CLOSING:
-            conn->stalled = !conn_may_read(conn) || conn->worker->turn_work >= CONN_IN_TURN_WORK;
+            conn->stalled = !conn_may_read(conn) || conn_in_turn_is_over(conn);
             if (!conn->stalled)
                 step = conn_in_take_frame(conn, at + used, bytes - used);
             break;
