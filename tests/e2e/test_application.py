@@ -3,10 +3,11 @@
 import errno
 import os
 import signal
+import time
 
 import pytest
 
-from harness import (PATIENCE, PROBE, TEXT, Disconnected, at_once, each_worker_count, encode_frame, plain_environment,
+from harness import (CLOSE, PATIENCE, PROBE, TEXT, Disconnected, at_once, each_worker_count, encode_frame, plain_environment,
                      run_crier, wait_until)
 
 SLACK = PATIENCE / 15
@@ -212,6 +213,17 @@ def test_what_a_handler_sends_before_it_closes_comes_before_the_close(probe):
     before = []
     client.expect_close(4999, before)
     assert before == [b"one"]
+
+
+def test_what_a_client_sends_until_it_hears_of_the_close_is_discarded_to_its_own_close(probe):
+    """However many frames that are: nobody waits for a timeout, and nothing is reset."""
+    client = probe("--on-message", "close").connect()
+    small = encode_frame(TEXT, b"x")
+    start = time.monotonic()
+    client.send_raw(small * 15000 + encode_frame(CLOSE, b"\x10\xe1"))
+    assert client.close_content(client.recv_frame()) == (4321, b"enough")
+    assert client.read_to_end() == (b"", "eof")
+    assert time.monotonic() - start < 3
 
 
 def test_crier_close_sends_the_reason(probe):
