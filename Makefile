@@ -25,8 +25,8 @@ APPS   := standard
 TOOLS  := crier_ring image locate# the program is crier-ring
 
 # UNIT=ring TORTURE= on the command line narrow what is built and run.
-UNIT    := utf8 mask frame http1 extension handshake deflate segment ring history arena client_rec record twin conf \
-           chan pool
+UNIT    := utf8 mask frame http1 extension handshake deflate inflate segment ring history arena client_rec record twin \
+           conf chan pool
 TORTURE := ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history)# also built with tags that wrap, and test points
 LOAD    := swarm probe_app

@@ -315,11 +315,9 @@ check_flood(const char *element)
     char lines[HTTP1_HEAD_MAX_BYTES] = "Sec-WebSocket-Extensions: ";
     size_t at = strlen(lines);
 
-    while (at + strlen(element) + 100 < sizeof(lines)) {
-        memcpy(lines + at, element, strlen(element));
-        at += strlen(element);
-    }
-    strcpy(lines + at, PMD "\r\n");
+    while (at + strlen(element) + 100 < sizeof(lines))
+        at += (size_t)snprintf(lines + at, sizeof(lines) - at, "%s", element);
+    snprintf(lines + at, sizeof(lines) - at, PMD "\r\n");
     assert_true(negotiate_lines(lines));
     assert_string_equal(answer(), PMD BOTH);
 }

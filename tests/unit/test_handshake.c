@@ -16,10 +16,12 @@
 #define LINES_UPGRADE "Upgrade: websocket\r\nConnection: Upgrade\r\n"
 #define LINE_KEY "Sec-WebSocket-Key: " KEY "\r\n"
 #define LINE_VERSION "Sec-WebSocket-Version: 13\r\n"
+#define LINE_OFFER(params) "Sec-WebSocket-Extensions: permessage-deflate" params "\r\n"
 #define LINES_ALL LINES_UPGRADE LINE_KEY LINE_VERSION
 
 static const struct handshake_policy same = {.origin = HANDSHAKE_ORIGIN_SAME};
 static const struct handshake_policy any = {.origin = HANDSHAKE_ORIGIN_ANY};
+static const struct handshake_policy compress = {.origin = HANDSHAKE_ORIGIN_SAME, .deflate = true};
 
 static struct handshake_verdict verdict;
 
@@ -365,6 +367,68 @@ test_handshake_headers_of_one_status_are_not_in_another(void **state)
     assert_null(strstr(out, "Sec-WebSocket"));
 }
 
+static void
+test_handshake_an_offer_of_permessage_deflate_is_answered(void **state)
+{
+    static const char answer[] =
+        "HTTP/1.1 101 Switching Protocols\r\n"
+        "Upgrade: websocket\r\n"
+        "Connection: Upgrade\r\n"
+        "Sec-WebSocket-Accept: " ACCEPT "\r\n"
+        "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; "
+        "client_no_context_takeover; server_max_window_bits=10; client_max_window_bits=15\r\n"
+        "\r\n";
+    char out[HANDSHAKE_ANSWER_MAX_BYTES];
+
+    (void)state;
+    assert_int_equal(check_request("GET", "/", "a",
+                                   LINES_ALL LINE_OFFER(
+                                       "; server_max_window_bits=10; client_max_window_bits=15"),
+                                   &compress),
+                     101);
+    assert_true(verdict.deflate.agreed);
+    assert_int_equal(verdict.deflate.server_window_bits, 10);
+    assert_int_equal(handshake_answer_101(&verdict, out, sizeof(out)), sizeof(answer) - 1);
+    assert_memory_equal(out, answer, sizeof(answer) - 1);
+    assert_int_equal(handshake_answer_101(&verdict, out, sizeof(answer) - 1), 0);
+}
+
+static void
+test_handshake_no_offer_a_declined_one_and_a_policy_without_deflate_agree_on_nothing(void **state)
+{
+    static const struct {
+        const char *lines;
+        const struct handshake_policy *policy;
+    } rows[] = {
+        {LINES_ALL, &compress},
+        {LINES_ALL LINE_OFFER("; server_max_window_bits=8"), &compress},
+        {LINES_ALL LINE_OFFER(""), &same},
+    };
+    char out[HANDSHAKE_ANSWER_MAX_BYTES + 1];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        size_t bytes;
+
+        assert_int_equal(check_request("GET", "/", "a", rows[i].lines, rows[i].policy), 101);
+        assert_false(verdict.deflate.agreed);
+        bytes = handshake_answer_101(&verdict, out, sizeof(out) - 1);
+        assert_true(bytes > 0);
+        out[bytes] = 0;
+        assert_null(strstr(out, "Extensions"));
+    }
+}
+
+static void
+test_handshake_malformed_extensions_are_refused_whatever_the_policy(void **state)
+{
+    (void)state;
+    assert_int_equal(check_request("GET", "/", "a", LINES_ALL LINE_OFFER(";"), &compress), 400);
+    assert_int_equal(check_request("GET", "/", "a", LINES_ALL LINE_OFFER(";"), &same), 400);
+    assert_non_null(strstr(verdict.sentence, "Sec-WebSocket-Extensions"));
+    assert_false(verdict.deflate.agreed);
+}
+
 int
 main(void)
 {
@@ -388,6 +452,10 @@ main(void)
         cmocka_unit_test(test_handshake_an_error_is_a_whole_response_with_the_sentence_as_its_body),
         cmocka_unit_test(test_handshake_every_status_has_its_phrase_and_headers_and_fits),
         cmocka_unit_test(test_handshake_headers_of_one_status_are_not_in_another),
+        cmocka_unit_test(test_handshake_an_offer_of_permessage_deflate_is_answered),
+        cmocka_unit_test(
+            test_handshake_no_offer_a_declined_one_and_a_policy_without_deflate_agree_on_nothing),
+        cmocka_unit_test(test_handshake_malformed_extensions_are_refused_whatever_the_policy),
     };
 
     return cmocka_run_group_tests_name("handshake", tests, NULL, NULL);

@@ -2,7 +2,8 @@
  * deflate.h: compresses whole messages. RFC 7692 section 7.2.1.
  *
  * Role:     one in each process that sends compressed messages, for all its clients.
- * Owns:     a zlib stream for each size of window that was asked for, made when first needed.
+ * Owns:     a zlib stream for each size of window that was asked for, made when first needed:
+ *           205 KB for 15 bits, 768 KB when there are all seven.
  * Errors:   a message that cannot be compressed into its room is to be sent as it is.
  * Context:  any thread, one at a time per object.
  *

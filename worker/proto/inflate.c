@@ -1,10 +1,12 @@
 /*
- * The input is the payload and then the four bytes that its sender took off the end. It is complete
- * when a block ends exactly there.
+ * A payload lacks the last four bytes of what its sender's deflater made, which end with an empty
+ * block: RFC 7692 section 7.2.1. They are not just appended: zlib is asked whether it takes them for
+ * the length of that block, because a payload that was cut off may well make something else of them
+ * that looks complete.
  *
- * A block that says it is the last one does not end a message, RFC 7692 section 7.2.3.4: the next
- * one begins at the next byte and may refer to what was before. inflateResetKeep is made for that:
- * it leaves the window as it is.
+ * A block that says it is the last one does not end a message, section 7.2.3.4: the next one begins
+ * at the next byte and may refer to what was before. inflateResetKeep is made for that: it leaves
+ * the window as it is.
  */
 #include "worker/proto/inflate.h"
 
@@ -18,8 +20,7 @@ static const uint8_t inflate_tail[] = {0x00, 0x00, 0xff, 0xff};
 
 struct inflate {
     z_stream z;
-    size_t left; /* bytes of the payload behind what zlib was given */
-    bool tail;   /* zlib was given the tail, too */
+    size_t left; /* bytes of the payload behind what zlib was given, which counts up to UINT_MAX */
 };
 
 const char *
@@ -61,69 +62,61 @@ inflate_limit(size_t bytes)
     return bytes < UINT_MAX ? (uInt)bytes : UINT_MAX;
 }
 
-void
-inflate_begin(struct inflate *inflater, const uint8_t *payload, size_t bytes)
-{
-    inflateReset(&inflater->z);
-    inflater->z.next_in = (Bytef *)payload;
-    inflater->z.avail_in = inflate_limit(bytes);
-    inflater->left = bytes - inflater->z.avail_in;
-    inflater->tail = false;
-}
-
 /* Gives zlib what comes next, if it has nothing and there is something. */
 static void
 inflate_feed(struct inflate *inflater)
 {
-    z_stream *z = &inflater->z;
-
-    if (z->avail_in)
+    if (inflater->z.avail_in)
         return;
-    if (inflater->left) {
-        z->avail_in = inflate_limit(inflater->left);
-        inflater->left -= z->avail_in;
-    } else if (!inflater->tail) {
-        z->next_in = (Bytef *)inflate_tail;
-        z->avail_in = sizeof(inflate_tail);
-        inflater->tail = true;
-    }
+    inflater->z.avail_in = inflate_limit(inflater->left);
+    inflater->left -= inflater->z.avail_in;
 }
 
-/* Is the message complete? zlib, which has just returned `rc`, was given everything, has taken it,
- * and is behind a block: zlib.h on inflate() says that bit 128 of data_type means that, and that
- * the lower six count the bits left over. */
-static bool
-inflate_ended(const struct inflate *inflater, int rc)
+void
+inflate_begin(struct inflate *inflater, const uint8_t *payload, size_t bytes)
 {
-    const z_stream *z = &inflater->z;
+    inflateReset(&inflater->z); /* the window is empty */
+    inflater->z.next_in = (Bytef *)payload;
+    inflater->z.avail_in = 0;
+    inflater->left = bytes;
+    inflate_feed(inflater);
+}
 
-    return inflater->tail && !z->avail_in &&
-           (rc == Z_STREAM_END || ((z->data_type & 128) && !(z->data_type & 63)));
+/* The payload is used up: does it end in front of the length of an empty block? With Z_TREES zlib
+ * returns behind the head of a block. If it then says, by 128 in data_type, that it has come to the
+ * end of a block without more input, the block was empty. */
+static bool
+inflate_tail_fits(z_stream *z)
+{
+    z->next_in = (Bytef *)inflate_tail;
+    z->avail_in = sizeof(inflate_tail);
+    if (inflate(z, Z_TREES) != Z_OK || z->avail_in)
+        return false;
+    (void)inflate(z, Z_TREES); /* Z_BUF_ERROR: it takes nothing and makes nothing */
+    return z->data_type & 128;
 }
 
 enum inflate_status
 inflate_more(struct inflate *inflater, uint8_t *out, size_t room, size_t *made)
 {
     z_stream *z = &inflater->z;
-    bool ended;
     int rc;
 
     assert(room);
     z->next_out = out;
     z->avail_out = inflate_limit(room);
-    do { /* as long as each turn takes input or makes output */
+    do { /* as long as zlib takes input or makes output */
         inflate_feed(inflater);
         rc = inflate(z, Z_SYNC_FLUSH);
-        ended = inflate_ended(inflater, rc);
-        if (!ended && rc == Z_STREAM_END)
+        if (rc == Z_STREAM_END)
             rc = inflateResetKeep(z);
-    } while (!ended && rc == Z_OK);
+    } while (rc == Z_OK);
     *made = (size_t)(z->next_out - out);
-    if (ended)
-        return INFLATE_END;
-    switch (rc) {
-    case Z_BUF_ERROR: return z->avail_out ? INFLATE_BROKEN : INFLATE_MORE;
-    case Z_MEM_ERROR: return INFLATE_NO_MEMORY;
-    default: return INFLATE_BROKEN;
-    }
+    if (rc == Z_MEM_ERROR)
+        return INFLATE_NO_MEMORY;
+    if (rc != Z_BUF_ERROR)
+        return INFLATE_BROKEN;
+    if (!z->avail_out)
+        return INFLATE_MORE;
+    return inflate_tail_fits(z) ? INFLATE_END : INFLATE_BROKEN;
 }

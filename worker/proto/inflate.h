@@ -2,10 +2,9 @@
  * inflate.h: decompresses whole messages, piece by piece. RFC 7692 section 7.2.2.
  *
  * Role:     one in each process that receives compressed messages, for all its clients.
- * Owns:     a zlib stream with a window of 32 KiB; borrows a message from inflate_begin until its
- *           end.
- * Errors:   INFLATE_BROKEN: the message is not what a deflater makes; INFLATE_NO_MEMORY. Either
- *           lasts until the next message.
+ * Owns:     a zlib stream with its window, 40 KB; borrows a payload from inflate_begin until the
+ *           last inflate_more for it.
+ * Errors:   INFLATE_BROKEN: the message is not what section 7.2.1 makes of any; INFLATE_NO_MEMORY.
  * Context:  any thread, one at a time per object.
  *
  * Nothing of a message is left for the next (client_no_context_takeover is always agreed): what
@@ -20,10 +19,10 @@
 #include <stdint.h>
 
 enum inflate_status {
-    INFLATE_MORE, /* the room is used up: call again with more. There may turn out to be nothing */
-    INFLATE_END,  /* the message is complete */
-    INFLATE_BROKEN,
-    INFLATE_NO_MEMORY,
+    INFLATE_MORE,      /* the room is used up: call again with more */
+    INFLATE_END,       /* the message is complete */
+    INFLATE_BROKEN,    /* it is cut off, or no deflate, or refers to what was before it */
+    INFLATE_NO_MEMORY, /* for the window, which is made by the first message that needs one */
 };
 
 struct inflate;
@@ -37,8 +36,9 @@ const char *inflate_status_name(enum inflate_status status);
 /* Begins with the whole payload of a message; whatever was begun before is forgotten. */
 void inflate_begin(struct inflate *inflater, const uint8_t *payload, size_t bytes);
 
-/* Decompresses up to `room` bytes (at least 1) more to `out`; `*made` are there, whatever the
- * status. Not to be called again after INFLATE_END. */
+/* Decompresses up to `room` bytes (at least 1) more to `out`. Whatever the status, `*made` bytes are
+ * there; what is behind them in the room may have been written to. Only INFLATE_MORE can be followed
+ * by another call, and that one may find the message complete with nothing more. */
 enum inflate_status inflate_more(struct inflate *inflater, uint8_t *out, size_t room, size_t *made)
     __attribute__((warn_unused_result));
 
