@@ -93,11 +93,17 @@ def deflate(payload, window=15, level=zlib.Z_DEFAULT_COMPRESSION, strategy=zlib.
 
 
 def inflate(data, window=15):
-    """The payload that was compressed, RFC 7692 section 7.2.2; fails where a window of that size is not enough."""
+    """The payload that was compressed, RFC 7692 section 7.2.2; fails where it refers to what is not in that window.
+
+    zlib itself looks back over all that it made in one call, so with a small window it makes one byte in each.
+    """
     machine = zlib.decompressobj(-window)
-    payload = machine.decompress(data + Z_TAIL) + machine.flush()
+    at_most = 1 if window < 15 else 0
+    parts = [machine.decompress(data + Z_TAIL, at_most)]
+    while machine.unconsumed_tail or (at_most and parts[-1]):
+        parts.append(machine.decompress(machine.unconsumed_tail, at_most))
     assert not machine.unused_data, f"{len(machine.unused_data)} bytes behind the compressed data"
-    return payload
+    return b"".join(parts)
 
 
 # ---- what must come back: each takes its part off the front of what came, and returns where the next begins ----

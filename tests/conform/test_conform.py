@@ -6,6 +6,7 @@ The server runs with what a conformance suite would give it; cases that need oth
 import collections
 
 import cases_close
+import cases_deflate
 import cases_fragments
 import cases_frames
 import cases_handshake
@@ -17,7 +18,8 @@ from chops import TALLY, cuts_of, play
 from harness import Server
 
 FLAGS = ("--no-welcome", "--max-message", "32M")
-CASES = [one for module in (cases_frames, cases_fragments, cases_utf8, cases_close, cases_limits, cases_handshake)
+CASES = [one for module in (cases_frames, cases_fragments, cases_utf8, cases_close, cases_limits, cases_handshake,
+                                 cases_deflate)
          for one in module.CASES]
 
 
