@@ -1,6 +1,6 @@
 """Plays the table: every case of every file, in all the ways of chops.py, and once over TCP.
 
-The server runs with what a conformance suite would give it; cases that need other flags share a server for them.
+Cases that need flags of their own share a server for them.
 """
 
 import collections
@@ -15,30 +15,9 @@ import cases_utf8
 import pytest
 from chops import TALLY, cuts_of, play
 
-from harness import Server
-
-FLAGS = ("--no-welcome", "--max-message", "32M")
 CASES = [one for module in (cases_frames, cases_fragments, cases_utf8, cases_close, cases_limits, cases_handshake,
                                  cases_deflate)
          for one in module.CASES]
-
-
-@pytest.fixture(scope="module")
-def server_with(tmp_path_factory):
-    """server_with(flags): the server for them, on a unix socket, `path`, and on TCP."""
-    servers = {}
-
-    def start(flags):
-        if flags not in servers:
-            path = str(tmp_path_factory.mktemp("conform") / "socket")
-            server = Server(*FLAGS, *flags, workers=1, listen=[f"unix:{path}", "127.0.0.1:0"])
-            server.path = path
-            servers[flags] = server
-        return servers[flags]
-
-    yield start
-    for server in servers.values():
-        server.finish()
 
 
 @pytest.mark.parametrize("case", [pytest.param(one, id=one.id, marks=[pytest.mark.xfail(strict=True, reason=one.why)]

@@ -153,9 +153,9 @@ class RawClient:
     def unread(self):
         return bytes(self.buffer[self.start:])
 
-    def read(self, count, deadline=None, what="read"):
+    def read(self, count, deadline=None, what="read", timeout=None):
         """Exactly `count` bytes."""
-        deadline = deadline or Deadline(self.timeout)
+        deadline = deadline or Deadline(timeout or self.timeout)
         while len(self.buffer) - self.start < count:
             self.fill(deadline, what)
         data = bytes(self.buffer[self.start:self.start + count])
