@@ -6,6 +6,7 @@ from table import bye, case, closed, echo, frame, fragments, ping, pong, ponged,
 SECTION, CODES = "RFC 6455 5.5.1", "RFC 6455 7.4"
 VALID = (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999)
 INVALID = (0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 1999, 2000, 2999, 5000, 65535)
+BAD_REASONS = (b"\xff", b"cut \xe2\x82", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", "κόσμε".encode() + b"\xce")
 
 ANSWERED = [
     case("5.5.1-empty", SECTION, [bye()], [closed(None)]),
