@@ -327,6 +327,8 @@ worker_set_policy(struct worker *worker)
         worker->policy.origin = HANDSHAKE_ORIGIN_LIST;
 }
 
+_Static_assert((int)TWIN_SLACK_BYTES >= (int)DEFLATE_TAIL_BYTES, "what deflate_message may write");
+
 /* Compression keeps nothing per client: one state for all of them. */
 static int
 worker_set_compression(struct worker *worker)
