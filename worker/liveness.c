@@ -133,9 +133,11 @@ liveness_acked(const struct conn *conn)
 
 /* --- what to do --- */
 
+/* From here on it has --ping-timeout, however late or early the ping is. */
 static void
 liveness_ping(struct conn *conn)
 {
+    conn->heard_ms = conn->worker->now_ms - (uint32_t)conn->worker->conf->ping_ms;
     conn->pinged = true;
     conn->acked = liveness_acked(conn);
     if (conn_out_frame(conn, FRAME_OP_PING, NULL, 0) == 0 && !conn->blocked)

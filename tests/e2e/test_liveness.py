@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from harness import (BINARY, CLOSE, PING, PONG, SANITIZED, TEXT, Deadline, RawClient, encode_frame, is_alive, pause, wait_until)
+from harness import (BINARY, CLOSE, PING, PONG, SANITIZED, TEXT, Deadline, Frame, RawClient, encode_frame, is_alive, pause, wait_until)
 
 SLACK = 4 if SANITIZED else 1
 CAUSES = ("clients_silent_closed", "clients_stuck_closed", "clients_slow_closed")
@@ -158,31 +158,25 @@ def thaw(pid):
 
 
 def test_the_clock_stands_still_while_a_client_is_not_read(crier):
-    """Its broadcast waits for room, because another worker is frozen: it cannot be heard meanwhile."""
-    server = crier("--no-welcome", "--on-message", "broadcast", "--ring", "64k", "--max-message", "10k", "--ping", "0.5",
-                   "--ping-timeout", "0.3", "--stuck-timeout", "60", workers=2)
+    """Its broadcasts wait for room, because another worker is frozen: it cannot be heard meanwhile."""
+    server = crier("--no-welcome", "--on-message", "broadcast", "--ring", "64k", "--max-message", "10k", "--ping", "2",
+                   "--ping-timeout", "0.5", "--stuck-timeout", "60", workers=2)
     places = server.connect_everywhere(2)
     (frozen, _), (_, [publisher, *_]) = sorted(places.items(), key=lambda place: len(place[1]))
+    flood = [b"%d " % number + b"z" * 8000 for number in range(15)]  # what one turn receives, but more than the ring
     freeze(frozen)
     try:
-        flood = [b"%d " % number + b"z" * 8000 for number in range(60)]
-        publisher.socket.setblocking(False)
-        stream = memoryview(b"".join(encode_frame(BINARY, message) for message in flood))
-        sent = publisher.socket.send(stream)
+        publisher.send_raw(b"".join(encode_frame(BINARY, message) for message in flood))
         wait_until(lambda: server.counters()["publish_again"], "a full ring")
-        pause(2)  # longer than both
+        pause(3)  # longer than both
         assert causes(server) == (0, 0, 0)
     finally:
         thaw(frozen)
-    publisher.socket.setblocking(True)
-    publisher.send_raw(stream[sent:])
-    got = []
-    while len(got) < len(flood):
-        frame = publisher.recv_frame()
-        if frame.opcode == BINARY:
-            got.append(frame.payload)
-    assert got == flood
-    assert is_alive(frozen)
+    for message in flood:
+        assert publisher.recv_frame() == Frame(True, BINARY, message)
+    drained = time.monotonic()
+    assert publisher.recv_frame() == Frame(True, PING, b"")
+    assert time.monotonic() - drained > 1  # it had been silent for a moment, when it stopped being read
 
 
 def test_a_worker_that_stood_still_does_not_blame_its_clients(crier):
@@ -197,6 +191,39 @@ def test_a_worker_that_stood_still_does_not_blame_its_clients(crier):
     client.send_frame(PING, b"and you?")
     assert wait_until(client.has_input, "an answer") and client.recv_frame().opcode in (PING, PONG)
     assert causes(server) == (0, 0, 0)
+
+
+@pytest.fixture
+def busy(probe):
+    """A worker that a handler keeps busy for 2 s when told to: longer than both times."""
+    server = probe("--on-message", "obey", "--ping", "0.6", "--ping-timeout", "0.5", "--stuck-timeout", "60", workers=1)
+    boss = server.connect()
+    server.keep_busy = lambda: boss.send_raw(encode_frame(TEXT, b"work") * 3)
+    return server
+
+
+def expect_ping(client):
+    assert client.recv_frame() == Frame(True, PING, b"")
+
+
+def test_a_pong_that_came_while_the_worker_was_busy_counts(busy):
+    client = busy.connect()
+    expect_ping(client)
+    busy.keep_busy()
+    pause(0.3)
+    client.send_frame(PONG)
+    for _ in range(2):
+        expect_ping(client)
+        client.send_frame(PONG)
+
+
+def test_a_ping_that_comes_late_leaves_the_whole_time_to_answer(busy):
+    client = busy.connect()
+    busy.keep_busy()
+    expect_ping(client)
+    pause(0.3)
+    client.send_frame(PONG)
+    expect_ping(client)
 
 
 # ---- half open ----
