@@ -196,7 +196,7 @@ def test_a_worker_that_stood_still_does_not_blame_its_clients(crier):
 @pytest.fixture
 def busy(probe):
     """A worker that a handler keeps busy for 2 s when told to: longer than both times."""
-    server = probe("--on-message", "obey", "--ping", "0.6", "--ping-timeout", "0.5", "--stuck-timeout", "60", workers=1)
+    server = probe("--on-message", "obey", "--ping", "0.6", "--ping-timeout", "0.6", "--stuck-timeout", "60", workers=1)
     boss = server.connect()
     server.keep_busy = lambda: boss.send_raw(encode_frame(TEXT, b"work") * 3)
     return server
@@ -221,7 +221,7 @@ def test_a_ping_that_comes_late_leaves_the_whole_time_to_answer(busy):
     client = busy.connect()
     busy.keep_busy()
     expect_ping(client)
-    pause(0.3)
+    pause(0.42)
     client.send_frame(PONG)
     expect_ping(client)
 
