@@ -136,6 +136,6 @@ def play(case, address, ways):
     first = plays[0]
     first.check()
     for one in plays[1:]:
-        if (one.got, one.how) != (first.got, first.how):
+        if (one.got, one.how) != (first.got, "eof"):
             one.check()  # what it says of the answers is more than that they differ
             assert one.got == first.got, f"{one}: {show(one.got)}, but {first}: {show(first.got)}"
