@@ -69,50 +69,6 @@ def test_thousands_of_pipelined_messages_come_back_in_order(crier, workers):
     client.expect_pong()
 
 
-def test_a_fragmented_message_comes_back_as_one_message(crier):
-    client = crier("--no-welcome").connect()
-    client.send_frame(TEXT, b"one, ", fin=False)
-    client.send_frame(CONTINUATION, b"two, ", fin=False)
-    client.send_frame(CONTINUATION, b"", fin=False)
-    client.send_frame(CONTINUATION, b"three")
-    assert client.recv_frame() == Frame(True, TEXT, b"one, two, three")
-
-
-def test_a_character_may_be_split_between_fragments(crier):
-    client = crier("--no-welcome").connect()
-    text = "☂𝄞é".encode()
-    for number, byte in enumerate(text):
-        client.send_frame(CONTINUATION if number else TEXT, bytes([byte]), fin=False)
-    client.send_frame(CONTINUATION, b"")
-    assert client.recv_frame() == Frame(True, TEXT, text)
-
-
-def test_a_large_message_in_small_fragments_comes_back_as_one(crier):
-    client = crier("--no-welcome").connect()
-    data = bytes_of(300000)[:300000]
-    parts = [data[i:i + 1000] for i in range(0, len(data), 1000)]
-    client.send_raw(b"".join(
-        encode_frame(CONTINUATION if i else BINARY, part, fin=i == len(parts) - 1) for i, part in enumerate(parts)))
-    assert client.recv_frame() == Frame(True, BINARY, data)
-
-
-def test_a_ping_between_fragments_is_answered_before_the_message(crier):
-    client = crier("--no-welcome").connect()
-    client.send_frame(BINARY, b"first half, ", fin=False)
-    client.expect_pong(b"in between")
-    client.send_frame(CONTINUATION, b"second half")
-    assert client.recv_frame() == Frame(True, BINARY, b"first half, second half")
-
-
-def test_bytes_that_come_one_at_a_time_make_the_same_message(crier):
-    client = crier("--no-welcome").connect()
-    for byte in encode_frame(TEXT, b"slowly") + encode_frame(PING, b"p") + encode_frame(BINARY, bytes(200)):
-        client.send_raw(bytes([byte]))
-    got = [client.recv_frame() for _ in range(3)]
-    got.remove(Frame(True, PONG, b"p"))  # a pong may come early
-    assert got == [Frame(True, TEXT, b"slowly"), Frame(True, BINARY, bytes(200))]
-
-
 @each_worker_count
 def test_frames_behind_the_handshake_in_the_same_packet_are_answered(crier, workers):
     server = crier(workers=workers)
