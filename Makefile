@@ -30,7 +30,7 @@ UNIT    := utf8 mask frame http1 extension handshake deflate inflate segment rin
 TORTURE := ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history)# also built with tags that wrap, and test points
 LOAD    := swarm probe_app
-BENCH   := bench_ring bench_server bench_proto
+BENCH   := bench_ring bench_server bench_echo bench_proto
 
 PACKAGES := libevent_core libcrypto zlib# pkg-config names; Debian's are in tools/setup.sh
 
@@ -188,7 +188,7 @@ cov:  ## all tests, then the covered lines of each file
 	@$(MAKE) VARIANT=cov test
 	@tests/cov.sh build/cov
 
-bench:  ## measure: ring, fan-out, memory, unmasking (BENCH=bench_ring: only that)
+bench:  ## measure: ring, fan-out, echo, memory, unmasking (BENCH=bench_ring: only that)
 	@tools/setup.sh bench
 	+@$(INNER) VARIANT=release build/release/crier $(BENCH_BIN)
 	@set -e; for b in $(BENCH_BIN); do CRIER=$(CRIER) CRIER_BUILD=$(B) $$b; done
