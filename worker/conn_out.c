@@ -45,6 +45,14 @@ conn_out_writev(struct conn *conn, struct iovec *iov, size_t count)
     return sendmsg(conn_fd(conn), &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+/* One range: the kernel has no vector to copy and to check. */
+static ssize_t
+conn_out_send(struct conn *conn, const void *data, size_t bytes)
+{
+    counter_add(conn->worker->counters, sends, 1);
+    return send(conn_fd(conn), data, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 /* Broadcasts from conn->next on, up to what the sweep has reached; when a frame is begun and may
  * not be followed by another one, its rest alone. Returns the bytes that the kernel took, or -1. */
 static ssize_t
@@ -79,8 +87,7 @@ static ssize_t
 conn_out_send_output(struct conn *conn, bool *whole)
 {
     size_t bytes = pool_buf_bytes(conn->output);
-    struct iovec iov = {.iov_base = pool_buf_data(conn->output), .iov_len = bytes};
-    ssize_t sent = conn_out_writev(conn, &iov, 1);
+    ssize_t sent = conn_out_send(conn, pool_buf_data(conn->output), bytes);
 
     if (sent >= 0) {
         conn->sent_partly = sent != (ssize_t)bytes;
@@ -195,14 +202,13 @@ conn_out_flush_gathered(struct conn *conn)
 {
     struct worker *worker = conn->worker;
     size_t bytes = worker->gather_bytes;
-    struct iovec iov = {.iov_base = worker->gather, .iov_len = bytes};
     ssize_t sent = 0;
 
     if (bytes == 0 || conn->state == CONN_GONE)
         return;
     worker->gather_bytes = 0;
     if (!conn->blocked && !conn->next_done) {
-        sent = conn_out_writev(conn, &iov, 1);
+        sent = conn_out_send(conn, worker->gather, bytes);
         if (sent < 0 && errno != EAGAIN && errno != EINTR) {
             conn_leave(conn, true);
             return;
