@@ -16,8 +16,8 @@
  *                        | overload (1013), too slow (4008)                            |
  *                  CONN_CLOSING  waits for the peer's Close, discards messages         |
  *                        | Close received (also from CONN_OPEN: it is answered)        v
- *                        |-- more input behind it ------------->  CONN_LINGER  all is sent, FIN;
- *                        v                                        input is discarded until EOF
+ *                        '------------------------------------->  CONN_LINGER  all is sent, FIN;
+ *                                                                 input is discarded until EOF
  *                    CONN_GONE <--- peer reset, EOF, timeout, too slow: reset ---------'
  *                        | the disconnect handler has run (it may wait for room)
  *                      freed, record RETURNED

@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -130,16 +129,6 @@ conn_out_greet(struct conn *conn)
         conn_out_blocked(conn, EAGAIN);
 }
 
-/* Who closes with input unread resets the connection, and what the peer has not read yet may be
- * lost, our Close among it: RFC 6455 section 7.1.1. */
-static bool
-conn_out_may_leave(const struct conn *conn)
-{
-    int unread = 0;
-
-    return ioctl(conn_fd(conn), FIONREAD, &unread) != 0 || unread == 0;
-}
-
 /* All is out: what was that the last of? */
 static void
 conn_out_drained(struct conn *conn)
@@ -148,8 +137,11 @@ conn_out_drained(struct conn *conn)
 
     conn->blocked = false;
     fanout_release(worker, conn);
-    if (conn->close_sent && conn->close_received && conn->state == CONN_CLOSING) {
-        if (conn_out_may_leave(conn)) {
+    /* RFC 6455 section 7.1.1: shutdown first. Who closes while input is unread, or on its way, resets
+     * the connection, and what the peer has not read yet may be lost, our Close among it. A server
+     * that stops does not wait for that. */
+    if (conn->state == CONN_CLOSING && conn->close_received) {
+        if (worker->stage != WORKER_SERVING) {
             conn_leave(conn, false);
             return;
         }

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from harness import (BINARY, CLOSE, PING, PONG, SANITIZED, TEXT, Deadline, Frame, RawClient, encode_frame, is_alive, pause, wait_until)
+from harness import (BINARY, CLOSE, PING, PONG, SANITIZED, TEXT, Deadline, Frame, RawClient, encode_frame, pause, wait_until)
 
 SLACK = 4 if SANITIZED else 1
 CAUSES = ("clients_silent_closed", "clients_stuck_closed", "clients_slow_closed")
