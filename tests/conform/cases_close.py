@@ -35,16 +35,16 @@ REFUSED = [
 
 # RFC 6455 section 5.5.1: nothing behind a Close is looked at, whoever sent it first.
 BEHIND = [
-    *(case(f"5.5.1-{name}-behind-it", SECTION, [bye(1000), *late], [closed(1000, b"")], clean=False)
+    *(case(f"5.5.1-{name}-behind-it", SECTION, [bye(1000), *late], [closed(1000, b"")])
       for name, late in (("text", [text("late")]), ("ping", [ping(b"late")]), ("pong", [pong()]),
                          ("close", [bye(1001)]), ("empty-close", [bye()]), ("fragments", fragments(TEXT, ["a", "b"])),
                          ("junk", [b"\xff\xff\xff\xff"]), ("half-a-frame", [text("half")[:3]]))),
     case("7.1.7-answer", "RFC 6455 7.1.7", [text("x", rsv=2), bye(1002)], [closed(1002)]),
     case("7.1.7-late-message", "RFC 6455 7.1.7", [text("x", rsv=2), text("late"), ping(b"late")], [closed(1002)]),
     case("7.1.7-late-flood", "RFC 6455 7.1.7", [text(b"\xff"), binary(b"late" * 262144)], [closed(1007)]),
-    case("7.1.1-late-flood", "RFC 6455 7.1.1", [bye(1000), binary(b"late" * 262144)], [closed(1000, b"")], clean=False),
+    case("7.1.1-late-flood", "RFC 6455 7.1.1", [bye(1000), binary(b"late" * 262144)], [closed(1000, b"")]),
     case("7.1.1-late-flood-behind-echoes", "RFC 6455 7.1.1",
-         [text("*" * 200000), bye(1000), binary(b"late" * 262144)], [echo("*" * 200000), closed(1000, b"")], clean=False),
+         [text("*" * 200000), bye(1000), binary(b"late" * 262144)], [echo("*" * 200000), closed(1000, b"")]),
     case("7.1.7-late-close", "RFC 6455 7.1.7", [text(b"\xff"), bye(1000, "never mind")], [closed(1007)]),
 ]
 

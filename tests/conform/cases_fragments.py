@@ -35,7 +35,7 @@ BETWEEN = [
     case("5.4-pong-between", SECTION, [text("a", fin=False), pong(b"p"), more("b", fin=True)], [echo("ab")]),
     case("5.4-close-between", SECTION, [text("a", fin=False), bye(1000)], [closed(1000, b"")]),
     case("5.4-close-between-then-the-rest", SECTION, [text("a", fin=False), bye(1001), more("b", fin=True)],
-         [closed(1001, b"")], clean=False),
+         [closed(1001, b"")]),
 ]
 
 BAD = [

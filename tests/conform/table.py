@@ -20,16 +20,15 @@ from harness.raw_client import GUID
 # offer:   Sec-WebSocket-Extensions of the opening handshake, which is answered with `agreed`
 # opening: the case is the opening handshake itself: its bytes are the first that are sent
 # cut:     False for what must not be sent in pieces
-# clean:   False where the client goes on when it has closed: what it sends may meet a socket that is closed, and is reset
-Case = collections.namedtuple("Case", "id section sends expects flags offer agreed opening cut clean")
+Case = collections.namedtuple("Case", "id section sends expects flags offer agreed opening cut")
 
 
-def case(id, section, sends, expects, flags=(), offer=None, agreed=None, opening=False, cut=True, clean=True):
+def case(id, section, sends, expects, flags=(), offer=None, agreed=None, opening=False, cut=True):
     sends, expects = list(sends), list(expects)
     if not isinstance(expects[-1], (Closed, Refused)):
         sends.append(bye(1000))
         expects.append(closed(1000, b""))
-    return Case(id, section, sends, expects, tuple(flags), offer, agreed, opening, cut, clean)
+    return Case(id, section, sends, expects, tuple(flags), offer, agreed, opening, cut)
 
 
 def as_bytes(payload):
