@@ -517,7 +517,9 @@ conn_costliest(struct worker *worker)
     return most && conn_cost(most) > 0 ? most : NULL;
 }
 
-/* The pool is used up: closes whoever holds most with 1013. False: nobody holds anything. */
+/* The pool is used up: closes whoever holds most with 1013. False: nobody holds anything. Who has
+ * whole frames only may be told so, unless the Close itself would need memory: the current one's
+ * message is in use further up, so that nothing but its output can be given back here. */
 static bool
 conn_relieve_pool(struct worker *worker)
 {
@@ -528,7 +530,9 @@ conn_relieve_pool(struct worker *worker)
         return false;
     counter_add(worker->counters, clients_overload_closed, 1);
     whole_frames = conn_is_open(conn) && !conn->sent_partly;
-    if (conn != worker->current) {
+    if (conn == worker->current)
+        whole_frames &= !conn->blocked;
+    else {
         pool_buf_free(&worker->pool, &conn->input);
         pool_buf_free(&worker->pool, &conn->message);
         conn->stalled = false;

@@ -208,9 +208,10 @@ conn_out_flush_gathered(struct conn *conn)
         sent = sent < 0 ? 0 : sent;
         conn->sent_partly = sent > 0 && (size_t)sent < bytes;
     }
-    if ((size_t)sent < bytes &&
-        conn_out_raw(conn, worker->gather + sent, bytes - (size_t)sent) == 0)
-        conn_out_blocked(conn, EAGAIN);
+    if ((size_t)sent == bytes)
+        return;
+    conn_out_blocked(conn, EAGAIN); /* first: without memory for the rest it is cut off */
+    (void)conn_out_raw(conn, worker->gather + sent, bytes - (size_t)sent);
 }
 
 int

@@ -228,6 +228,28 @@ def test_a_large_holder_of_the_pool_that_was_sent_something_is_told_1013_and_not
     assert ends.count(1013) >= 6, f"12 x 600 kB do not fit into 4 MiB: {ends}"
 
 
+def test_a_holder_of_the_last_bytes_of_the_pool_whose_socket_is_full_is_cut_off(crier):
+    server = crier("--no-welcome", "--on-message", "broadcast", "--max-message", "64k", "--pool", "256k",
+                   "--slow-grace", "0", workers=1)
+    holder = server.connect(receive_buffer=4096)
+    good = server.connect()
+    while server.counters()["sends_blocked"] == 0:
+        good.binary(b"x" * 60000)
+        assert good.recv_message() == (BINARY, b"x" * 60000)
+    for _ in range(13):  # each has a buffer of 16 KiB, so that 48 KiB are left
+        server.connect().send_frame(BINARY, b"x" * 16368, fin=False)
+    with contextlib.suppress(ConnectionError):
+        holder.send_frame(BINARY, b"x" * 32752, fin=False)
+        holder.send_frame(CONTINUATION, b"x" * 16284, fin=False)
+        for _ in range(200):  # the hundredth takes what is left: not even a Close would find room behind it
+            holder.send_raw(encode_frame(CONTINUATION, b"x", fin=False))
+            good.expect_pong()
+    server.wait_counter("clients_overload_closed", 1)
+    server.wait_counter("clients_left", 1)
+    good.expect_pong()
+    assert server.counters()["clients_lost"] == 0
+
+
 def test_many_unfinished_messages_do_not_stop_broadcasts(crier):
     server = crier("--no-welcome", "--pool", "4M", workers=2)
     reader = server.connect()
