@@ -242,7 +242,7 @@ master_on_tick(evutil_socket_t fd, short events, void *arg)
 
     (void)fd;
     (void)events;
-    atomic_bump(&master->segment.members[MEMBER_MASTER].heartbeat, (uint64_t)1);
+    member_beat(&master->segment.members[MEMBER_MASTER]);
     console_go_on(&master->console);
     master_set_tick(master);
     master_step(master);

@@ -16,11 +16,11 @@
  * that doubles from 50 ms to 1 s. Five deaths in a row before ready: supervise_is_looping.
  *
  * A worker is watched while it has a cursor, that is from the end of the application's start handler
- * to the beginning of its stop handler. Its heartbeat is turned by its loop and by each handler that
- * returns. When it stands still for --stuck-timeout, the worker is killed; sooner than that, it is
- * not given connections while another is there. Time is the number of turns of the master's own
- * timer: while the master stands still too, no time passes, so that nobody dies of a stopped job, a
- * debugger or a suspended machine.
+ * to the beginning of its stop handler. Its heartbeat is turned by its loop, by each handler that
+ * returns, and behind each client's turn. When it stands still for --stuck-timeout, the worker is
+ * killed; sooner than that, it is not given connections while another is there. Time is the number
+ * of turns of the master's own timer: while the master stands still too, no time passes, so that
+ * nobody dies of a stopped job, a debugger or a suspended machine.
  */
 #ifndef CRIER_SERVER_SUPERVISE_H
 #define CRIER_SERVER_SUPERVISE_H

@@ -69,7 +69,7 @@ struct member_shm {
     uint32_t state;            /* enum member_state */
     uint32_t life;             /* how many processes have had this place */
     uint32_t capacity;         /* connections that this worker's descriptor table can hold */
-    uint64_t heartbeat;        /* turned by the owner's timer and by handlers that return */
+    uint64_t heartbeat;        /* turned by the owner's timer and by work that gets done */
     uint64_t clients_open;     /* clients past the handshake, now */
     uint64_t clients_deflate;  /* of these, those that can use a twin (record.h) */
     uint64_t clients_returned; /* records given back in this life (client_rec.h) */

@@ -1,7 +1,7 @@
 /*
  * member.h: looking at the members of a segment as a whole.
  *
- * Role:     every process, read-only.
+ * Role:     every process, read-only but for its own sign of life.
  * Context:  any thread.
  */
 #ifndef CRIER_SHM_MEMBER_H
@@ -21,6 +21,13 @@ const char *member_last_words(const struct member_shm *member, uint32_t life,
 
 /* Clients past the handshake, on all workers. */
 uint64_t member_clients_open(const struct segment *segment);
+
+/* A sign of life; by the member itself, whenever a piece of work is done. */
+static inline void
+member_beat(struct member_shm *self)
+{
+    atomic_bump(&self->heartbeat, (uint64_t)1);
+}
 
 /* One counter over all members. */
 uint64_t member_counter_sum(const struct segment *segment, enum counter counter);

@@ -45,7 +45,7 @@ static int
 app_left(struct worker *worker, int rc)
 {
     last_words_during(NULL);
-    atomic_store_relaxed(&worker->me->heartbeat, worker->me->heartbeat + 1);
+    member_beat(worker->me);
     return rc;
 }
 

@@ -256,6 +256,7 @@ conn_in_finish(struct conn *conn)
     conn->worker->gather_bytes = 0;
     conn->worker->current = NULL;
     conn->worker->turn_work = 0;
+    member_beat(conn->worker->me); /* many turns that cost much may follow each other */
     if (conn->state == CONN_GONE)
         return;
     if (conn_is_open(conn) && conn->stalled && conn_may_read(conn))

@@ -203,7 +203,7 @@ worker_on_tick(int fd, short what, void *arg)
 
     (void)fd;
     (void)what;
-    atomic_store_relaxed(&worker->me->heartbeat, worker->me->heartbeat + 1);
+    member_beat(worker->me);
     conn_tick(worker);
     slow_tick(worker);
 }

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from harness import (PATIENCE, PING, PONG, SANITIZED, TEXT, Disconnected, assert_still, at_once, cpu_seconds,
-                     is_alive, pause, process_state, wait_until)
+from harness import (BINARY, PATIENCE, PING, PONG, SANITIZED, TEXT, DeflateClient, Disconnected, assert_still, at_once,
+                     cpu_seconds, encode_frame, is_alive, pause, process_state, wait_until)
 
 SLACK = PATIENCE / 15
 KILLED = r"worker \d+ \(pid %d\) has stood still for %s s and was killed; %d clients? lost; starting another"
@@ -161,6 +161,37 @@ def test_a_busy_worker_is_not_killed(probe):
     assert cpu_seconds(pid) - before > 4, "it was not busy"
     assert server.workers() == [pid]
     assert not any("stood still" in line for line in server.log), server.log
+
+
+def tables_for_nothing(size):
+    """Compressed data of about `size` bytes whose blocks have Huffman codes of their own (RFC 1951 section 3.2.7) and
+    no content: nothing else takes so long to inflate."""
+    code_lengths = [1 if symbol in (18, 1) else 0 for symbol in (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2,
+                                                                 14, 1)]
+    fields = [(0, 1), (2, 2), (0, 5), (0, 5), (len(code_lengths) - 4, 4), *[(length, 3) for length in code_lengths],
+              (1, 1), (138 - 11, 7), (1, 1), (118 - 11, 7),  # 256 literals that do not occur
+              (0, 1), (0, 1),                                # the end of the block and a distance, of one bit each
+              (0, 1)]                                        # the end of the block
+    block = "".join(format(value, f"0{bits}b")[::-1] for value, bits in fields)
+    data = int((block * 8)[::-1], 2).to_bytes(len(block), "little")
+    return data * (size // len(data))
+
+
+def test_a_worker_that_inflates_one_bad_message_after_the_other_is_not_killed(crier):
+    """None of them reaches a handler, and all are looked at in one turn of the loop."""
+    server = crier("--no-welcome", "--stuck-timeout", "1", "--pool", "128M", workers=1)
+    pid, = server.workers()
+    clients = [server.connect(kind=DeflateClient) for _ in range(30)]
+    frame = encode_frame(BINARY, tables_for_nothing(1170000) + b"\xff", rsv=4)
+    for client in clients:
+        client.send_raw(frame[:-1])
+    before = cpu_seconds(pid)
+    for client in clients:
+        client.send_raw(frame[-1:])
+    for client in clients:
+        client.expect_close(1007)
+    assert cpu_seconds(pid) - before > 1.5, "it was not busy"
+    assert server.workers() == [pid]
 
 
 @pytest.mark.parametrize("first", ["master", "workers"])
