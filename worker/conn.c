@@ -324,7 +324,8 @@ conn_close(struct conn *conn, unsigned code, const char *reason)
 void
 conn_fail(struct conn *conn, unsigned code, const char *reason)
 {
-    counter_add(conn->worker->counters, clients_protocol_closed, 1);
+    if (conn_is_open(conn)) /* else something else has closed it */
+        counter_add(conn->worker->counters, clients_protocol_closed, 1);
     conn_close(conn, code, reason);
     pool_buf_free(&conn->worker->pool, &conn->message);
     if (conn->state != CONN_GONE)

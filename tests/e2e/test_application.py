@@ -226,6 +226,14 @@ def test_what_a_client_sends_until_it_hears_of_the_close_is_discarded_to_its_own
     assert time.monotonic() - start < 3
 
 
+def test_what_comes_behind_a_close_by_the_application_is_not_counted_as_broken_protocol(probe):
+    server = probe("--on-message", "close", workers=1)
+    client = server.connect(extra=encode_frame(TEXT, b"close") + encode_frame(3, b"an unknown opcode"))
+    client.expect_close(4321)
+    server.wait_counter("clients_left", 1)
+    assert server.counters()["clients_protocol_closed"] == 0
+
+
 def test_crier_close_sends_the_reason(probe):
     client = probe("--on-message", "close").connect()
     client.text("anything")
