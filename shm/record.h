@@ -42,7 +42,7 @@ enum record_flag {
 #define RECORD_NO_ORIGIN UINT64_MAX
 
 struct record_shm {
-    uint32_t record_bytes; /* all of it: header, frame, padding */
+    uint32_t record_bytes; /* all of it: header, frame, twin, padding */
     uint32_t frame_bytes;
     uint32_t twin_bytes; /* of the twin's frame; 0: there is none */
     uint8_t flags;       /* enum record_flag */
@@ -93,17 +93,20 @@ record_twin(const struct record_shm *record)
            record->twin_head_bytes;
 }
 
+/* A twin is smaller than its frame: who has room for the one has room for the other. */
 static inline bool
 record_twin_is_sound(const struct record_shm *record, uint32_t room_bytes)
 {
-    return record->twin_bytes == 0 || (room_bytes >= RECORD_FRAME_HEAD_MAX_BYTES &&
-                                       record->twin_head_bytes <= RECORD_FRAME_HEAD_MAX_BYTES &&
-                                       record->twin_head_bytes <= record->twin_bytes &&
-                                       record->twin_bytes - record->twin_head_bytes <=
-                                           room_bytes - RECORD_FRAME_HEAD_MAX_BYTES);
+    return record->twin_bytes == 0 ||
+           (record->twin_bytes < record->frame_bytes && room_bytes >= RECORD_FRAME_HEAD_MAX_BYTES &&
+            record->twin_head_bytes <= RECORD_FRAME_HEAD_MAX_BYTES &&
+            record->twin_head_bytes <= record->twin_bytes &&
+            record->twin_bytes - record->twin_head_bytes <=
+                room_bytes - RECORD_FRAME_HEAD_MAX_BYTES);
 }
 
-/* Is this what record_write leaves in `record_bytes`? Whoever may have written it. */
+/* Is this what record_write and record_add_twin leave in `record_bytes`? Whoever may have written
+ * it. */
 static inline bool
 record_is_sound(const struct record_shm *record, uint32_t record_bytes)
 {

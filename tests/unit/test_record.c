@@ -97,6 +97,38 @@ test_record_write_fills_header_frame_and_payload_and_nothing_behind(void **state
     }
 }
 
+static void
+test_record_whose_twin_is_not_smaller_than_its_frame_or_leaves_the_record_is_not_sound(void **state)
+{
+    enum { PAYLOAD = 300, ROOM = 4 * PAYLOAD };
+    static const uint8_t payload[PAYLOAD];
+    uint32_t size = (uint32_t)record_size_with_twin(PAYLOAD, ROOM);
+    struct record_shm *record = calloc(1, size);
+
+    (void)state;
+    assert_non_null(record);
+    record_write(record, RECORD_BINARY, payload, PAYLOAD, 0, 0, 0);
+    assert_true(record_is_sound(record, record->record_bytes));
+    record_add_twin(record, PAYLOAD - 1);
+    assert_true(record_is_sound(record, record->record_bytes));
+
+    /* What follows no publisher writes, and there is room for it. */
+    record->record_bytes = size;
+    assert_true(record_is_sound(record, size));
+    record->twin_bytes = record->frame_bytes;
+    assert_false(record_is_sound(record, size));
+    record->twin_bytes = ROOM;
+    assert_false(record_is_sound(record, size));
+    record->twin_bytes = record->twin_head_bytes - 1U;
+    assert_false(record_is_sound(record, size));
+
+    /* And for this there is none. */
+    record->twin_bytes = record->frame_bytes - 1;
+    record->record_bytes = (uint32_t)record_size(PAYLOAD) + 2 * RECORD_ALIGN_BYTES;
+    assert_false(record_is_sound(record, record->record_bytes));
+    free(record);
+}
+
 int
 main(void)
 {
@@ -105,6 +137,8 @@ main(void)
         cmocka_unit_test(test_record_head_carries_the_opcode_and_says_final_and_unmasked),
         cmocka_unit_test(test_record_size_is_head_frame_and_padding_to_sixteen),
         cmocka_unit_test(test_record_write_fills_header_frame_and_payload_and_nothing_behind),
+        cmocka_unit_test(
+            test_record_whose_twin_is_not_smaller_than_its_frame_or_leaves_the_record_is_not_sound),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
