@@ -491,9 +491,12 @@ conn_tick(struct worker *worker)
 static size_t
 conn_cost(const struct conn *conn)
 {
-    if (conn->worker->current == conn && conn->close_sent)
+    const struct worker *worker = conn->worker;
+
+    if (worker->current == conn && conn->close_sent)
         return 0; /* has been told; what it holds is freed when its input is done with */
-    return pool_buf_cost(conn->input) + pool_buf_cost(conn->message) + pool_buf_cost(conn->output);
+    return pool_buf_cost(conn->input) + pool_buf_cost(conn->message) + pool_buf_cost(conn->output) +
+           (worker->current == conn ? pool_buf_cost(worker->packed) : 0);
 }
 
 static struct conn *

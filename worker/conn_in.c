@@ -124,13 +124,14 @@ conn_in_inflate(struct conn *conn, const uint8_t *data, size_t bytes)
 static void
 conn_in_compressed_message(struct conn *conn, const uint8_t *data, size_t bytes)
 {
-    struct pool_buf *packed = conn->message;
+    struct worker *worker = conn->worker;
     const uint8_t *message;
     bool good;
 
+    worker->packed = conn->message;
     conn->message = NULL;
     good = conn_in_inflate(conn, data, bytes);
-    pool_buf_free(&conn->worker->pool, &packed);
+    pool_buf_free(&worker->pool, &worker->packed);
     if (!good)
         return;
     message = pool_buf_data(conn->message);
@@ -283,7 +284,7 @@ void
 conn_in_resume(struct conn *conn)
 {
     struct worker *worker = conn->worker;
-    struct pool_buf *kept = conn->input;
+    size_t used;
 
     worker->current = conn;
     if (conn->waits) {
@@ -292,12 +293,10 @@ conn_in_resume(struct conn *conn)
         worker->retrying = false;
     }
     if (!conn->waits && conn->state != CONN_GONE) {
-        /* Parsed where it lies: nothing may move or free it meanwhile. */
-        conn->input = NULL;
+        /* Parsed where it lies: nobody moves or frees what is `current`'s meanwhile. */
         conn->stalled = false;
-        pool_buf_consume(&worker->pool, &kept,
-                         conn_in_consume(conn, pool_buf_data(kept), pool_buf_bytes(kept)));
-        conn->input = kept;
+        used = conn_in_consume(conn, pool_buf_data(conn->input), pool_buf_bytes(conn->input));
+        pool_buf_consume(&worker->pool, &conn->input, used);
     }
     conn_in_finish(conn);
 }
