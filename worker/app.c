@@ -135,6 +135,8 @@ crier_send(struct crier_client *client, enum crier_type type, const void *data, 
 
     if ((type != CRIER_TEXT && type != CRIER_BINARY) || (bytes && !data))
         return -EINVAL;
+    if (bytes > conn->worker->conf->pool_bytes / 4)
+        return -EMSGSIZE; /* it might never fit, whoever was closed for it */
     rc = conn_out_message(conn, (uint8_t)type, data, bytes);
     if (rc)
         return rc;

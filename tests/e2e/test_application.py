@@ -277,6 +277,16 @@ def end_by_bad_bytes(client):
     client.expect_close(1007)
 
 
+def test_a_message_for_one_client_that_may_not_fit_into_the_pool_is_refused_and_nobody_closed_for_it(probe):
+    server = probe("--on-message", "huge", "--pool", "8M", workers=1)
+    holder, client = server.connect(), server.connect()
+    holder.send_frame(TEXT, b"a part", fin=False)
+    holder.expect_pong()
+    client.text("send")
+    client.expect_texts(["too much"])
+    holder.expect_pong()
+
+
 @pytest.mark.parametrize("end, code", [
     (end_with_close, 4711), (end_without_close, 1006), (end_with_reset, 1006), (end_by_the_application, 4321),
     (end_by_bad_bytes, 1007)])

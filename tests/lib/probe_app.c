@@ -18,14 +18,14 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { TEXT_BYTES = 256, WORK_MS = 700 };
+enum { TEXT_BYTES = 256, WORK_MS = 700, HUGE_BYTES = 16 * 1024 * 1024 };
 
 static const struct crier_option options[] = {
     {"on-connect", "accept|close|fail|send|broadcast|broadcast-others", "accept",
      "what the connect handler does; close: with 1008 'go away'", NULL},
-    {"on-message", "echo|echo-close|close|fail|broadcast-others|obey", "echo",
-     "what the message handler does; fail: when the message is 'fail', else as echo; obey: see "
-     "orders in this file, else as echo",
+    {"on-message", "echo|echo-close|close|fail|broadcast-others|huge|obey", "echo",
+     "what the message handler does; fail: when the message is 'fail', else as echo; huge: sends "
+     "16 MiB, or says that this is too much; obey: see orders in this file, else as echo",
      NULL},
     {"on-disconnect", "nothing|tell", "nothing", "tell: everybody is told of who left and the code",
      NULL},
@@ -204,6 +204,16 @@ obey(const struct crier_message *message)
 }
 
 static int
+send_huge(struct crier_client *client)
+{
+    void *data = calloc(1, HUGE_BYTES);
+    int rc = data ? crier_send(client, CRIER_BINARY, data, HUGE_BYTES) : -ENOMEM;
+
+    free(data);
+    return rc == -EMSGSIZE ? crier_send(client, CRIER_TEXT, "too much", 8) : rc;
+}
+
+static int
 received(struct crier_client *client, const struct crier_message *message)
 {
     int rc;
@@ -217,6 +227,8 @@ received(struct crier_client *client, const struct crier_message *message)
         return -ECANCELED;
     if (option_is("on-message", "broadcast-others"))
         return crier_broadcast_others(client, message->type, message->data, message->bytes);
+    if (option_is("on-message", "huge"))
+        return send_huge(client);
     rc = crier_send(client, message->type, message->data, message->bytes);
     return rc == 0 && option_is("on-message", "echo-close")
                ? crier_close(client, close_code, "enough")
