@@ -4,7 +4,8 @@
  * All clients are one process, and have one masked text message of 64 bytes outstanding each: who
  * has its echo whole sends the next. The bare server is one process that does what cannot be left
  * out: epoll_wait, recv, take the mask off, put the server's head before it, send. Both get the
- * same load from the same code, in alternating rounds.
+ * same load from the same code, in turn. Where the memory of a process comes to lie makes a
+ * difference of some percent for as long as it lives, so every round is one of new processes.
  *
  * The clients have a CPU of their own, and so have the servers. How many messages wait when a
  * server looks depends on how fast it is, and a look costs as much for one as for many, so the
@@ -19,8 +20,9 @@
 
 enum {
     CLIENTS = 100,
-    ROUNDS = 41,
-    ECHOES_MANY = 100,  /* of each client in a round, when there are many */
+    ROUNDS = 21,
+    TURNS = 4,          /* of each server in a round; the first is to warm up */
+    ECHOES_MANY = 100,  /* of each client in a turn, when there are many */
     ECHOES_ALONE = 500, /* when there is one */
     PAYLOAD = 64,
     SENT = 2 + 4 + PAYLOAD, /* a client's frame, RFC 6455 section 5.2 */
@@ -31,7 +33,7 @@ enum {
 
 struct load {
     uint32_t clients;
-    uint32_t echoes; /* of each client in a round */
+    uint32_t echoes; /* of each client in a turn */
     pid_t pid;
     int begin; /* eventfds */
     int done;
@@ -83,8 +85,8 @@ client_frames(uint8_t sent[SENT], uint8_t echo[ECHO])
 }
 
 static void
-load_round(const struct load *load, int epoll, const int fds[CLIENTS], const uint8_t sent[SENT],
-           const uint8_t echo[ECHO])
+load_turn(const struct load *load, int epoll, const int fds[CLIENTS], const uint8_t sent[SENT],
+          const uint8_t echo[ECHO])
 {
     uint32_t left[CLIENTS];
     uint32_t busy = load->clients;
@@ -138,7 +140,7 @@ load_start(struct load *load, uint16_t port, bool handshake)
         }
         server_rig_tell(load->done);
         while (read(load->begin, &begun, sizeof(begun)) == sizeof(begun)) {
-            load_round(load, epoll, fds, sent, echo);
+            load_turn(load, epoll, fds, sent, echo);
             server_rig_tell(load->done);
         }
         _exit(1);
@@ -239,9 +241,9 @@ reading_take(pid_t pid)
     return reading;
 }
 
-/* CPU time per round trip of server `pid`, in microseconds. */
-static double
-measure(pid_t pid, const struct load *load, uint64_t *sleeps)
+/* What server `pid` takes for one turn is added. */
+static void
+measure(pid_t pid, const struct load *load, struct reading *sum)
 {
     struct reading before = reading_take(pid);
     struct reading after;
@@ -249,53 +251,74 @@ measure(pid_t pid, const struct load *load, uint64_t *sleeps)
     server_rig_tell(load->begin);
     server_rig_await(load->done, "round trips");
     after = reading_take(pid);
-    *sleeps += after.sleeps - before.sleeps;
-    return (double)(after.cpu_ns - before.cpu_ns) / 1e3 / load->clients / load->echoes;
+    sum->cpu_ns += after.cpu_ns - before.cpu_ns;
+    sum->sleeps += after.sleeps - before.sleeps;
 }
 
 static void
-bench(const char *program, uint32_t clients, uint32_t echoes, double target)
+round_run(const char *program, const struct load *load, struct reading *bare_sum,
+          struct reading *crier_sum)
 {
     static const char *const flags[] = {"--workers", "1", NULL};
-    static struct server_rig_rounds rounds = {.count = ROUNDS};
+    struct load crier_load = *load;
+    struct load bare_load = *load;
     struct server_rig server;
-    struct load crier_load = {.clients = clients, .echoes = echoes};
-    struct load bare_load = crier_load;
-    double round_trips = (ROUNDS + 1.0) * clients * echoes;
-    uint64_t crier_sleeps = 0;
-    uint64_t bare_sleeps = 0;
     uint16_t port;
     pid_t bare;
 
     pin(true);
     server_rig_start(&server, program, flags);
-    bare = bare_start(clients, &port);
+    bare = bare_start(load->clients, &port);
     pin(false);
     load_start(&crier_load, server.port, true);
     load_start(&bare_load, port, false);
-    for (int i = -1; i < ROUNDS; i++) { /* one to warm up */
-        rounds.bare_us[i < 0 ? 0 : i] = measure(bare, &bare_load, &bare_sleeps);
-        rounds.crier_us[i < 0 ? 0 : i] = measure(server.children[0], &crier_load, &crier_sleeps);
+    for (int i = 0; i < TURNS; i++) {
+        if (i <= 1)
+            *bare_sum = *crier_sum = (struct reading){0};
+        measure(bare, &bare_load, bare_sum);
+        measure(server.children[0], &crier_load, crier_sum);
     }
-    printf("echo of %d bytes, %u client%s with one outstanding, CPU per round trip:\n", PAYLOAD,
-           clients, clients == 1 ? "" : "s");
-    server_rig_report(&rounds, "bare epoll server", target);
-    printf("  round trips for each sleep   bare %.1f, crier %.1f\n",
-           round_trips / (double)(bare_sleeps + 1), round_trips / (double)(crier_sleeps + 1));
     load_stop(&bare_load);
     load_stop(&crier_load);
     waitpid(bare, NULL, 0);
     server_rig_stop(&server);
 }
 
+static void
+bench(const char *program, const struct load *load, double target)
+{
+    static struct server_rig_rounds rounds = {.count = ROUNDS};
+    double round_trips = (TURNS - 1.0) * load->clients * load->echoes;
+    uint64_t bare_sleeps = 0;
+    uint64_t crier_sleeps = 0;
+
+    for (int i = 0; i < ROUNDS; i++) {
+        struct reading bare, crier;
+
+        round_run(program, load, &bare, &crier);
+        rounds.bare_us[i] = (double)bare.cpu_ns / 1e3 / round_trips;
+        rounds.crier_us[i] = (double)crier.cpu_ns / 1e3 / round_trips;
+        bare_sleeps += bare.sleeps;
+        crier_sleeps += crier.sleeps;
+    }
+    printf("echo of %d bytes, %u client%s with one outstanding, CPU per round trip:\n", PAYLOAD,
+           load->clients, load->clients == 1 ? "" : "s");
+    server_rig_report(&rounds, "bare epoll server", target);
+    printf("  round trips for each sleep   bare %.1f, crier %.1f\n",
+           ROUNDS * round_trips / (double)(bare_sleeps + 1),
+           ROUNDS * round_trips / (double)(crier_sleeps + 1));
+}
+
 int
 main(int argc, char **argv)
 {
+    static const struct load many = {.clients = CLIENTS, .echoes = ECHOES_MANY};
+    static const struct load alone = {.clients = 1, .echoes = ECHOES_ALONE};
     const char *program = server_rig_open(argc, argv, CLIENTS + 100);
 
     if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0)
         server_rig_fail("sched_getaffinity");
-    bench(program, CLIENTS, ECHOES_MANY, 1.15);
-    bench(program, 1, ECHOES_ALONE, 0);
+    bench(program, &many, 1.15);
+    bench(program, &alone, 0);
     return 0;
 }
