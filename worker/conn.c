@@ -149,29 +149,34 @@ conn_set_state(struct conn *conn, enum conn_state state)
     conn_update_events(conn);
 }
 
+static void
+conn_watch(struct conn *conn, short wants)
+{
+    event_del(&conn->event);
+    conn->watched = 0;
+    if (!wants)
+        return;
+    event_assign(&conn->event, conn->worker->base, conn_fd(conn), EV_PERSIST | wants, conn_in_event,
+                 conn);
+    if (event_add(&conn->event, NULL) == 0)
+        conn->watched = (uint8_t)wants;
+    else
+        log_warnx("cannot watch the socket of %s: it is dropped when its time is up",
+                  conn_addr(conn));
+}
+
 void
 conn_update_events(struct conn *conn)
 {
     bool reads = conn_may_read(conn);
-    short has =
-        event_pending(&conn->event, EV_READ | EV_WRITE, NULL) ? event_get_events(&conn->event) : 0;
-    short wants = EV_PERSIST;
+    short wants = reads ? EV_READ : 0;
 
     if (conn->state == CONN_OPEN && reads == conn->unheard)
         liveness_stop_clock(conn, !reads);
-    if (reads)
-        wants |= EV_READ;
     if (conn->blocked && conn->state != CONN_GONE)
         wants |= EV_WRITE;
-    if (!(wants & (EV_READ | EV_WRITE)))
-        event_del(&conn->event);
-    else if (wants != has) {
-        event_del(&conn->event);
-        event_assign(&conn->event, conn->worker->base, conn_fd(conn), wants, conn_in_event, conn);
-        if (event_add(&conn->event, NULL) != 0)
-            log_warnx("cannot watch the socket of %s: it is dropped when its time is up",
-                      conn_addr(conn));
-    }
+    if (wants != conn->watched)
+        conn_watch(conn, wants);
     if (conn->stalled && !conn->eager && reads)
         event_active(&conn->event, EV_READ, 0);
 }

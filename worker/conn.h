@@ -85,6 +85,7 @@ struct conn {
     uint8_t bucket;          /* liveness.h */
     uint8_t pong_bytes;      /* length of the Pong that `output` ends with; 0: it ends otherwise */
     uint8_t window_bits;     /* of what it is sent compressed, RFC 7692 7.1.2.1; 0: nothing is */
+    uint8_t watched;         /* EV_READ, EV_WRITE: what the event loop tells about its socket */
     bool held : 1;           /* its place in the ring is counted by fanout */
     bool blocked : 1;        /* the socket is full: waits until it is writable */
     bool waits : 1;          /* its handler is to be called again */
