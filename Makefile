@@ -6,13 +6,14 @@
 # ---- knobs ---------------------------------------------------------------------------------------
 
 VERSION := 0.1.0
-VARIANT ?= release#  release, asan, tsan, cov; lint is release with warnings as errors
+VARIANT ?= release#  release, asan, tsan, cov, fuzz; lint is release with warnings as errors
 ARGS    ?=#          make run ARGS="--workers 4"
 E2E     ?= tests/e2e tests/conform tests/interop/test_libraries.py#  make test E2E=tests/e2e/test_welcome.py
 PYTEST  ?= -q#       more for pytest: make test PYTEST="-x -k welcome"
 V       ?=#          V=1 shows the commands
 PREFIX  ?= /usr/local
-CC      := gcc
+FUZZ_SECONDS ?= 60#  of each target of make fuzz; MERGE=1 takes into the corpora what was found instead
+CC      := $(if $(filter fuzz,$(VARIANT)),clang,gcc)
 
 # ---- sources -------------------------------------------------------------------------------------
 
@@ -24,9 +25,10 @@ HTTP   := page
 APPS   := standard
 TOOLS  := crier_ring image locate# the program is crier-ring
 
-# UNIT=ring TORTURE= on the command line narrow what is built and run.
+# UNIT=ring FUZZ= TORTURE= on the command line narrow what is built and run.
 UNIT    := utf8 mask frame http1 extension handshake deflate inflate segment ring history arena client_rec record twin \
            conf chan pool
+FUZZ    := utf8 http1 extension handshake frame deflate conn
 TORTURE := ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history)# also built with tags that wrap, and test points
 LOAD    := swarm probe_app
@@ -38,12 +40,7 @@ SHM_C     := $(SHM:%=shm/%.c)
 LIB_C     := $(SHM_C) $(SERVER:%=server/%.c) $(WORKER:%=worker/%.c) $(PROTO:%=worker/proto/%.c) \
              $(HTTP:%=worker/http/%.c)
 APPS_C    := $(APPS:%=worker/apps/%.c)
-UNIT_C    := $(UNIT:%=tests/unit/test_%.c)
-TORTURE_C := $(TORTURE:%=tests/torture/%.c)
 TOOLS_C   := $(TOOLS:%=tools/%.c)
-LOAD_C    := $(LOAD:%=tests/lib/%.c)
-BENCH_C   := $(BENCH:%=tests/bench/%.c)
-ALL_C     := $(LIB_C) $(APPS_C) $(TOOLS_C) $(UNIT_C) $(TORTURE_C) $(LOAD_C) $(BENCH_C)
 
 # ---- products ------------------------------------------------------------------------------------
 
@@ -51,13 +48,16 @@ B           := build/$(VARIANT)
 CRIER       := $(B)/crier
 CRIER_RING  := $(B)/crier-ring
 LIB         := $(B)/libcrier.a
-UNIT_BIN    := $(UNIT_C:%.c=$(B)/%)
-TORTURE_BIN := $(TORTURE_C:%.c=$(B)/%)
-NARROW_BIN  := $(patsubst %,$(B)/%_narrow,$(filter $(UNIT_C:.c=) $(TORTURE_C:.c=),$(NARROW)))
-LOAD_BIN    := $(LOAD_C:%.c=$(B)/%)
-BENCH_BIN   := $(BENCH_C:%.c=$(B)/%)
-SUITE_BIN   := $(UNIT_BIN) $(filter $(B)/tests/unit/%,$(NARROW_BIN)) \
+UNIT_BIN    := $(UNIT:%=$(B)/tests/unit/test_%)
+FUZZ_BIN    := $(FUZZ:%=$(B)/tests/fuzz/fuzz_%)
+TORTURE_BIN := $(TORTURE:%=$(B)/tests/torture/%)
+LOAD_BIN    := $(LOAD:%=$(B)/tests/lib/%)
+BENCH_BIN   := $(BENCH:%=$(B)/tests/bench/%)
+TEST_BIN    := $(UNIT_BIN) $(FUZZ_BIN) $(TORTURE_BIN) $(LOAD_BIN) $(BENCH_BIN)
+NARROW_BIN  := $(patsubst %,$(B)/%_narrow,$(filter $(TEST_BIN:$(B)/%=%),$(NARROW)))
+SUITE_BIN   := $(UNIT_BIN) $(filter $(B)/tests/unit/%,$(NARROW_BIN)) $(FUZZ_BIN) \
                $(TORTURE_BIN) $(filter $(B)/tests/torture/%,$(NARROW_BIN))
+ALL_C       := $(LIB_C) $(APPS_C) $(TOOLS_C) $(TEST_BIN:$(B)/%=%.c) tests/fuzz/replay.c tests/lib/conn_rig.c
 OBJECTS     := $(ALL_C:%.c=$(B)/%.o) $(SHM_C:%.c=$(B)/narrow/%.o) $(NARROW:%=$(B)/narrow/%.o)
 
 # ---- flags ---------------------------------------------------------------------------------------
@@ -71,9 +71,10 @@ VARIANT_FLAGS_lint    := $(RELEASE) -Werror
 VARIANT_FLAGS_asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 VARIANT_FLAGS_tsan    := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 VARIANT_FLAGS_cov     := -O0 -g --coverage -fprofile-update=atomic
+VARIANT_FLAGS_fuzz    := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 VARIANT_FLAGS         := $(VARIANT_FLAGS_$(VARIANT))
 ifeq ($(VARIANT_FLAGS),)
-$(error VARIANT=$(VARIANT) is unknown: take release, asan, tsan, cov or lint)
+$(error VARIANT=$(VARIANT) is unknown: take release, asan, tsan, cov, fuzz or lint)
 endif
 ifeq ($(CI),true)
 VARIANT_FLAGS += -Werror
@@ -100,7 +101,7 @@ COMPILE  = $(CC) $(CPPFLAGS) $(CFLAGS)
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # The targets that start a make of their own are done one after the other, whatever -j says; the inner make is parallel.
-OUTER := run test lint check-long interop asan tsan cov bench format install uninstall clean
+OUTER := run test lint check-long interop asan tsan cov fuzz bench format install uninstall clean
 ifneq ($(filter $(OUTER),$(MAKECMDGOALS)),)
 .NOTPARALLEL:
 endif
@@ -146,8 +147,11 @@ $(LIB) $(B)/narrow/libshm.a: $(B)/flags Makefile
 
 $(CRIER): $(APPS_C:%.c=$(B)/%.o)
 $(CRIER_RING): $(TOOLS_C:%.c=$(B)/%.o)
-$(UNIT_BIN) $(TORTURE_BIN) $(LOAD_BIN) $(BENCH_BIN): %: %.o
-$(CRIER) $(CRIER_RING) $(UNIT_BIN) $(TORTURE_BIN) $(LOAD_BIN) $(BENCH_BIN): $(LIB)
+$(TEST_BIN): %: %.o
+$(FUZZ_BIN): $(if $(filter fuzz,$(VARIANT)),,$(B)/tests/fuzz/replay.o)
+$(FUZZ_BIN): LDFLAGS += $(if $(filter fuzz,$(VARIANT)),-fsanitize=fuzzer)
+$(B)/tests/fuzz/fuzz_conn: $(B)/tests/lib/conn_rig.o
+$(CRIER) $(CRIER_RING) $(TEST_BIN): $(LIB)
 	$(link)
 
 $(NARROW_BIN): $(B)/%_narrow: $(B)/narrow/%.o $(B)/narrow/libshm.a
@@ -156,9 +160,7 @@ $(NARROW_BIN): $(B)/%_narrow: $(B)/narrow/%.o $(B)/narrow/libshm.a
 # For editors and clang-tidy.
 build/compile_commands.json: export LINE = $(COMPILE) $(CMOCKA_CFLAGS)
 build/compile_commands.json: $(B)/flags Makefile
-	@line=$$(printf '%s' "$$LINE" | sed 's/["\\]/\\&/g'); sep='['; for f in $(ALL_C); do \
-	   printf '%s\n{"directory": "%s", "file": "%s", "command": "%s -c %s"}' "$$sep" '$(CURDIR)' $$f "$$line" $$f; \
-	   sep=,; done >$@; printf '\n]\n' >>$@
+	@tests/lint/compile_commands.sh "$$LINE" $(ALL_C) >$@
 
 -include $(OBJECTS:.o=.d)
 
@@ -169,17 +171,21 @@ run:  ## build and start the server in the foreground: make run ARGS="--workers 
 	+@$(INNER) VARIANT=release build/release/crier >&2
 	@exec build/release/crier $(ARGS)
 
-test:  ## unit, torture and end-to-end tests
+test:  ## unit tests, fuzz corpora, torture and end-to-end tests
 	@tools/setup.sh test
 	+@$(INNER) suite
 	@tests/run.sh $(B) $(SUITE_BIN) $(E2E) -- $(PYTEST)
+
 check-long:  ## the models, then the same tests with CRIER_LONG=1: longer torture, larger numbers
 	@tools/setup.sh long && tests/model/check.sh
 	@CRIER_LONG=1 $(MAKE) test
+
 interop:  ## clients that others wrote, a browser among them
 	@tools/setup.sh interop && $(MAKE) UNIT= FUZZ= TORTURE= E2E=tests/interop test
+
 asan:  ## all tests under the address and undefined-behaviour sanitizers
 	@$(MAKE) VARIANT=asan test
+
 tsan:  ## unit and torture tests under the thread sanitizer
 	@$(MAKE) VARIANT=tsan E2E= test
 
@@ -187,6 +193,11 @@ cov:  ## all tests, then the covered lines of each file
 	@if [ -d build/cov ]; then find build/cov -name '*.gcda' -delete; fi
 	@$(MAKE) VARIANT=cov test
 	@tests/cov.sh build/cov
+
+fuzz:  ## fuzz each protocol part and a whole connection: FUZZ_SECONDS=60 each, FUZZ=conn only that
+	@tools/setup.sh fuzz
+	+@$(INNER) VARIANT=fuzz $(FUZZ_BIN:$(B)/%=build/fuzz/%)
+	@tests/fuzz/run.sh build/fuzz $(if $(MERGE),merge,$(FUZZ_SECONDS)) $(FUZZ)
 
 bench:  ## measure: ring, fan-out, echo, memory, unmasking (BENCH=bench_ring: only that)
 	@tools/setup.sh bench

@@ -3,18 +3,18 @@
 #
 #   tests/run.sh BUILD_DIR [TEST...] [-- PYTEST_ARGS...]
 #
-# A TEST below BUILD_DIR/tests/unit is a cmocka program, one below BUILD_DIR/tests/torture a program that is right when
-# it exits 0; any other is given to pytest. The three kinds are stages, in this order; the first stage in which
-# something fails is the last that runs.
+# A TEST below BUILD_DIR/tests/unit is a cmocka program, one below BUILD_DIR/tests/fuzz (which replays its corpus) or
+# BUILD_DIR/tests/torture a program that is right when it exits 0; any other is given to pytest. Unit tests, then such
+# programs, then pytest are stages; the first stage in which something fails is the last that runs.
 set -euo pipefail
 
 build=${1:?usage: tests/run.sh BUILD_DIR [TEST...] [-- PYTEST_ARGS...]}
 shift
-unit=() torture=() e2e=()
+unit=() programs=() e2e=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
     case $1 in
     "$build"/tests/unit/*) unit+=("$1") ;;
-    "$build"/tests/torture/*) torture+=("$1") ;;
+    "$build"/tests/fuzz/* | "$build"/tests/torture/*) programs+=("$1") ;;
     *) e2e+=("$1") ;;
     esac
     shift
@@ -74,7 +74,7 @@ for program in "${unit[@]}"; do
 done
 [ $failed -eq 0 ] || finish
 
-for program in "${torture[@]}"; do
+for program in "${programs[@]}"; do
     run_program "${program#"$build"/tests/}" "$program"
     if [ $status -eq 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 done

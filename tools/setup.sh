@@ -2,11 +2,11 @@
 # Installs what building, testing or checking crier needs and this machine lacks. `make` calls it; when nothing is
 # missing it only looks, and says nothing.
 #
-#   tools/setup.sh run|test|lint|bench|long|interop
+#   tools/setup.sh run|test|lint|bench|long|interop|fuzz
 set -eu
 
 usage() {
-    echo "usage: tools/setup.sh run|test|lint|bench|long|interop" >&2
+    echo "usage: tools/setup.sh run|test|lint|bench|long|interop|fuzz" >&2
     exit 2
 }
 
@@ -17,6 +17,7 @@ test) purposes='run test' ;;
 lint) purposes='run test lint' ;; # lint compiles the tests as well
 long) purposes='run test long' ;;
 interop) purposes='run test interop' ;;
+fuzz) purposes='run fuzz' ;;
 *) usage ;;
 esac
 
@@ -39,6 +40,8 @@ test | curl               | command curl
 test | procps             | command pgrep
 long | spin               | command spin
 interop | chromium        | command chromium
+fuzz | clang              | command clang
+fuzz | libclang-rt-dev    | clang_rt fuzzer
 lint | clang-format       | command clang-format
 lint | clang-tidy         | command clang-tidy
 lint | cppcheck           | command cppcheck
@@ -52,6 +55,7 @@ is_there() {
     command) command -v "$2" ;;
     file) [ -e "$2" ] ;;
     pkgconfig) pkg-config --exists "$2" ;;
+    clang_rt) [ -e "$(clang --print-file-name="libclang_rt.$2-$(uname -m).a")" ] ;;
     python) /usr/bin/python3 -c "import importlib.util as u, sys; sys.exit(u.find_spec('$2') is None)" ;;
     esac >/dev/null 2>&1
 }

@@ -87,6 +87,11 @@ def test_a_broken_rule_is_named(tmp_path, path, text, expected):
     assert result.stderr == ""
 
 
+def test_inputs_for_fuzzing_are_bytes_not_text(tmp_path):
+    assert complaints(tmp_path, {**GOOD, "tests/fuzz/corpus/http1/tabs": "X:\ty \n\n"}).stdout == ""
+    assert "remove the blanks" in complaints(tmp_path, {**GOOD, "tests/fuzz/tabs": "X: y \n"}).stdout
+
+
 def test_a_reason_allows_a_long_function_and_a_long_file(tmp_path):
     text = "/* long: one table */\n" + "int a(void);\n" * 700 + "/* long: one switch over all states */\n" + FUNCTION
     assert complaints(tmp_path, {**GOOD, "tests/unit/bad.c": text}).stdout == ""

@@ -52,7 +52,7 @@ class Tree:
     def __init__(self):
         self.text = {}
         for folder, folders, names in os.walk("."):
-            folders[:] = sorted(d for d in folders if d not in ("build", ".git", "__pycache__"))
+            folders[:] = sorted(d for d in folders if d not in ("build", ".git", "__pycache__", "corpus"))
             for name in sorted(names):
                 path = os.path.normpath(os.path.join(folder, name))
                 with open(path, "rb") as f:

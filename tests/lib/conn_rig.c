@@ -1,0 +1,222 @@
+#include "tests/lib/conn_rig.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "server/roster.h"
+#include "shm/chan.h"
+#include "shm/segment_master.h"
+#include "worker/conn.h"
+#include "worker/fanout.h"
+
+enum {
+    RIG_MEMBERS = 2, /* the master and the worker */
+    RIG_WORKER = 1,
+    RIG_HIGH_FD = 32,      /* the rig's own descriptors are from here on; those below are counted */
+    RIG_TURNS_MAX = 10000, /* a worker that still finds something to do is spinning */
+};
+
+static struct segment segment; /* as the master has it mapped */
+static struct roster roster;
+static struct worker *worker;
+static int channel; /* the master's end */
+static int clients[CONN_RIG_CLIENTS];
+static size_t client_count;
+static size_t fds_when_idle; /* before the first client; others open some in between */
+
+/* One system call, whatever their number. */
+static size_t
+rig_count_fds(void)
+{
+    struct pollfd fds[RIG_HIGH_FD];
+    size_t count = 0;
+
+    for (int fd = 0; fd < RIG_HIGH_FD; fd++)
+        fds[fd] = (struct pollfd){.fd = fd};
+    CONN_RIG_REQUIRE(poll(fds, RIG_HIGH_FD, 0) >= 0);
+    for (int fd = 0; fd < RIG_HIGH_FD; fd++)
+        count += !(fds[fd].revents & POLLNVAL);
+    return count;
+}
+
+/* Out of the way of the numbers in chan.h. */
+static int
+rig_raise(int fd)
+{
+    int high = fcntl(fd, F_DUPFD_CLOEXEC, RIG_HIGH_FD);
+
+    CONN_RIG_REQUIRE(high >= 0);
+    close(fd);
+    return high;
+}
+
+/* What was inherited at that number is of no use here. */
+static void
+rig_place(int high, int fd)
+{
+    CONN_RIG_REQUIRE(dup2(high, fd) == fd);
+    close(high);
+}
+
+void
+conn_rig_open(const struct crier_app *app, const struct conf_shm *conf)
+{
+    struct segment_plan plan = {
+        .member_count = RIG_MEMBERS,
+        .arena_bytes = conf->ring_bytes,
+        .client_capacity = roster_records(CONN_RIG_CLIENTS),
+    };
+    int segment_fd = segment_create(&segment, &plan);
+    int wake_fds[RIG_MEMBERS];
+    int ends[2];
+
+    CONN_RIG_REQUIRE(segment_fd >= 0 && roster_init(&roster, &segment) == 0);
+    segment.head->conf = *conf;
+    segment_fd = rig_raise(segment_fd);
+    CONN_RIG_REQUIRE(chan_open(ends) == 0);
+    channel = rig_raise(ends[0]);
+    ends[1] = rig_raise(ends[1]);
+    for (size_t i = 0; i < RIG_MEMBERS; i++)
+        wake_fds[i] = rig_raise(eventfd(0, EFD_NONBLOCK));
+    rig_place(segment_fd, CHAN_FD_SEGMENT);
+    rig_place(ends[1], CHAN_FD_CHANNEL);
+    for (int i = 0; i < RIG_MEMBERS; i++)
+        rig_place(wake_fds[i], CHAN_FD_WAKE + i);
+
+    worker = calloc(1, sizeof(*worker));
+    CONN_RIG_REQUIRE(worker && worker_init(worker, app, RIG_WORKER) == 0);
+    CONN_RIG_REQUIRE(fanout_init(worker) == 0);
+    event_del(&worker->tick_event);
+}
+
+int
+conn_rig_connect(int send_buffer_bytes)
+{
+    struct sockaddr_in peer = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct chan_batch batch = {.count = 1};
+    int ends[2];
+
+    CONN_RIG_REQUIRE(client_count < CONN_RIG_CLIENTS);
+    if (client_count == 0)
+        fds_when_idle = rig_count_fds();
+    CONN_RIG_REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0);
+    if (send_buffer_bytes)
+        CONN_RIG_REQUIRE(setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &send_buffer_bytes,
+                                    sizeof(send_buffer_bytes)) == 0);
+    CONN_RIG_REQUIRE(roster_get(&roster, (const struct sockaddr *)&peer, 0, &batch.clients[0]) ==
+                     0);
+    roster_pass(&roster, batch.clients[0], RIG_WORKER);
+    batch.fds[0] = ends[1];
+    CONN_RIG_REQUIRE(chan_send(channel, &batch) == 0);
+    close(ends[1]);
+    clients[client_count++] = ends[0];
+    return ends[0];
+}
+
+/* What is different as long as something happens. */
+struct rig_view {
+    uint64_t counters[COUNTER_COUNT];
+    uint64_t tail;
+    uint64_t cursor;
+    uint64_t pool_bytes;
+    uint64_t conn_count;
+    uint64_t sweep_place;
+    const struct conn *gone;            /* to be reaped by the next turn */
+    int unread_bytes[CONN_RIG_CLIENTS]; /* by the worker */
+};
+
+static void
+rig_look(struct rig_view *view)
+{
+    memset(view, 0, sizeof(*view));
+    memcpy(view->counters, worker->counters, sizeof(view->counters));
+    view->counters[COUNTER_publish_again] = 0; /* trying again is waiting */
+    view->counters[COUNTER_wakeups] = 0;
+    view->tail = ring_tail(&worker->ring);
+    view->cursor = worker->fanout.cursor;
+    view->pool_bytes = worker->pool.used_bytes;
+    view->conn_count = worker->conn_count;
+    view->sweep_place = worker->fanout.place;
+    view->gone = TAILQ_FIRST(&worker->gone);
+    for (size_t i = 0; i < client_count; i++)
+        (void)ioctl(clients[i], SIOCOUTQ, &view->unread_bytes[i]);
+}
+
+/* Its own eventfd wakes the worker, so that the turn does not sleep. */
+static void
+rig_turn(void)
+{
+    static const uint64_t one = 1;
+
+    CONN_RIG_REQUIRE(write(CHAN_FD_WAKE + RIG_WORKER, &one, sizeof(one)) == sizeof(one));
+    worker_turn(worker);
+    CONN_RIG_REQUIRE(!worker->done && worker->pool.used_bytes <= worker->pool.limit_bytes);
+}
+
+void
+conn_rig_settle(void)
+{
+    struct rig_view before, after;
+    unsigned turns = 0;
+
+    rig_look(&after);
+    do {
+        before = after;
+        rig_turn();
+        rig_look(&after);
+        CONN_RIG_REQUIRE(++turns < RIG_TURNS_MAX);
+    } while (memcmp(&before, &after, sizeof(before)) != 0 ||
+             event_base_get_num_events(worker->base, EVENT_BASE_COUNT_ACTIVE) > 0);
+}
+
+void
+conn_rig_hang_up(int client_fd)
+{
+    for (size_t i = 0; i < client_count; i++) {
+        if (clients[i] == client_fd)
+            clients[i] = clients[--client_count];
+    }
+    close(client_fd);
+    conn_rig_settle();
+}
+
+uint64_t
+conn_rig_counter(enum counter counter)
+{
+    return worker->counters[counter];
+}
+
+void
+conn_rig_require_idle(void)
+{
+    const uint64_t *counters = worker->counters;
+    const uint32_t *held = worker->fanout.held_at;
+
+    CONN_RIG_REQUIRE(client_count == 0 && worker->conn_count == 0 && worker->fanout.count == 0);
+    CONN_RIG_REQUIRE(worker->pool.used_bytes == 0);
+    CONN_RIG_REQUIRE(TAILQ_EMPTY(&worker->handshaking) && TAILQ_EMPTY(&worker->waiting) &&
+                     TAILQ_EMPTY(&worker->held) && TAILQ_EMPTY(&worker->closing) &&
+                     TAILQ_EMPTY(&worker->gone));
+    CONN_RIG_REQUIRE(worker->me->clients_open == 0 &&
+                     worker->me->clients_returned == counter_get(counters, clients_accepted));
+    CONN_RIG_REQUIRE(worker->fanout.cursor == ring_tail(&worker->ring));
+    /* All are as the one before, and the first is 0. */
+    CONN_RIG_REQUIRE(held[0] == 0 &&
+                     memcmp(held, held + 1, worker->fanout.held_mask * sizeof(held[0])) == 0);
+    CONN_RIG_REQUIRE(counter_get(counters, clients_opened) == counter_get(counters, clients_left));
+    CONN_RIG_REQUIRE(counter_get(counters, broadcasts_due) ==
+                     counter_get(counters, broadcasts_delivered) +
+                         counter_get(counters, broadcasts_not_addressed) +
+                         counter_get(counters, broadcasts_undeliverable));
+    CONN_RIG_REQUIRE(counter_get(counters, broadcasts_undeliverable) <=
+                     counter_get(counters, broadcasts_due));
+    CONN_RIG_REQUIRE(rig_count_fds() == fds_when_idle);
+}

@@ -1,0 +1,48 @@
+/*
+ * conn_rig.h: a whole worker inside a test, its clients at the other ends of socket pairs.
+ *
+ * Role:     the test is the master: it makes the segment, places the descriptors where a worker
+ *           finds them (shm/chan.h), and passes connections through the channel. Everything behind
+ *           that is the worker's own: intake, event loop, connections, ring.
+ * Owns:     the one worker of this process, which lives as long as the process does.
+ * Errors:   whatever does not hold aborts with a sentence.
+ * Context:  one thread. Nothing sleeps, and time stands still: there are no timeouts and no pings.
+ */
+#ifndef CRIER_TESTS_LIB_CONN_RIG_H
+#define CRIER_TESTS_LIB_CONN_RIG_H
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "worker/state.h"
+
+enum { CONN_RIG_CLIENTS = 4 };
+
+#define CONN_RIG_REQUIRE(condition)                                                                \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #condition);          \
+            abort();                                                                               \
+        }                                                                                          \
+    } while (0)
+
+/* Starts the worker, once; `conf` is copied into the segment. */
+void conn_rig_open(const struct crier_app *app, const struct conf_shm *conf);
+
+/* A new connection: the client's end, non-blocking. `send_buffer_bytes` is how much the kernel
+ * takes from the worker before it blocks (0: the system's default; the kernel has a minimum). */
+int conn_rig_connect(int send_buffer_bytes);
+
+/* Turns the loop until nothing happens any more. */
+void conn_rig_settle(void);
+
+void conn_rig_hang_up(int client_fd);
+
+/* Behind the last client: everything was given back, and the books add up. */
+void conn_rig_require_idle(void);
+
+/* One of the worker's counters. */
+uint64_t conn_rig_counter(enum counter counter);
+
+#endif
