@@ -232,8 +232,8 @@ conn_out_begin(struct conn *conn, size_t bytes)
     if (worker->current == conn &&
         (conn->blocked || !gathers || bytes > sizeof(worker->gather) - worker->gather_bytes))
         conn_out_flush_gathered(conn);
-    if (conn->state == CONN_GONE)
-        return NULL;
+    if (conn->state == CONN_GONE || conn->close_sent)
+        return NULL; /* there was no room for what was gathered */
     if (gathers && !conn->output && !conn->blocked)
         return worker->gather + worker->gather_bytes;
     if (conn_reserve(conn, &conn->output, bytes) != 0)
