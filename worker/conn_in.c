@@ -254,7 +254,6 @@ static void
 conn_in_finish(struct conn *conn)
 {
     conn_out_flush_gathered(conn);
-    conn_out_flush_gathered(conn); /* if there was no room for that: the 1013 that says so */
     conn->worker->gather_bytes = 0;
     conn->worker->current = NULL;
     conn->worker->turn_work = 0;
