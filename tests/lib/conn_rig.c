@@ -151,8 +151,8 @@ rig_look(struct rig_view *view)
 }
 
 /* Its own eventfd wakes the worker, so that the turn does not sleep. */
-static void
-rig_turn(void)
+void
+conn_rig_turn(void)
 {
     static const uint64_t one = 1;
 
@@ -170,7 +170,7 @@ conn_rig_settle(void)
     rig_look(&after);
     do {
         before = after;
-        rig_turn();
+        conn_rig_turn();
         rig_look(&after);
         CONN_RIG_REQUIRE(++turns < RIG_TURNS_MAX);
     } while (memcmp(&before, &after, sizeof(before)) != 0 ||

@@ -34,7 +34,8 @@ void conn_rig_open(const struct crier_app *app, const struct conf_shm *conf);
  * takes from the worker before it blocks (0: the system's default; the kernel has a minimum). */
 int conn_rig_connect(int send_buffer_bytes);
 
-/* Turns the loop until nothing happens any more. */
+/* Turns the loop once, without sleeping; until nothing happens any more. */
+void conn_rig_turn(void);
 void conn_rig_settle(void);
 
 void conn_rig_hang_up(int client_fd);

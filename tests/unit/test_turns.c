@@ -1,0 +1,149 @@
+/*
+ * How much of one client's input a turn of the loop works on (conn_in.c), in a whole worker that is
+ * turned by hand.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "tests/lib/conn_rig.h"
+
+enum { FLOOD = 9000, TURN_MOST = 4096, SMALL_BYTES = 2 + 4 + 1 };
+
+static unsigned handled;
+
+static int
+message(struct crier_client *client, const struct crier_message *said)
+{
+    (void)client;
+    assert_int_equal(said->bytes, 1);
+    assert_int_equal(*(const uint8_t *)said->data, handled % 100);
+    handled++;
+    return 0;
+}
+
+static const struct crier_app app = {.name = "turns", .message = message};
+
+static int
+open_client(void)
+{
+    static const char request[] = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+                                  "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                                  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    char answer[512];
+    int fd = conn_rig_connect(0);
+
+    assert_int_equal(send(fd, request, sizeof(request) - 1, 0), sizeof(request) - 1);
+    conn_rig_settle();
+    assert_true(recv(fd, answer, sizeof(answer), 0) > 12);
+    assert_memory_equal(answer, "HTTP/1.1 101", 12);
+    return fd;
+}
+
+/* One write; the mask is zeroes. */
+static void
+send_frames(int fd, uint8_t byte_0, unsigned count)
+{
+    static uint8_t frames[FLOOD][SMALL_BYTES];
+
+    for (unsigned i = 0; i < count; i++)
+        memcpy(frames[i], (uint8_t[]){byte_0, 0x81, 0, 0, 0, 0, (uint8_t)(i % 100)}, SMALL_BYTES);
+    assert_int_equal(send(fd, frames, count * sizeof(frames[0]), 0), count * sizeof(frames[0]));
+}
+
+static size_t
+receive(int fd, uint8_t *to, size_t room)
+{
+    ssize_t bytes = recv(fd, to, room, 0);
+
+    return bytes > 0 ? (size_t)bytes : 0;
+}
+
+static void
+test_turns_of_a_flood_of_small_messages_leave_others_their_turn(void **state)
+{
+    int flood = open_client();
+    int other = open_client();
+    uint8_t pong[16];
+    unsigned turns = 0;
+
+    (void)state;
+    handled = 0;
+    send_frames(flood, 0x82, FLOOD);
+    send_frames(other, 0x89, 1);
+    while (receive(other, pong, sizeof(pong)) == 0) {
+        unsigned before = handled;
+        conn_rig_turn();
+        assert_true(handled - before <= TURN_MOST);
+        assert_true(++turns <= 2);
+    }
+    assert_memory_equal(pong, ((uint8_t[]){0x8a, 1, 0}), 3);
+    assert_true(handled < FLOOD);
+    conn_rig_settle();
+    assert_int_equal(handled, FLOOD);
+    conn_rig_hang_up(flood);
+    conn_rig_hang_up(other);
+    conn_rig_require_idle();
+}
+
+static void
+test_turns_of_a_flood_of_pings_answer_every_one_in_order(void **state)
+{
+    static uint8_t pongs[FLOOD * 3];
+    int flood = open_client();
+    size_t got = 0;
+    size_t bytes;
+    unsigned turns = 0;
+
+    (void)state;
+    send_frames(flood, 0x89, FLOOD);
+    while (got < sizeof(pongs)) {
+        conn_rig_turn();
+        bytes = receive(flood, pongs + got, sizeof(pongs) - got);
+        assert_true(bytes <= TURN_MOST * 3);
+        got += bytes;
+        assert_true(++turns < 100);
+    }
+    assert_true(turns >= FLOOD / TURN_MOST);
+    for (size_t i = 0; i < FLOOD; i++)
+        assert_memory_equal(pongs + 3 * i, ((uint8_t[]){0x8a, 1, (uint8_t)(i % 100)}), 3);
+    conn_rig_hang_up(flood);
+    conn_rig_require_idle();
+}
+
+static void
+test_turns_go_on_without_another_byte_from_the_client(void **state)
+{
+    int flood = open_client();
+
+    (void)state;
+    handled = 0;
+    send_frames(flood, 0x82, FLOOD);
+    shutdown(flood, SHUT_WR);
+    conn_rig_settle();
+    assert_int_equal(handled, FLOOD);
+    conn_rig_hang_up(flood);
+    conn_rig_require_idle();
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_turns_of_a_flood_of_small_messages_leave_others_their_turn),
+        cmocka_unit_test(test_turns_of_a_flood_of_pings_answer_every_one_in_order),
+        cmocka_unit_test(test_turns_go_on_without_another_byte_from_the_client),
+    };
+    struct conf_shm conf;
+
+    conf_init(&conf);
+    conf.ping_ms = 0;
+    conn_rig_open(&app, &conf);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
