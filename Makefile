@@ -19,7 +19,7 @@ CC      := $(if $(filter fuzz,$(VARIANT)),clang,gcc)
 
 SHM    := arena chan client_rec conf counter log member record ring segment segment_master twin wake
 SERVER := main options usage master listen accept roster dispatch spawn supervise signals console
-WORKER := worker intake conn conn_in conn_out fanout slow pool liveness app last_words
+WORKER := worker intake conn conn_in conn_out fanout slow pool liveness watch app last_words
 PROTO  := deflate extension frame handshake http1 inflate mask utf8 utf8_walk wide wide_avx2 wide_portable wide_sse2
 HTTP   := page
 APPS   := standard

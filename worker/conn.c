@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <linux/sockios.h>
@@ -18,6 +19,7 @@
 #include "worker/conn_in.h"
 #include "worker/conn_out.h"
 #include "worker/liveness.h"
+#include "worker/watch.h"
 
 const char *
 conn_state_name(enum conn_state state)
@@ -149,36 +151,21 @@ conn_set_state(struct conn *conn, enum conn_state state)
     conn_update_events(conn);
 }
 
-static void
-conn_watch(struct conn *conn, short wants)
-{
-    event_del(&conn->event);
-    conn->watched = 0;
-    if (!wants)
-        return;
-    event_assign(&conn->event, conn->worker->base, conn_fd(conn), EV_PERSIST | wants, conn_in_event,
-                 conn);
-    if (event_add(&conn->event, NULL) == 0)
-        conn->watched = (uint8_t)wants;
-    else
-        log_warnx("cannot watch the socket of %s: it is dropped when its time is up",
-                  conn_addr(conn));
-}
-
 void
 conn_update_events(struct conn *conn)
 {
     bool reads = conn_may_read(conn);
-    short wants = reads ? EV_READ : 0;
+    unsigned wants = reads ? EPOLLIN : 0;
 
     if (conn->state == CONN_OPEN && reads == conn->unheard)
         liveness_stop_clock(conn, !reads);
     if (conn->blocked && conn->state != CONN_GONE)
-        wants |= EV_WRITE;
-    if (wants != conn->watched)
-        conn_watch(conn, wants);
-    if (conn->stalled && !conn->eager && reads)
-        event_active(&conn->event, EV_READ, 0);
+        wants |= EPOLLOUT;
+    if (watch_set(conn, wants) != 0)
+        log_warn("cannot watch the socket of %s; it is dropped when its time is up",
+                 conn_addr(conn));
+    if (conn->stalled && reads)
+        conn_set_eager(conn, true);
 }
 
 /* --- beginning --- */
@@ -203,11 +190,11 @@ conn_new(struct worker *worker, int fd, uint32_t index)
     }
     atomic_store_release(&record->state, (uint32_t)CLIENT_TAKEN);
     conn->worker = worker;
+    conn->fd = fd;
     conn->record = record;
     conn->close_code = CLOSE_ABNORMAL;
     conn->state = CONN_HANDSHAKE;
     conn->since_ms = conn->heard_ms = worker->now_ms;
-    event_assign(&conn->event, worker->base, fd, 0, conn_in_event, conn);
     conn_list_enter(conn);
     conn_update_events(conn);
     worker->conn_count++;
@@ -392,7 +379,7 @@ conn_leave(struct conn *conn, bool reset)
 {
     struct worker *worker = conn->worker;
     struct linger linger = {.l_onoff = 1, .l_linger = 0};
-    int fd = conn_fd(conn);
+    int fd = conn->fd;
 
     assert(conn->state != CONN_GONE);
     if (conn->opened)
@@ -402,7 +389,6 @@ conn_leave(struct conn *conn, bool reset)
     fanout_release(worker, conn);
     conn->next_done = 0;
     conn_set_state(conn, CONN_GONE);
-    event_del(&conn->event);
     if (reset)
         (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
     close(fd);
@@ -449,7 +435,7 @@ conn_has_all(const struct conn *conn)
 {
     int unsent = 0;
 
-    return !conn->blocked && !conn->output && ioctl(conn_fd(conn), SIOCOUTQ, &unsent) == 0 &&
+    return !conn->blocked && !conn->output && ioctl(conn->fd, SIOCOUTQ, &unsent) == 0 &&
            unsent == 0;
 }
 
@@ -513,7 +499,8 @@ conn_costlier(struct conn *a, struct conn *b)
 static struct conn *
 conn_costliest(struct worker *worker)
 {
-    struct conn_list *lists[] = {&worker->handshaking, &worker->waiting, &worker->closing};
+    struct conn_list *lists[] = {&worker->handshaking, &worker->waiting, &worker->closing,
+                                 &worker->eager};
     struct conn *most = NULL;
     struct conn *conn;
 

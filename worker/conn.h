@@ -2,7 +2,7 @@
  * conn.h: one connection, from the descriptor that the master passed to the record given back.
  *
  * Role:     worker.
- * Owns:     its descriptor, event, buffers; the worker owns the connection. conn_reap is its end.
+ * Owns:     its descriptor, buffers; the worker owns the connection. conn_reap is its end.
  * Context:  loop thread.
  *
  *              descriptor from the channel
@@ -23,16 +23,14 @@
  *                      freed, record RETURNED
  *
  * A state names the list that `link` is in: HANDSHAKE worker.handshaking; JOINING worker.waiting;
- * OPEN worker.waiting while a message waits for room, worker.eager while input that is here waits
- * for its turn, else a bucket of liveness.h (fanout has it either way); CLOSING and LINGER
- * worker.closing; GONE worker.gone. Only conn_set_state, conn_wait, conn_set_eager and conn_enlist
+ * OPEN worker.waiting while a message waits for room, else a bucket of liveness.h (fanout has it
+ * either way); CLOSING and LINGER worker.closing; GONE worker.gone. While input that is here waits
+ * for its turn it is worker.eager in any of them. Only conn_set_state, conn_wait, conn_set_eager and conn_enlist
  * move it from one to another. A connection is freed by conn_reap alone, between two turns of the loop:
  * until then a pointer to it stays good.
  */
 #ifndef CRIER_WORKER_CONN_H
 #define CRIER_WORKER_CONN_H
-
-#include <event2/event_struct.h>
 
 #include "shm/client_rec.h"
 #include "worker/proto/frame.h"
@@ -51,8 +49,8 @@ enum conn_state {
 enum { CONN_CLOSE_TIMEOUT_MS = 5000 };
 
 struct conn {
-    struct event event;
     struct worker *worker;
+    int fd;
     TAILQ_ENTRY(conn) link;      /* in the list that the state names */
     TAILQ_ENTRY(conn) held_link; /* in worker.held, while `held` */
     struct client_shm *record;
@@ -85,7 +83,7 @@ struct conn {
     uint8_t bucket;          /* liveness.h */
     uint8_t pong_bytes;      /* length of the Pong that `output` ends with; 0: it ends otherwise */
     uint8_t window_bits;     /* of what it is sent compressed, RFC 7692 7.1.2.1; 0: nothing is */
-    uint8_t watched;         /* EV_READ, EV_WRITE: what the event loop tells about its socket */
+    uint8_t watched;         /* EPOLLIN, EPOLLOUT: watch.h */
     bool held : 1;           /* its place in the ring is counted by fanout */
     bool blocked : 1;        /* the socket is full: waits until it is writable */
     bool waits : 1;          /* its handler is to be called again */
@@ -109,12 +107,6 @@ int conn_new(struct worker *worker, int fd, uint32_t record) __attribute__((warn
 
 /* Gives back a record whose descriptor is closed, or never arrived. */
 void conn_return_record(struct worker *worker, struct client_shm *record);
-
-static inline int
-conn_fd(const struct conn *conn)
-{
-    return event_get_fd(&conn->event);
-}
 
 /* RFC 6455 sections 5.2 and 7: may a message, or a broadcast, still be sent? */
 static inline bool
@@ -147,7 +139,7 @@ void conn_set_state(struct conn *conn, enum conn_state state);
 void conn_wait(struct conn *conn, bool waits);
 void conn_retry_waiting(struct worker *worker);
 
-/* Its input waits for the next turn: conn_go_on resumes each that was so when it was called. */
+/* Input that is here waits for the next turn: conn_go_on resumes each that was so when it was called. */
 void conn_set_eager(struct conn *conn, bool eager);
 void conn_go_on(struct worker *worker);
 

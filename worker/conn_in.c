@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "worker/app.h"
@@ -317,8 +318,7 @@ conn_in_readable(struct conn *conn)
             conn_in_resume(conn);
         return;
     }
-    received =
-        recv(conn_fd(conn), worker->input + kept, sizeof(worker->input) - kept, MSG_DONTWAIT);
+    received = recv(conn->fd, worker->input + kept, sizeof(worker->input) - kept, MSG_DONTWAIT);
     if (received < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (received <= 0) {
@@ -338,16 +338,13 @@ conn_in_readable(struct conn *conn)
 }
 
 void
-conn_in_event(int fd, short what, void *arg)
+conn_in_event(struct conn *conn, unsigned ready)
 {
-    struct conn *conn = arg;
-
-    (void)fd;
-    if ((what & EV_WRITE) && conn->state != CONN_GONE) {
+    if ((ready & EPOLLOUT) && conn->state != CONN_GONE) {
         conn->blocked = false;
         liveness_took(conn);
         conn_out_flush(conn);
     }
-    if ((what & EV_READ) && conn->state != CONN_GONE)
+    if ((ready & EPOLLIN) && conn->state != CONN_GONE)
         conn_in_readable(conn);
 }

@@ -12,8 +12,8 @@
 
 struct conn;
 
-/* The libevent callback. */
-void conn_in_event(int fd, short what, void *conn);
+/* Its socket is ready for EPOLLIN, EPOLLOUT, or both. */
+void conn_in_event(struct conn *conn, unsigned ready);
 
 /* Goes on with a connection whose input could not be worked on: its handler, if that waits for
  * room, then what was kept. */

@@ -41,7 +41,7 @@ conn_out_writev(struct conn *conn, struct iovec *iov, size_t count)
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = count};
 
     counter_add(conn->worker->counters, sends, 1);
-    return sendmsg(conn_fd(conn), &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return sendmsg(conn->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 /* One range: the kernel has no vector to copy and to check. */
@@ -49,7 +49,7 @@ static ssize_t
 conn_out_send(struct conn *conn, const void *data, size_t bytes)
 {
     counter_add(conn->worker->counters, sends, 1);
-    return send(conn_fd(conn), data, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return send(conn->fd, data, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 /* Broadcasts from conn->next on, up to what the sweep has reached; when a frame is begun and may
@@ -149,7 +149,7 @@ conn_out_drained(struct conn *conn)
     }
     if (conn->state == CONN_LINGER && !conn->fin_sent) {
         conn->fin_sent = true;
-        shutdown(conn_fd(conn), SHUT_WR);
+        shutdown(conn->fd, SHUT_WR);
         conn_update_events(conn);
     } else if (conn_is_open(conn) && worker->stage == WORKER_DELIVERING &&
                (int64_t)(conn->next - worker->last_seq) >= 0)

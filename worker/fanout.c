@@ -256,7 +256,7 @@ fanout_send(struct worker *worker, struct conn *conn)
         &fanout->lanes[conn_takes_twins(conn) ? FANOUT_TWINS : FANOUT_PLAIN];
     uint32_t from = lane->offsets[conn->next - fanout->begin];
     size_t bytes = lane->offsets[fanout->end - fanout->begin] - from;
-    ssize_t sent = send(conn_fd(conn), lane->bytes + from, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+    ssize_t sent = send(conn->fd, lane->bytes + from, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
 
     counter_add(worker->counters, sends, 1);
     if (sent == (ssize_t)bytes) {

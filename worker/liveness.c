@@ -127,7 +127,7 @@ liveness_acked(const struct conn *conn)
 
     if (conn->record->family == AF_UNIX)
         return (uint32_t)conn->record->bytes_sent;
-    (void)getsockopt(conn_fd(conn), IPPROTO_TCP, TCP_INFO, &info, &bytes);
+    (void)getsockopt(conn->fd, IPPROTO_TCP, TCP_INFO, &info, &bytes);
     return (uint32_t)info.tcpi_bytes_acked;
 }
 
@@ -148,7 +148,7 @@ liveness_ping(struct conn *conn)
 static bool
 liveness_is_ready(const struct conn *conn, short what)
 {
-    struct pollfd socket = {.fd = conn_fd(conn), .events = what};
+    struct pollfd socket = {.fd = conn->fd, .events = what};
 
     return poll(&socket, 1, 0) == 1;
 }

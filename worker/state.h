@@ -52,6 +52,8 @@ struct worker {
     struct event channel_event;
     struct event wake_event;
     struct event tick_event;
+    struct event watch_event;
+    int watch_fd; /* watch.h */
     int wake_fds[RING_OWNERS_MAX];
     struct handshake_policy policy;
     struct pool pool;

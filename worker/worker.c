@@ -25,6 +25,7 @@
 #include "worker/proto/inflate.h"
 #include "worker/slow.h"
 #include "worker/state.h"
+#include "worker/watch.h"
 
 enum {
     WORKER_TICK_MS = 100,
@@ -114,6 +115,8 @@ worker_abort(struct worker *worker)
         if (conn->state != CONN_GONE)
             conn_leave(conn, conn->held || conn->blocked);
     }
+    while ((conn = TAILQ_FIRST(&worker->eager)))
+        conn_leave(conn, true);
     worker->done = true;
 }
 
@@ -226,7 +229,7 @@ worker_set_events(struct worker *worker)
     if (event_add(&worker->channel_event, NULL) != 0 || event_add(&worker->wake_event, NULL) != 0 ||
         event_add(&worker->tick_event, &tick) != 0)
         return -ENOMEM;
-    return 0;
+    return watch_init(worker);
 }
 
 /* --- the loop --- */

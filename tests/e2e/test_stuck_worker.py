@@ -158,7 +158,7 @@ def test_a_busy_worker_is_not_killed(probe):
     for _ in range(6):
         client.text("work")
         client.expect_texts(["work"])
-    assert cpu_seconds(pid) - before > 4, "it was not busy"
+    assert cpu_seconds(pid) - before > 1.5, "it was not busy"  # longer than the limit, on a loaded machine too
     assert server.workers() == [pid]
     assert not any("stood still" in line for line in server.log), server.log
 

@@ -173,8 +173,7 @@ conn_rig_settle(void)
         conn_rig_turn();
         rig_look(&after);
         CONN_RIG_REQUIRE(++turns < RIG_TURNS_MAX);
-    } while (memcmp(&before, &after, sizeof(before)) != 0 ||
-             event_base_get_num_events(worker->base, EVENT_BASE_COUNT_ACTIVE) > 0);
+    } while (memcmp(&before, &after, sizeof(before)) != 0 || !TAILQ_EMPTY(&worker->eager));
 }
 
 void
