@@ -230,6 +230,7 @@ def test_what_comes_behind_a_close_by_the_application_is_not_counted_as_broken_p
     server = probe("--on-message", "close", workers=1)
     client = server.connect(extra=encode_frame(TEXT, b"close") + encode_frame(3, b"an unknown opcode"))
     client.expect_close(4321)
+    client.drop()
     server.wait_counter("clients_left", 1)
     assert server.counters()["clients_protocol_closed"] == 0
 
