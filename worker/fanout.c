@@ -1,8 +1,9 @@
 /*
  * fanout.c: the sweep. Read fanout.h first.
  *
- * The floor is one send() per client and batch; everything here is what a batch costs: one look at
- * each new slot, one copy of each frame when there are several, one store to each client's record.
+ * The floor is one send() per client and batch; everything here is what a batch costs: two looks at
+ * each new slot (how many go out together, then what they are), one copy of each frame when there
+ * are several, two when some have twins, one store to each client's record.
  */
 #include "worker/fanout.h"
 
