@@ -145,6 +145,7 @@ conn_set_state(struct conn *conn, enum conn_state state)
     conn->state = state;
     conn->waits = false;
     conn->eager = false;
+    conn->deferred = false;
     conn->full = false;
     conn->since_ms = conn->worker->now_ms;
     conn_list_enter(conn);
@@ -218,7 +219,8 @@ conn_open(struct conn *conn)
     conn_set_state(conn, CONN_OPEN);
     conn->opened = true;
     atomic_bump(&worker->me->clients_open, 1);
-    atomic_bump(&worker->me->clients_deflate, conn_takes_twins(conn) ? 1 : 0);
+    if (conn_takes_twins(conn))
+        atomic_bump(&worker->me->clients_deflate, 1);
     counter_add(worker->counters, clients_opened, 1);
     conn_log(conn, 0);
     return 0;
@@ -521,11 +523,13 @@ conn_relieve_pool(struct worker *worker)
 {
     struct conn *conn = conn_costliest(worker);
     bool whole_frames;
+    bool input_lost;
 
     if (!conn)
         return false;
     counter_add(worker->counters, clients_overload_closed, 1);
     whole_frames = conn_is_open(conn) && !conn->sent_partly;
+    input_lost = conn != worker->current && conn->input;
     if (conn == worker->current)
         whole_frames &= !conn->blocked;
     else {
@@ -539,6 +543,8 @@ conn_relieve_pool(struct worker *worker)
     }
     pool_buf_free(&worker->pool, &conn->output);
     conn_close(conn, CLOSE_OVERLOAD, "out of memory for clients: try again later");
+    if (input_lost && conn->state == CONN_CLOSING)
+        conn_set_state(conn, CONN_LINGER); /* what comes may begin inside a frame */
     return true;
 }
 

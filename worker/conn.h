@@ -89,7 +89,8 @@ struct conn {
     bool waits : 1;          /* its handler is to be called again */
     bool full : 1;           /* too many unread echoes: not read from */
     bool stalled : 1;        /* `input` holds whole frames that could not be worked on */
-    bool eager : 1;          /* stalled because its turn was over */
+    bool eager : 1;          /* waits for the next turn of the loop, conn_go_on */
+    bool deferred : 1;       /* `message` is whole, compressed, and waits for its turn */
     bool pinged : 1;         /* and has not been heard since */
     bool unheard : 1;        /* is not read from: heard_ms is how long it had been silent */
     bool sent_partly : 1;    /* `output` may begin with the rest of a frame */
@@ -128,7 +129,8 @@ static inline bool
 conn_may_read(const struct conn *conn)
 {
     if (conn->state == CONN_OPEN)
-        return !conn->waits && !conn->full && conn->worker->stage == WORKER_SERVING;
+        return !conn->waits && !conn->deferred && !conn->full &&
+               conn->worker->stage == WORKER_SERVING;
     return conn->state != CONN_JOINING && conn->state != CONN_GONE;
 }
 

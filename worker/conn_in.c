@@ -19,7 +19,18 @@
 /* A turn of a connection is over when its input has cost so much: payload bytes, those that were
  * inflated, and something for each frame, however small. What is left waits for the next turn of
  * the loop, so that nobody's input holds up everybody else for long. */
-enum { CONN_IN_TURN_WORK = 256 * 1024, CONN_IN_FRAME_WORK = 64 };
+enum {
+    CONN_IN_TURN_WORK = 256 * 1024,
+    CONN_IN_FRAME_WORK = 64,
+    CONN_IN_INFLATE_WORK =
+        16, /* of a byte that is inflated: of a Huffman table it may be as slow */
+};
+
+/* A message is the smallest piece of work, and inflating one may take a tenth of a second: of data
+ * that is made to be slow, a megabyte. So in one pass over all clients that are ready only so much
+ * is inflated, by bytes on the wire; a longer message that comes later waits for another pass, in
+ * the order in which they came. Short ones never wait. */
+enum { CONN_IN_PASS_BYTES = 16 * 1024, CONN_IN_SHORT_BYTES = 4 * 1024 };
 
 static size_t
 conn_in_take_head(struct conn *conn, uint8_t *at, size_t bytes)
@@ -97,7 +108,8 @@ conn_in_inflate(struct conn *conn, const uint8_t *data, size_t bytes)
         size_t made;
 
         if (have < most && room == 0) {
-            if (conn_reserve(conn, &conn->message, have ? have : bytes) != 0)
+            size_t more = have ? have : bytes;
+            if (conn_reserve(conn, &conn->message, more < most - have ? more : most - have) != 0)
                 return false;
             room = conn->message->capacity - conn->message->end;
         }
@@ -121,6 +133,16 @@ conn_in_inflate(struct conn *conn, const uint8_t *data, size_t bytes)
     return status == INFLATE_END;
 }
 
+/* Its message is kept until conn_go_on comes to it. */
+static void
+conn_in_defer(struct conn *conn, const uint8_t *data, size_t bytes)
+{
+    if (!conn->message && conn_append(conn, &conn->message, data, bytes) != 0)
+        return;
+    conn->deferred = true;
+    conn_update_events(conn);
+}
+
 /* A message is whole and compressed: where it was received, or in conn->message. */
 static void
 conn_in_compressed_message(struct conn *conn, const uint8_t *data, size_t bytes)
@@ -129,6 +151,12 @@ conn_in_compressed_message(struct conn *conn, const uint8_t *data, size_t bytes)
     const uint8_t *message;
     bool good;
 
+    if (bytes > CONN_IN_SHORT_BYTES && worker->pass_work >= CONN_IN_PASS_BYTES) {
+        conn_in_defer(conn, data, bytes);
+        return;
+    }
+    worker->pass_work += (uint32_t)bytes;
+    worker->turn_work += CONN_IN_INFLATE_WORK * (uint32_t)bytes;
     worker->packed = conn->message;
     conn->message = NULL;
     good = conn_in_inflate(conn, data, bytes);
@@ -261,7 +289,7 @@ conn_in_finish(struct conn *conn)
     member_beat(conn->worker->me); /* many turns that cost much may follow each other */
     if (conn->state == CONN_GONE)
         return;
-    if (conn_is_open(conn) && conn->stalled && conn_may_read(conn))
+    if (conn->deferred || (conn_is_open(conn) && conn->stalled && conn_may_read(conn)))
         conn_set_eager(conn, true);
     if (conn->close_sent) /* nobody will ask for it any more */
         pool_buf_free(&conn->worker->pool, &conn->message);
@@ -293,7 +321,12 @@ conn_in_resume(struct conn *conn)
         conn_in_try_again(conn);
         worker->retrying = false;
     }
-    if (!conn->waits && conn->state != CONN_GONE) {
+    if (conn->deferred) {
+        conn->deferred = false;
+        conn_in_compressed_message(conn, pool_buf_data(conn->message),
+                                   pool_buf_bytes(conn->message));
+    }
+    if (!conn->waits && !conn->deferred && conn->state != CONN_GONE) {
         /* Parsed where it lies: nobody moves or frees what is `current`'s meanwhile. */
         conn->stalled = false;
         used = conn_in_consume(conn, pool_buf_data(conn->input), pool_buf_bytes(conn->input));
@@ -332,8 +365,11 @@ conn_in_readable(struct conn *conn)
     }
     worker->current = conn;
     used = conn_in_consume(conn, worker->input, kept + (size_t)received);
-    if (used < kept + (size_t)received && conn->state != CONN_GONE)
-        (void)conn_append(conn, &conn->input, worker->input + used, kept + (size_t)received - used);
+    if (used < kept + (size_t)received && conn->state != CONN_GONE &&
+        conn_append(conn, &conn->input, worker->input + used, kept + (size_t)received - used) !=
+            0 &&
+        conn->state == CONN_CLOSING)
+        conn_set_state(conn, CONN_LINGER); /* what comes may begin inside a frame */
     conn_in_finish(conn);
 }
 

@@ -189,6 +189,17 @@ conn_out_flush(struct conn *conn)
     }
 }
 
+/* Until it has read what it was sent, nothing is read from it. */
+static void
+conn_out_check_full(struct conn *conn)
+{
+    if (conn->full || !conn_is_open(conn) ||
+        pool_buf_bytes(conn->output) <= conn->worker->conf->client_buffer_bytes)
+        return;
+    conn->full = true;
+    conn_update_events(conn);
+}
+
 void
 conn_out_flush_gathered(struct conn *conn)
 {
@@ -211,7 +222,8 @@ conn_out_flush_gathered(struct conn *conn)
     if ((size_t)sent == bytes)
         return;
     conn_out_blocked(conn, EAGAIN); /* first: without memory for the rest it is cut off */
-    (void)conn_out_raw(conn, worker->gather + sent, bytes - (size_t)sent);
+    if (conn_out_raw(conn, worker->gather + sent, bytes - (size_t)sent) == 0)
+        conn_out_check_full(conn);
 }
 
 int
@@ -253,10 +265,7 @@ conn_out_end(struct conn *conn, const uint8_t *at, size_t bytes)
     }
     conn->output->end += (uint32_t)bytes;
     conn->pong_bytes = 0;
-    if (pool_buf_bytes(conn->output) > worker->conf->client_buffer_bytes && !conn->full) {
-        conn->full = true; /* until it has read what it was sent */
-        conn_update_events(conn);
-    }
+    conn_out_check_full(conn);
 }
 
 int

@@ -69,11 +69,11 @@ worker_refuse_newcomers(struct worker *worker)
     }
 }
 
-/* Messages that are whole but have found no room yet are still published. */
+/* Messages that are whole but have found no room yet, or no turn, are still published. */
 static bool
 worker_is_quiet(const struct worker *worker)
 {
-    return TAILQ_EMPTY(&worker->waiting);
+    return TAILQ_EMPTY(&worker->waiting) && TAILQ_EMPTY(&worker->eager);
 }
 
 /* Closes those who have everything; who is held is closed when it has (conn_out.c). Returns true
@@ -242,6 +242,7 @@ worker_turn(struct worker *worker)
     bool more;
 
     worker->now_ms = worker_clock_ms();
+    worker->pass_work = 0;
     more = fanout_run(worker);
     more |= liveness_run(worker);
     if (!TAILQ_EMPTY(&worker->waiting))

@@ -13,15 +13,27 @@
 #include <cmocka.h>
 
 #include "tests/lib/conn_rig.h"
+#include "worker/proto/deflate.h"
 
-enum { FLOOD = 9000, TURN_MOST = 4096, SMALL_BYTES = 2 + 4 + 1 };
+enum {
+    FLOOD = 9000,
+    TURN_MOST = 4096,
+    SMALL_BYTES = 2 + 4 + 1,
+    LONG_BYTES = 20000, /* of noise, which deflates to as much */
+    LONG_CLIENTS = 3,
+};
 
 static unsigned handled;
+static unsigned handled_long;
 
 static int
 message(struct crier_client *client, const struct crier_message *said)
 {
     (void)client;
+    if (said->bytes == LONG_BYTES) {
+        handled_long++;
+        return 0;
+    }
     assert_int_equal(said->bytes, 1);
     assert_int_equal(*(const uint8_t *)said->data, handled % 100);
     handled++;
@@ -35,6 +47,7 @@ open_client(void)
 {
     static const char request[] = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
                                   "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                                  "Sec-WebSocket-Extensions: permessage-deflate\r\n"
                                   "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     char answer[512];
     int fd = conn_rig_connect(0);
@@ -132,6 +145,58 @@ test_turns_go_on_without_another_byte_from_the_client(void **state)
     conn_rig_require_idle();
 }
 
+/* One compressed message; the mask is zeroes. */
+static void
+send_compressed(int fd, struct deflate *deflate, const uint8_t *payload, size_t bytes)
+{
+    static uint8_t frame[2 * LONG_BYTES];
+    size_t packed = deflate_message(deflate, 15, payload, bytes, frame + 8, LONG_BYTES + 1000);
+
+    assert_true(packed > 0 && packed <= UINT16_MAX);
+    memcpy(frame, (uint8_t[]){0xc2, 0xfe, (uint8_t)(packed >> 8), (uint8_t)packed, 0, 0, 0, 0}, 8);
+    if (packed < 126) {
+        memmove(frame + 6, frame + 8, packed);
+        memcpy(frame, (uint8_t[]){0xc2, 0x80 | (uint8_t)packed, 0, 0, 0, 0}, 6);
+    }
+    packed += packed < 126 ? 6 : 8;
+    assert_int_equal(send(fd, frame, packed, 0), packed);
+}
+
+static void
+test_turns_inflate_one_long_message_a_pass_and_short_ones_at_once(void **state)
+{
+    struct deflate *deflate = deflate_new();
+    uint8_t noise[LONG_BYTES];
+    uint64_t seed = 1;
+    int clients[LONG_CLIENTS];
+    int other = open_client();
+    unsigned turns = 0;
+
+    (void)state;
+    handled = handled_long = 0;
+    for (size_t i = 0; i < sizeof(noise); i++) {
+        seed = seed * 6364136223846793005U + 1442695040888963407U;
+        noise[i] = (uint8_t)(seed >> 56);
+    }
+    for (int i = 0; i < LONG_CLIENTS; i++)
+        clients[i] = open_client();
+    for (int i = 0; i < LONG_CLIENTS; i++)
+        send_compressed(clients[i], deflate, noise, sizeof(noise));
+    send_compressed(other, deflate, (const uint8_t *)"", 1);
+    while (handled_long < LONG_CLIENTS) {
+        unsigned before = handled_long;
+        conn_rig_turn();
+        assert_true(handled_long - before <= 1);
+        assert_int_equal(handled, 1);
+        assert_true(++turns <= LONG_CLIENTS);
+    }
+    for (int i = 0; i < LONG_CLIENTS; i++)
+        conn_rig_hang_up(clients[i]);
+    conn_rig_hang_up(other);
+    conn_rig_require_idle();
+    deflate_free(deflate);
+}
+
 int
 main(void)
 {
@@ -139,6 +204,7 @@ main(void)
         cmocka_unit_test(test_turns_of_a_flood_of_small_messages_leave_others_their_turn),
         cmocka_unit_test(test_turns_of_a_flood_of_pings_answer_every_one_in_order),
         cmocka_unit_test(test_turns_go_on_without_another_byte_from_the_client),
+        cmocka_unit_test(test_turns_inflate_one_long_message_a_pass_and_short_ones_at_once),
     };
     struct conf_shm conf;
 
