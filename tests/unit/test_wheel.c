@@ -1,0 +1,152 @@
+/*
+ * liveness.h over minutes, in a whole worker whose clock this program turns: intervals that are
+ * longer than the wheel is round, and the moment at which a clock of 32 bits starts anew.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "tests/lib/conn_rig.h"
+
+enum {
+    PING_MS = 100000, /* the wheel holds 33 s */
+    TIMEOUT_MS = 40000,
+    STEP_MS = 100,
+    LATE_MS = 400, /* a bucket, and the steps in which it is looked at */
+    NEVER_MS = 10 * (PING_MS + TIMEOUT_MS),
+};
+
+static int64_t ahead_ms;
+
+/* In place of the C library's, for everybody in this program. */
+int
+clock_gettime(clockid_t clock, struct timespec *now)
+{
+    int rc = (int)syscall(SYS_clock_gettime, clock, now);
+
+    now->tv_sec += ahead_ms / 1000;
+    now->tv_nsec += ahead_ms % 1000 * 1000000;
+    now->tv_sec += now->tv_nsec / 1000000000;
+    now->tv_nsec %= 1000000000;
+    return rc;
+}
+
+static uint32_t
+clock_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
+}
+
+static int
+open_client(void)
+{
+    static const char request[] = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+                                  "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                                  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    char answer[512];
+    int fd = conn_rig_connect(0);
+
+    assert_int_equal(send(fd, request, sizeof(request) - 1, 0), sizeof(request) - 1);
+    conn_rig_settle();
+    assert_true(recv(fd, answer, sizeof(answer), 0) > 12);
+    return fd;
+}
+
+/* Turns the clock until the client hears something: how long that took. */
+static uint32_t
+wait_for(int fd, const void *expected, ssize_t bytes)
+{
+    uint32_t start = clock_ms();
+    uint8_t heard[16];
+    ssize_t got;
+
+    while ((got = recv(fd, heard, sizeof(heard), 0)) < 0) {
+        assert_true(clock_ms() - start < NEVER_MS);
+        ahead_ms += STEP_MS;
+        conn_rig_turn();
+    }
+    assert_int_equal(got, bytes);
+    assert_memory_equal(heard, expected, (size_t)bytes);
+    return clock_ms() - start;
+}
+
+static void
+assert_pinged(int fd)
+{
+    uint32_t after_ms = wait_for(fd, "\x89\x00", 2);
+
+    assert_in_range(after_ms, PING_MS / 4 * 3, PING_MS + LATE_MS);
+}
+
+static void
+test_wheel_pings_after_the_interval_and_cuts_off_after_the_timeout(void **state)
+{
+    int fd = open_client();
+    uint64_t cut_off = conn_rig_counter(COUNTER_clients_silent_closed);
+
+    (void)state;
+    assert_pinged(fd);
+    assert_in_range(wait_for(fd, "", 0), TIMEOUT_MS, TIMEOUT_MS + LATE_MS);
+    assert_int_equal(conn_rig_counter(COUNTER_clients_silent_closed), cut_off + 1);
+    conn_rig_hang_up(fd);
+    conn_rig_require_idle();
+}
+
+static void
+test_wheel_counts_from_the_last_sign_of_life(void **state)
+{
+    static const uint8_t pong[] = {0x8a, 0x80, 0, 0, 0, 0};
+    int fd = open_client();
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        assert_pinged(fd);
+        ahead_ms += TIMEOUT_MS / 2;
+        conn_rig_turn();
+        assert_int_equal(send(fd, pong, sizeof(pong), 0), sizeof(pong));
+        conn_rig_settle();
+    }
+    conn_rig_hang_up(fd);
+    conn_rig_require_idle();
+}
+
+/* Each of these waits runs across the wrap. */
+static void
+test_wheel_goes_on_when_the_clock_of_32_bits_wraps(void **state)
+{
+    (void)state;
+    for (uint32_t before_ms = 0; before_ms <= PING_MS + TIMEOUT_MS; before_ms += 35000) {
+        ahead_ms += UINT32_MAX - clock_ms() - before_ms;
+        conn_rig_settle();
+        test_wheel_pings_after_the_interval_and_cuts_off_after_the_timeout(NULL);
+    }
+}
+
+int
+main(void)
+{
+    static const struct crier_app app = {.name = "wheel"};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_wheel_pings_after_the_interval_and_cuts_off_after_the_timeout),
+        cmocka_unit_test(test_wheel_counts_from_the_last_sign_of_life),
+        cmocka_unit_test(test_wheel_goes_on_when_the_clock_of_32_bits_wraps),
+    };
+    struct conf_shm conf;
+
+    conf_init(&conf);
+    conf.ping_ms = PING_MS;
+    conf.ping_timeout_ms = TIMEOUT_MS;
+    conn_rig_open(&app, &conf);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
