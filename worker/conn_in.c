@@ -1,5 +1,9 @@
 /*
  * conn_in.c: receiving. Nothing here knows what a message means.
+ *
+ * conn_in_consume is the loop: what was received, or kept, goes through http1.h or frame.h until it
+ * is used up, more is needed, or the connection has to wait: for room (conn_wait), for its peer to
+ * read (`full`), or for its next turn (`eager`). What is not used up is kept in `input`.
  */
 #include "worker/conn_in.h"
 

@@ -217,6 +217,8 @@ fanout_lay(struct worker *worker, struct fanout_lane *lane, bool twins, uint32_t
 
         lane->bytes = count == 1 ? frame : lane->stage;
         lane->stage_offsets[i] = bytes;
+        if (count > 1 && frame_bytes > FANOUT_STAGE_BYTES - bytes)
+            fanout_broken(worker->fanout.end + i); /* longer than it was a moment ago */
         if (count > 1)
             memcpy(lane->stage + bytes, frame, frame_bytes);
         bytes += frame_bytes;

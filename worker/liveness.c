@@ -1,3 +1,7 @@
+/*
+ * liveness.c: the wheel. A bucket is looked through once its time has come; who falls due later by
+ * then, because of a sign of life, goes on to the bucket of that time.
+ */
 #include "worker/liveness.h"
 
 #include <netinet/in.h>

@@ -58,7 +58,7 @@ struct crier_client;
 
 struct crier_message {
     enum crier_type type;
-    const void *data;
+    const void *data; /* may be NULL when there are no bytes */
     size_t bytes;
 };
 
