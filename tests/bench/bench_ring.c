@@ -174,7 +174,7 @@ process_start(void)
 {
     pid_t pid = fork();
 
-    RING_RIG_REQUIRE(pid >= 0);
+    REQUIRE(pid >= 0);
     if (pid == 0)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
     return pid == 0;
@@ -195,7 +195,7 @@ processes_run(uint32_t count)
     atomic_store_release(&stage->open, 1U);
     for (uint32_t i = 0; i < count; i++) {
         int status = 0;
-        RING_RIG_REQUIRE(wait(&status) > 0 && status == 0);
+        REQUIRE(wait(&status) > 0 && status == 0);
     }
     alarm(0);
     return begin_ns;
@@ -271,8 +271,8 @@ throughput_note(struct cell *cell, int kind, int round, uint64_t begin_ns)
         published.sum += stage->tallies[i].sum;
     }
     for (uint32_t i = publishers; i < count; i++) {
-        RING_RIG_REQUIRE(stage->tallies[i].messages == published.messages);
-        RING_RIG_REQUIRE(stage->tallies[i].sum == published.sum);
+        REQUIRE(stage->tallies[i].messages == published.messages);
+        REQUIRE(stage->tallies[i].sum == published.sum);
         end_ns = stage->end_ns[i] > end_ns ? stage->end_ns[i] : end_ns;
     }
     for (uint32_t i = 0; i < count; i++)
@@ -331,14 +331,14 @@ stand_on(bool last)
     cpu_set_t one;
     int found = -1;
 
-    RING_RIG_REQUIRE(sched_getaffinity(0, sizeof(allowed), &allowed) == 0);
+    REQUIRE(sched_getaffinity(0, sizeof(allowed), &allowed) == 0);
     for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
         if (CPU_ISSET(cpu, &allowed) && (last || found < 0))
             found = cpu;
     }
     CPU_ZERO(&one);
     CPU_SET(found, &one);
-    RING_RIG_REQUIRE(sched_setaffinity(0, sizeof(one), &one) == 0);
+    REQUIRE(sched_setaffinity(0, sizeof(one), &one) == 0);
 }
 
 static uint64_t
@@ -471,7 +471,7 @@ open_pairs(int most)
         bus_open(&pair->there, plan[p].kind, PING_ROOM_BYTES, plan[p].awake);
         bus_open(&pair->back, plan[p].kind, PING_ROOM_BYTES, plan[p].awake);
         pair->samples_ns = calloc((size_t)most * 2 * PINGS, sizeof(uint64_t));
-        RING_RIG_REQUIRE(pair->samples_ns);
+        REQUIRE(pair->samples_ns);
     }
 }
 

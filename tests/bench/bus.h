@@ -152,7 +152,7 @@ bus_batch_init(struct bus_batch *batch, uint32_t payload_bytes, uint32_t count_m
     uint64_t length = payload_bytes;
     uint32_t count = bus_batch_count(payload_bytes);
 
-    RING_RIG_REQUIRE(payload_bytes % 8 == 0 && count > 0);
+    REQUIRE(payload_bytes % 8 == 0 && count > 0);
     batch->payload_bytes = payload_bytes;
     batch->stride_bytes = BUS_LENGTH_BYTES + payload_bytes;
     batch->count = count < count_max ? count : count_max;
@@ -176,10 +176,10 @@ bus_epoll(const int *fds, uint32_t count)
 {
     int epoll = epoll_create1(EPOLL_CLOEXEC);
 
-    RING_RIG_REQUIRE(epoll >= 0);
+    REQUIRE(epoll >= 0);
     for (uint32_t i = 0; i < count; i++) {
         struct epoll_event event = {.events = EPOLLIN, .data.u32 = i};
-        RING_RIG_REQUIRE(epoll_ctl(epoll, EPOLL_CTL_ADD, fds[i], &event) == 0);
+        REQUIRE(epoll_ctl(epoll, EPOLL_CTL_ADD, fds[i], &event) == 0);
     }
     return epoll;
 }
@@ -190,7 +190,7 @@ bus_await(int epoll, int eventfd)
 {
     struct epoll_event event;
 
-    RING_RIG_REQUIRE(epoll_wait(epoll, &event, 1, RING_RIG_DEADLINE_MS) == 1);
+    REQUIRE(epoll_wait(epoll, &event, 1, RING_RIG_DEADLINE_MS) == 1);
     (void)ring_rig_woken(eventfd);
 }
 
@@ -209,7 +209,7 @@ bus_map_shared(uint64_t bytes)
 {
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-    RING_RIG_REQUIRE(memory != MAP_FAILED);
+    REQUIRE(memory != MAP_FAILED);
     memset(memory, 0, bytes);
     return memory;
 }

@@ -57,7 +57,7 @@ bus_pipe_create(struct bus *bus, uint64_t room_bytes)
 {
     (void)room_bytes;
     bus->own = calloc(1, sizeof(struct bus_pipe));
-    RING_RIG_REQUIRE(bus->own);
+    REQUIRE(bus->own);
 }
 
 static inline void
@@ -69,7 +69,7 @@ bus_pipe_begin(struct bus *bus)
         for (uint32_t p = 0; p < bus->load.publishers; p++) {
             int ends[2];
 
-            RING_RIG_REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
+            REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
             (void)fcntl(ends[1], F_SETPIPE_SZ, BUS_KERNEL_BYTES);
             own->in[r][p] = ends[0];
             own->out[r][p] = ends[1];
@@ -104,7 +104,7 @@ bus_pipe_attach(struct bus *bus, bool reader)
     own->epoll = bus_epoll(own->in[bus->self], bus->load.publishers);
     for (uint32_t p = 0; p < bus->load.publishers; p++) {
         own->inputs[p] = (struct bus_pipe_input){.bytes = malloc(own->room_bytes)};
-        RING_RIG_REQUIRE(own->inputs[p].bytes);
+        REQUIRE(own->inputs[p].bytes);
     }
 }
 
@@ -113,7 +113,7 @@ bus_pipe_write(int fd, const uint8_t *bytes, size_t count)
 {
     while (count > 0) {
         ssize_t rc = write(fd, bytes, count);
-        RING_RIG_REQUIRE(rc > 0);
+        REQUIRE(rc > 0);
         bytes += rc;
         count -= (size_t)rc;
     }
@@ -140,12 +140,12 @@ bus_pipe_take(struct bus *bus, uint32_t publisher, struct bus_tally *tally)
     ssize_t rc = read(own->in[bus->self][publisher], input->bytes + input->used,
                       own->room_bytes - input->used);
 
-    RING_RIG_REQUIRE(rc > 0);
+    REQUIRE(rc > 0);
     input->used += (uint32_t)rc;
     while (input->used - input->parsed >= own->stride_bytes) {
         const uint8_t *message = input->bytes + input->parsed;
 
-        RING_RIG_REQUIRE(bus_word(message) == bus->load.payload_bytes);
+        REQUIRE(bus_word(message) == bus->load.payload_bytes);
         bus_tally_add(tally, message + BUS_LENGTH_BYTES, bus->load.payload_bytes);
         input->parsed += own->stride_bytes;
     }
@@ -165,7 +165,7 @@ bus_pipe_read(struct bus *bus, struct bus_tally *tally)
         return;
     }
     count = epoll_wait(own->epoll, events, BUS_PUBLISHERS_MAX, RING_RIG_DEADLINE_MS);
-    RING_RIG_REQUIRE(count > 0);
+    REQUIRE(count > 0);
     for (int i = 0; i < count; i++)
         bus_pipe_take(bus, events[i].data.u32, tally);
 }
@@ -200,7 +200,7 @@ bus_seqpacket_create(struct bus *bus, uint64_t room_bytes)
 {
     (void)room_bytes;
     bus->own = calloc(1, sizeof(struct bus_seqpacket));
-    RING_RIG_REQUIRE(bus->own);
+    REQUIRE(bus->own);
 }
 
 static inline void
@@ -210,7 +210,7 @@ bus_seqpacket_begin(struct bus *bus)
     int bytes = BUS_KERNEL_BYTES;
 
     for (uint32_t r = 0; r < bus->load.readers; r++) {
-        RING_RIG_REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, own->pairs[r]) == 0);
+        REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, own->pairs[r]) == 0);
         (void)setsockopt(own->pairs[r][1], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
     }
 }
@@ -235,7 +235,7 @@ bus_seqpacket_attach(struct bus *bus, bool reader)
     own->batch_count = bus_batch_count(payload_bytes);
     if (reader) {
         own->bytes = malloc((size_t)payload_bytes * own->batch_count);
-        RING_RIG_REQUIRE(own->bytes);
+        REQUIRE(own->bytes);
     }
     for (uint32_t i = 0; i < own->batch_count; i++) {
         own->iov[i] = (struct iovec){
@@ -254,7 +254,7 @@ bus_seqpacket_send(struct bus *bus, uint32_t reader, uint32_t first, uint32_t co
 
     while (count > 0) {
         int rc = sendmmsg(fd, own->headers + first, count, 0);
-        RING_RIG_REQUIRE(rc > 0);
+        REQUIRE(rc > 0);
         first += (uint32_t)rc;
         count -= (uint32_t)rc;
     }
@@ -281,9 +281,9 @@ bus_seqpacket_read(struct bus *bus, struct bus_tally *tally)
     int count =
         recvmmsg(own->pairs[bus->self][0], own->headers, own->batch_count, MSG_WAITFORONE, NULL);
 
-    RING_RIG_REQUIRE(count > 0);
+    REQUIRE(count > 0);
     for (int i = 0; i < count; i++) {
-        RING_RIG_REQUIRE(own->headers[i].msg_len == bus->load.payload_bytes);
+        REQUIRE(own->headers[i].msg_len == bus->load.payload_bytes);
         bus_tally_add(tally, own->iov[i].iov_base, bus->load.payload_bytes);
     }
 }
@@ -330,7 +330,7 @@ bus_mutex_create(struct bus *bus, uint64_t room_bytes)
 {
     struct bus_mutex *own = calloc(1, sizeof(*own));
 
-    RING_RIG_REQUIRE(own);
+    REQUIRE(own);
     own->room_bytes = room_bytes;
     own->shm = bus_map_shared(sizeof(*own->shm) + room_bytes);
     bus->own = own;
@@ -349,10 +349,9 @@ bus_mutex_begin(struct bus *bus)
     pthread_mutexattr_settype(&mutex, PTHREAD_MUTEX_ADAPTIVE_NP);
     pthread_condattr_init(&cond);
     pthread_condattr_setpshared(&cond, PTHREAD_PROCESS_SHARED);
-    RING_RIG_REQUIRE(pthread_mutex_init(&shm->order, &mutex) == 0 &&
-                     pthread_mutex_init(&shm->state, &mutex) == 0 &&
-                     pthread_cond_init(&shm->data, &cond) == 0 &&
-                     pthread_cond_init(&shm->room, &cond) == 0);
+    REQUIRE(pthread_mutex_init(&shm->order, &mutex) == 0 &&
+            pthread_mutex_init(&shm->state, &mutex) == 0 &&
+            pthread_cond_init(&shm->data, &cond) == 0 && pthread_cond_init(&shm->room, &cond) == 0);
 }
 
 /* Its processes are gone; what they left in the condition variables would block a destroy. */
@@ -534,7 +533,7 @@ bus_bare_create(struct bus *bus, uint64_t room_bytes)
     struct bus_bare *own = calloc(1, sizeof(*own));
 
     (void)room_bytes;
-    RING_RIG_REQUIRE(own);
+    REQUIRE(own);
     own->shm = bus_map_shared(sizeof(*own->shm));
     own->eventfd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     bus->own = own;
@@ -575,7 +574,7 @@ bus_bare_publish(struct bus *bus, const struct bus_batch *batch)
     memcpy(own->shm->payload, bus_batch_look(batch, 0), batch->payload_bytes);
     atomic_store_release(&own->shm->number, ++own->number);
     if (!bus->awake)
-        RING_RIG_REQUIRE(write(own->eventfd, &one, sizeof(one)) == sizeof(one));
+        REQUIRE(write(own->eventfd, &one, sizeof(one)) == sizeof(one));
 }
 
 static inline void

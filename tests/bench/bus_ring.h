@@ -34,10 +34,10 @@ bus_ring_create(struct bus *bus, uint64_t room_bytes)
 {
     struct bus_ring *own = calloc(1, sizeof(*own));
 
-    RING_RIG_REQUIRE(own);
+    REQUIRE(own);
     bus->own = own;
     ring_rig_open(&own->rig, BUS_RING_MEMBERS, 0, room_bytes);
-    RING_RIG_REQUIRE(ring_open(&own->ring, &own->rig.segment, 0, own->rig.wake_fds) == 0);
+    REQUIRE(ring_open(&own->ring, &own->rig.segment, 0, own->rig.wake_fds) == 0);
 }
 
 static inline void
@@ -65,7 +65,7 @@ bus_ring_attach(struct bus *bus, bool reader)
     const struct segment *segment = &own->rig.segment;
     uint32_t member = bus_ring_member(reader, bus->self);
 
-    RING_RIG_REQUIRE(ring_open(&own->ring, segment, member, own->rig.wake_fds) == 0);
+    REQUIRE(ring_open(&own->ring, segment, member, own->rig.wake_fds) == 0);
     own->epoll = bus_epoll(&own->rig.wake_fds[member], 1);
     bus_touch_pages(segment->slots, sizeof(uint64_t) << segment->geometry.slot_bits);
     for (uint32_t i = 0; i < bus->load.publishers; i++)
@@ -85,7 +85,7 @@ bus_ring_publish(struct bus *bus, const struct bus_batch *batch)
         int rc = ring_publish(&own->ring, RECORD_BINARY, bus_batch_look(batch, i),
                               batch->payload_bytes, 0, RECORD_NO_ORIGIN, &seq);
 
-        RING_RIG_REQUIRE(rc == 0 || rc == -EAGAIN);
+        REQUIRE(rc == 0 || rc == -EAGAIN);
         if (rc == 0)
             i++;
         else
@@ -119,7 +119,7 @@ bus_ring_read(struct bus *bus, struct bus_tally *tally)
     while (own->seq - begin < BUS_READ_MESSAGES && bytes < BUS_READ_BYTES) {
         int rc = ring_read(&own->ring, own->seq, &record);
 
-        RING_RIG_REQUIRE(rc >= 0);
+        REQUIRE(rc >= 0);
         if (rc == 0)
             break;
         bytes += record->frame_bytes - record->frame_head_bytes;

@@ -15,19 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/lib/require.h"
+
 /* libFuzzer's names. Borrows `data`; returns 0. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
 /* A target may have it: called once, before anything is opened. Returns 0. */
 int LLVMFuzzerInitialize(int *argc, char ***argv);
-
-#define FUZZ_REQUIRE(condition)                                                                    \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #condition);          \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 /* What is left of an input whose first bytes say what to do with the rest. */
 struct fuzz_input {
@@ -84,7 +78,7 @@ fuzz_copy(const void *data, size_t bytes)
 {
     void *copy = malloc(bytes ? bytes : 1);
 
-    FUZZ_REQUIRE(copy);
+    REQUIRE(copy);
     if (bytes)
         memcpy(copy, data, bytes);
     return copy;

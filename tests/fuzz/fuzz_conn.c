@@ -107,7 +107,7 @@ peer_read(struct peer *peer)
     if (peer->room - peer->got_bytes < 4096) {
         peer->room = 2 * peer->room + 8192;
         peer->got = realloc(peer->got, peer->room);
-        FUZZ_REQUIRE(peer->got);
+        REQUIRE(peer->got);
     }
     bytes = recv(peer->fd, peer->got + peer->got_bytes, peer->room - peer->got_bytes, 0);
     if (bytes > 0) {
@@ -127,7 +127,7 @@ peer_send(struct peer *peer, const void *data, size_t bytes)
 {
     ssize_t sent = send(peer->fd, data, bytes, MSG_NOSIGNAL);
 
-    FUZZ_REQUIRE(sent == (ssize_t)bytes || (sent < 0 && (errno == EPIPE || errno == ECONNRESET)));
+    REQUIRE(sent == (ssize_t)bytes || (sent < 0 && (errno == EPIPE || errno == ECONNRESET)));
     conn_rig_settle();
     return sent < 0 ? 0 : bytes;
 }
@@ -171,7 +171,7 @@ model_answer(struct model *model, uint8_t opcode, const uint8_t *payload, size_t
 {
     struct wanted *wanted = &model->answers[model->answer_count++];
 
-    FUZZ_REQUIRE(model->answer_count < WANTED_MAX);
+    REQUIRE(model->answer_count < WANTED_MAX);
     *wanted = (struct wanted){.opcode = opcode, .payload = payload, .bytes = bytes};
     return wanted;
 }
@@ -195,7 +195,7 @@ model_news(struct model *model, uint8_t opcode, const void *payload, size_t byte
 
     *wanted = (struct wanted){.opcode = opcode, .payload = payload, .bytes = bytes};
     model->others[model->news_count++] = others;
-    FUZZ_REQUIRE(model->news_count < WANTED_MAX);
+    REQUIRE(model->news_count < WANTED_MAX);
 }
 
 /* The application above, and RFC 6455 section 8.1 for what is compressed. */
@@ -228,7 +228,7 @@ model_message(struct model *model, uint8_t opcode, bool compressed, const uint8_
     if (kind != 'b' && kind != 'c' && kind != 'f')
         model_answer(model, opcode, payload, bytes);
     model->owned[model->owned_count++] = owned;
-    FUZZ_REQUIRE(model->owned_count < WANTED_MAX);
+    REQUIRE(model->owned_count < WANTED_MAX);
 }
 
 static void
@@ -333,14 +333,14 @@ hear(struct heard *heard, const struct model *model, struct wire *wire)
     while ((result = wire_next(wire, &frame)) == WIRE_FRAME) {
         if (is_news(&frame)) {
             skip_own(model, &heard->news);
-            FUZZ_REQUIRE(heard->news < model->news_count &&
-                         is_wanted(&frame, &model->news[heard->news]));
+            REQUIRE(heard->news < model->news_count &&
+                    is_wanted(&frame, &model->news[heard->news]));
             heard->news++;
             wire_frame_free(&frame);
         } else if (is_overload(&frame))
             heard->overloaded = true;
         else {
-            FUZZ_REQUIRE(heard->answer_count < WANTED_MAX);
+            REQUIRE(heard->answer_count < WANTED_MAX);
             heard->answers[heard->answer_count++] = frame;
         }
     }
@@ -373,7 +373,7 @@ check_some_answers(const struct model *model, const struct heard *heard)
         while (i < model->answer_count && is_pong(&model->answers[i]) &&
                !is_wanted(&heard->answers[k], &model->answers[i]))
             i++;
-        FUZZ_REQUIRE(i < model->answer_count && is_wanted(&heard->answers[k], &model->answers[i]));
+        REQUIRE(i < model->answer_count && is_wanted(&heard->answers[k], &model->answers[i]));
         i++;
     }
     return i;
@@ -391,11 +391,11 @@ check_all_answers(const struct model *model, const struct heard *heard)
         while (i > 0 && later_pong && is_pong(&model->answers[i - 1]) &&
                !is_wanted(&heard->answers[k], &model->answers[i - 1]))
             i--;
-        FUZZ_REQUIRE(i > 0 && is_wanted(&heard->answers[k], &model->answers[i - 1]));
+        REQUIRE(i > 0 && is_wanted(&heard->answers[k], &model->answers[i - 1]));
         later_pong |= is_pong(&model->answers[i - 1]);
     }
     for (; i > 0; i--)
-        FUZZ_REQUIRE(later_pong && is_pong(&model->answers[i - 1]));
+        REQUIRE(later_pong && is_pong(&model->answers[i - 1]));
 }
 
 /* Half a frame, and nothing else behind it: it begins as one that was due. */
@@ -416,7 +416,7 @@ check_half(const struct model *model, const struct heard *heard, size_t answers)
         if (!is_pong(&wanted[i]))
             break;
     }
-    FUZZ_REQUIRE(!"half a frame that nobody was due");
+    REQUIRE(!"half a frame that nobody was due");
 }
 
 /* --- one input --- */
@@ -457,7 +457,7 @@ request(unsigned opened)
 static void
 open_peer(struct peer *peer, unsigned opened)
 {
-    FUZZ_REQUIRE(peer_send(peer, request(opened), strlen(request(opened))) > 0);
+    REQUIRE(peer_send(peer, request(opened), strlen(request(opened))) > 0);
 }
 
 /* Until neither has anything more to read. */
@@ -518,9 +518,9 @@ model_run(struct model *model, const struct session *session, const struct wire 
     };
     const uint8_t *end = oracle.left ? memmem(oracle.at, oracle.left, "\r\n\r\n", 4) : NULL;
 
-    FUZZ_REQUIRE(message);
+    REQUIRE(message);
     if (!(session->mode & MODE_OPENED)) {
-        FUZZ_REQUIRE(end); /* else what was answered with 101? */
+        REQUIRE(end); /* else what was answered with 101? */
         oracle.left -= (size_t)(end + 4 - oracle.at);
         oracle.at = end + 4;
     }
@@ -543,8 +543,8 @@ check_client(const struct session *session, struct model *model, struct frame_lo
     size_t answers;
 
     if (status != 101) {
-        FUZZ_REQUIRE(!whole || !(session->mode & MODE_OPENED));
-        FUZZ_REQUIRE(!whole || (status ? client->at_end : client->got_bytes == 0));
+        REQUIRE(!whole || !(session->mode & MODE_OPENED));
+        REQUIRE(!whole || (status ? client->at_end : client->got_bytes == 0));
         return false;
     }
     model_run(model, session, &wire, log);
@@ -552,13 +552,13 @@ check_client(const struct session *session, struct model *model, struct frame_lo
     answers = check_some_answers(model, &heard);
     if (heard.cut)
         check_half(model, &heard, answers);
-    FUZZ_REQUIRE(!heard.overloaded || is_overloaded(session));
+    REQUIRE(!heard.overloaded || is_overloaded(session));
     if (is_overloaded(session) && !(session->mode & (MODE_HANGS_UP | MODE_LISTENER)))
-        FUZZ_REQUIRE(heard.overloaded || client->at_end); /* it is told, or dropped */
+        REQUIRE(heard.overloaded || client->at_end); /* it is told, or dropped */
     if (whole) {
-        FUZZ_REQUIRE(!heard.cut && (heard.news == model->news_count || model->closing));
+        REQUIRE(!heard.cut && (heard.news == model->news_count || model->closing));
         check_all_answers(model, &heard);
-        FUZZ_REQUIRE(client->at_end ? model->closing : !model->ends);
+        REQUIRE(client->at_end ? model->closing : !model->ends);
     }
     heard_free(&heard);
     return true;
@@ -580,20 +580,20 @@ check_listener(const struct session *session, const struct model *model, bool le
     enum wire_result result;
     size_t count = 0;
 
-    FUZZ_REQUIRE(wire_response(&wire) == 101);
+    REQUIRE(wire_response(&wire) == 101);
     for (; (result = wire_next(&wire, &frame)) == WIRE_FRAME; count++) {
         if (count == 0)
-            FUZZ_REQUIRE(is_wanted(&frame, &welcome));
+            REQUIRE(is_wanted(&frame, &welcome));
         else if (frame.opcode >= FRAME_OP_CLOSE)
-            FUZZ_REQUIRE(is_overload(&frame) && is_overloaded(session));
+            REQUIRE(is_overload(&frame) && is_overloaded(session));
         else if (let_in &&
                  !(count <= model->news_count && is_wanted(&frame, &model->news[count - 1])))
-            FUZZ_REQUIRE(is_wanted(&frame, &goodbye) && wire.left == 0);
+            REQUIRE(is_wanted(&frame, &goodbye) && wire.left == 0);
         wire_frame_free(&frame);
     }
     if (whole) {
-        FUZZ_REQUIRE(result == WIRE_END);
-        FUZZ_REQUIRE(count == (let_in ? 1 + model->news_count + 1 : 1));
+        REQUIRE(result == WIRE_END);
+        REQUIRE(count == (let_in ? 1 + model->news_count + 1 : 1));
     }
 }
 

@@ -32,11 +32,11 @@ inflate_in_rooms(struct inflate *inflater, struct fuzz_input payload, struct fuz
         uint8_t *out = malloc(room); /* so that a byte too many is seen */
         size_t more = 0;
 
-        FUZZ_REQUIRE(out);
+        REQUIRE(out);
         made->status = inflate_more(inflater, out, room, &more);
-        FUZZ_REQUIRE(more <= room);
-        FUZZ_REQUIRE(made->status != INFLATE_MORE || more == room);
-        FUZZ_REQUIRE(made->status != INFLATE_NO_MEMORY);
+        REQUIRE(more <= room);
+        REQUIRE(made->status != INFLATE_MORE || more == room);
+        REQUIRE(made->status != INFLATE_NO_MEMORY);
         memcpy(made->bytes + made->used, out, more);
         made->used += more;
         free(out);
@@ -48,11 +48,11 @@ inflate_in_rooms(struct inflate *inflater, struct fuzz_input payload, struct fuz
 static void
 require_same(const struct made *got, const struct made *wanted)
 {
-    FUZZ_REQUIRE(got->status == wanted->status);
+    REQUIRE(got->status == wanted->status);
     if (got->status == INFLATE_BROKEN)
         return;
-    FUZZ_REQUIRE(got->used == wanted->used);
-    FUZZ_REQUIRE(got->used == 0 || memcmp(got->bytes, wanted->bytes, got->used) == 0);
+    REQUIRE(got->used == wanted->used);
+    REQUIRE(got->used == 0 || memcmp(got->bytes, wanted->bytes, got->used) == 0);
 }
 
 static void
@@ -95,20 +95,20 @@ check_round_trip(struct inflate *inflater, struct deflate *deflater, struct fuzz
     uint8_t *out = malloc(room + DEFLATE_TAIL_BYTES);
     size_t bytes;
 
-    FUZZ_REQUIRE(out);
+    REQUIRE(out);
     bytes = deflate_message(deflater, bits, message.at, message.bytes, out, room);
-    FUZZ_REQUIRE(bytes >= 1 && bytes <= room);
+    REQUIRE(bytes >= 1 && bytes <= room);
     inflate_in_rooms(inflater, (struct fuzz_input){out, bytes}, rooms, &made);
-    FUZZ_REQUIRE(made.status == INFLATE_END && made.used == message.bytes);
-    FUZZ_REQUIRE(made.used == 0 || memcmp(made.bytes, message.at, made.used) == 0);
+    REQUIRE(made.status == INFLATE_END && made.used == message.bytes);
+    REQUIRE(made.used == 0 || memcmp(made.bytes, message.at, made.used) == 0);
     free(out);
     /* The room is what counts: one byte less and it does not fit, exactly that much and it does. */
     for (size_t less = 0; less < 2 && bytes > less; less++) {
         uint8_t *exact = malloc(bytes - less + DEFLATE_TAIL_BYTES);
 
-        FUZZ_REQUIRE(exact);
-        FUZZ_REQUIRE(deflate_message(deflater, bits, message.at, message.bytes, exact,
-                                     bytes - less) == (less ? 0 : bytes));
+        REQUIRE(exact);
+        REQUIRE(deflate_message(deflater, bits, message.at, message.bytes, exact, bytes - less) ==
+                (less ? 0 : bytes));
         free(exact);
     }
 }
@@ -128,7 +128,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     if (!inflater) {
         inflater = inflate_new();
         deflater = deflate_new();
-        FUZZ_REQUIRE(inflater && deflater);
+        REQUIRE(inflater && deflater);
     }
     check_inflate(inflater, before, payload, rooms);
     check_round_trip(inflater, deflater, rest, bits, rooms);

@@ -189,15 +189,15 @@ check_answer(const struct extension_deflate *deflate)
     struct extension_deflate again;
 
     if (!deflate->agreed) {
-        FUZZ_REQUIRE(bytes == 0);
+        REQUIRE(bytes == 0);
         return;
     }
-    FUZZ_REQUIRE(bytes > 0 && bytes < sizeof(answer) && strlen(answer) == bytes);
-    FUZZ_REQUIRE(strstr(answer, "; server_no_context_takeover"));
-    FUZZ_REQUIRE(strstr(answer, "; client_no_context_takeover"));
+    REQUIRE(bytes > 0 && bytes < sizeof(answer) && strlen(answer) == bytes);
+    REQUIRE(strstr(answer, "; server_no_context_takeover"));
+    REQUIRE(strstr(answer, "; client_no_context_takeover"));
     echo.headers[0] = header_of(answer, bytes);
-    FUZZ_REQUIRE(extension_negotiate(&echo, &again) && same(deflate, &again));
-    FUZZ_REQUIRE(extension_answer(deflate, answer, bytes) == 0);
+    REQUIRE(extension_negotiate(&echo, &again) && same(deflate, &again));
+    REQUIRE(extension_answer(deflate, answer, bytes) == 0);
 }
 
 int
@@ -221,8 +221,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     }
     if (!right)
         wanted = (struct extension_deflate){.agreed = false};
-    FUZZ_REQUIRE(extension_negotiate(&req, &got) == right);
-    FUZZ_REQUIRE(same(&got, &wanted));
+    REQUIRE(extension_negotiate(&req, &got) == right);
+    REQUIRE(same(&got, &wanted));
     check_answer(&got);
     return 0;
 }

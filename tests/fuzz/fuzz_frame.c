@@ -34,16 +34,16 @@ run_data(struct run *run, struct frame_event *ev)
 {
     uint8_t *to = run->setting->apart ? run->message + run->message_bytes : ev->data;
 
-    FUZZ_REQUIRE(ev->first == !run->opcode);
-    FUZZ_REQUIRE(ev->bytes > 0 || ev->last);
-    FUZZ_REQUIRE(ev->first || (ev->opcode == run->opcode && ev->compressed == run->compressed));
-    FUZZ_REQUIRE(!run->frame_left || run->frame_left == ev->bytes + ev->expect_bytes);
+    REQUIRE(ev->first == !run->opcode);
+    REQUIRE(ev->bytes > 0 || ev->last);
+    REQUIRE(ev->first || (ev->opcode == run->opcode && ev->compressed == run->compressed));
+    REQUIRE(!run->frame_left || run->frame_left == ev->bytes + ev->expect_bytes);
     if (ev->first)
         run->message_bytes = 0;
     if (ev->first && run->setting->apart)
         to = run->message;
     if (!frame_take(&run->parser, ev, to)) {
-        FUZZ_REQUIRE(ev->close_code == FRAME_CLOSE_BAD_TEXT && ev->reason);
+        REQUIRE(ev->close_code == FRAME_CLOSE_BAD_TEXT && ev->reason);
         run->failed = true;
         frame_log_fail(&run->log, ev->close_code);
         return;
@@ -69,11 +69,11 @@ check_close(const uint8_t *data, size_t bytes)
                    !(said > 1015 && said < 3000) && (said != 1005 || bytes == 0);
 
     if (bytes == 1 || !allowed)
-        FUZZ_REQUIRE(!right && code == FRAME_CLOSE_PROTOCOL);
+        REQUIRE(!right && code == FRAME_CLOSE_PROTOCOL);
     else if (bytes > 2 && utf8_oracle(data + 2, bytes - 2) != UTF8_ORACLE_WHOLE)
-        FUZZ_REQUIRE(!right && code == FRAME_CLOSE_BAD_TEXT);
+        REQUIRE(!right && code == FRAME_CLOSE_BAD_TEXT);
     else
-        FUZZ_REQUIRE(right && code == said);
+        REQUIRE(right && code == said);
 }
 
 /* All that is in [buf, buf + bytes); returns what is not consumed. */
@@ -87,13 +87,13 @@ run_feed(struct run *run, uint8_t *buf, size_t bytes)
         enum frame_status status = frame_parse(&run->parser, buf + used, bytes - used,
                                                run->setting->max_message_bytes, &ev);
 
-        FUZZ_REQUIRE(ev.consumed <= bytes - used);
+        REQUIRE(ev.consumed <= bytes - used);
         if (status == FRAME_DATA || status == FRAME_CONTROL)
-            FUZZ_REQUIRE(ev.data >= buf + used && ev.bytes <= ev.consumed &&
-                         ev.data + ev.bytes == buf + used + ev.consumed);
+            REQUIRE(ev.data >= buf + used && ev.bytes <= ev.consumed &&
+                    ev.data + ev.bytes == buf + used + ev.consumed);
         used += ev.consumed;
         switch (status) {
-        case FRAME_NEED_MORE: FUZZ_REQUIRE(bytes - used <= FRAME_REST_MAX_BYTES); return used;
+        case FRAME_NEED_MORE: REQUIRE(bytes - used <= FRAME_REST_MAX_BYTES); return used;
         case FRAME_DATA: run_data(run, &ev); break;
         case FRAME_CONTROL:
             frame_log_add(&run->log, 'C', ev.opcode, false, ev.data, ev.bytes);
@@ -101,8 +101,8 @@ run_feed(struct run *run, uint8_t *buf, size_t bytes)
                 check_close(ev.data, ev.bytes);
             break;
         case FRAME_FAIL:
-            FUZZ_REQUIRE(ev.reason && strlen(ev.reason) <= FRAME_CONTROL_MAX_BYTES - 2);
-            FUZZ_REQUIRE(ev.consumed == bytes - (used - ev.consumed));
+            REQUIRE(ev.reason && strlen(ev.reason) <= FRAME_CONTROL_MAX_BYTES - 2);
+            REQUIRE(ev.consumed == bytes - (used - ev.consumed));
             frame_log_fail(&run->log, ev.close_code);
             run->failed = true;
         }
@@ -116,8 +116,8 @@ run_check_failed(struct run *run)
     uint8_t more[2] = {0x82, 0x80};
     struct frame_event ev;
 
-    FUZZ_REQUIRE(frame_parse(&run->parser, more, sizeof(more), SIZE_MAX, &ev) == FRAME_FAIL);
-    FUZZ_REQUIRE(ev.consumed == sizeof(more));
+    REQUIRE(frame_parse(&run->parser, more, sizeof(more), SIZE_MAX, &ev) == FRAME_FAIL);
+    REQUIRE(ev.consumed == sizeof(more));
 }
 
 /* Each piece, with what was left over in front of it, in a buffer of just that size. */
@@ -131,13 +131,13 @@ decode(const struct setting *setting, struct fuzz_cuts cuts)
 
     frame_parser_init(&run.parser, setting->masked, setting->deflate);
     run.message = malloc(left.bytes + 1);
-    FUZZ_REQUIRE(run.message);
+    REQUIRE(run.message);
     while (left.bytes > 0 && !run.failed) {
         size_t piece = fuzz_cuts_next(&cuts, left.bytes);
         uint8_t *buf = malloc(rest_bytes + piece);
         size_t used;
 
-        FUZZ_REQUIRE(buf);
+        REQUIRE(buf);
         memcpy(buf, rest, rest_bytes);
         memcpy(buf + rest_bytes, left.at, piece);
         used = run_feed(&run, buf, rest_bytes + piece);
@@ -170,7 +170,7 @@ decode_plainly(const struct setting *setting)
     };
     struct frame_log log = {0};
 
-    FUZZ_REQUIRE(message);
+    REQUIRE(message);
     while (frame_oracle_step(&oracle, &log))
         ;
     free(message);
@@ -196,7 +196,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         struct frame_log got = decode(&setting, *all[i]);
 
-        FUZZ_REQUIRE(frame_log_equal(&got, &wanted));
+        REQUIRE(frame_log_equal(&got, &wanted));
         frame_log_free(&got);
     }
     frame_log_free(&wanted);

@@ -204,19 +204,18 @@ check_accept(struct text head, const char *accept)
     unsigned digest_bytes;
     struct text key;
 
-    FUZZ_REQUIRE(lines_named(head, "Sec-WebSocket-Key", &key) == 1);
+    REQUIRE(lines_named(head, "Sec-WebSocket-Key", &key) == 1);
     snprintf(input, sizeof(input), "%.24s258EAFA5-E914-47DA-95CA-C5AB0DC85B11", key.at);
-    FUZZ_REQUIRE(EVP_Digest(input, sizeof(input) - 1, digest, &digest_bytes, EVP_sha1(), NULL) ==
-                 1);
-    FUZZ_REQUIRE(digest_bytes == 20 && strlen(accept) == HANDSHAKE_ACCEPT_BYTES);
+    REQUIRE(EVP_Digest(input, sizeof(input) - 1, digest, &digest_bytes, EVP_sha1(), NULL) == 1);
+    REQUIRE(digest_bytes == 20 && strlen(accept) == HANDSHAKE_ACCEPT_BYTES);
     digest[20] = 0; /* 160 bits are 26 digits and four bits, which four zero bits make a digit */
     for (size_t i = 0; i < 27; i++) {
         size_t bit = i * 6;
         unsigned two = (unsigned)digest[bit / 8] << 8 | digest[bit / 8 + 1];
 
-        FUZZ_REQUIRE(accept[i] == digits[two >> (10 - bit % 8) & 0x3f]);
+        REQUIRE(accept[i] == digits[two >> (10 - bit % 8) & 0x3f]);
     }
-    FUZZ_REQUIRE(accept[27] == '=');
+    REQUIRE(accept[27] == '=');
 }
 
 /* --- answers --- */
@@ -230,15 +229,15 @@ check_error(const struct handshake_verdict *verdict)
     const char *body;
     const char *length;
 
-    FUZZ_REQUIRE(bytes > 0 && bytes < sizeof(out));
+    REQUIRE(bytes > 0 && bytes < sizeof(out));
     out[bytes] = '\0';
     body = strstr(out, "\r\n\r\n");
     length = strstr(out, "Content-Length: ");
-    FUZZ_REQUIRE(body && length && length < body);
-    FUZZ_REQUIRE(strlen(body + 4) == strtoul(length + strlen("Content-Length: "), NULL, 10));
-    FUZZ_REQUIRE(atoi(out + strlen("HTTP/1.1 ")) == verdict->status);
+    REQUIRE(body && length && length < body);
+    REQUIRE(strlen(body + 4) == strtoul(length + strlen("Content-Length: "), NULL, 10));
+    REQUIRE(atoi(out + strlen("HTTP/1.1 ")) == verdict->status);
     for (size_t room = 0; room <= bytes; room += 16)
-        FUZZ_REQUIRE(handshake_answer_error(verdict->status, verdict->sentence, out, room) == 0);
+        REQUIRE(handshake_answer_error(verdict->status, verdict->sentence, out, room) == 0);
 }
 
 static void
@@ -250,17 +249,16 @@ check_101(const struct handshake_verdict *verdict, struct text head)
     struct text value;
 
     check_accept(head, verdict->accept);
-    FUZZ_REQUIRE(bytes > 4 && bytes <= sizeof(out));
-    FUZZ_REQUIRE(memcmp(out, "HTTP/1.1 101 ", 13) == 0);
-    FUZZ_REQUIRE(memcmp(out + bytes - 4, "\r\n\r\n", 4) == 0);
-    FUZZ_REQUIRE(lines_named(answer, "Upgrade", &value) == 1 && text_is(value, "websocket"));
-    FUZZ_REQUIRE(lines_named(answer, "Connection", &value) == 1 && text_is(value, "Upgrade"));
-    FUZZ_REQUIRE(lines_named(answer, "Sec-WebSocket-Accept", &value) == 1);
-    FUZZ_REQUIRE(value.bytes == HANDSHAKE_ACCEPT_BYTES &&
-                 memcmp(value.at, verdict->accept, value.bytes) == 0);
-    FUZZ_REQUIRE(lines_named(answer, "Sec-WebSocket-Extensions", &value) ==
-                 verdict->deflate.agreed);
-    FUZZ_REQUIRE(handshake_answer_101(verdict, out, bytes / 2) == 0);
+    REQUIRE(bytes > 4 && bytes <= sizeof(out));
+    REQUIRE(memcmp(out, "HTTP/1.1 101 ", 13) == 0);
+    REQUIRE(memcmp(out + bytes - 4, "\r\n\r\n", 4) == 0);
+    REQUIRE(lines_named(answer, "Upgrade", &value) == 1 && text_is(value, "websocket"));
+    REQUIRE(lines_named(answer, "Connection", &value) == 1 && text_is(value, "Upgrade"));
+    REQUIRE(lines_named(answer, "Sec-WebSocket-Accept", &value) == 1);
+    REQUIRE(value.bytes == HANDSHAKE_ACCEPT_BYTES &&
+            memcmp(value.at, verdict->accept, value.bytes) == 0);
+    REQUIRE(lines_named(answer, "Sec-WebSocket-Extensions", &value) == verdict->deflate.agreed);
+    REQUIRE(handshake_answer_101(verdict, out, bytes / 2) == 0);
 }
 
 static void
@@ -273,15 +271,15 @@ check_policy(const struct http1_request *req, struct text head, enum handshake_o
     struct handshake_verdict verdict;
 
     handshake_check(req, &policy, &verdict);
-    FUZZ_REQUIRE((verdict.status == 101) ==
-                 (is_handshake(head) && extensions_right && origin_allowed(req, head, origin)));
+    REQUIRE((verdict.status == 101) ==
+            (is_handshake(head) && extensions_right && origin_allowed(req, head, origin)));
     if (verdict.status == 101) {
-        FUZZ_REQUIRE(verdict.deflate.agreed == (deflate && agreed.agreed));
+        REQUIRE(verdict.deflate.agreed == (deflate && agreed.agreed));
         check_101(&verdict, head);
         return;
     }
-    FUZZ_REQUIRE(verdict.status == 400 || verdict.status == 403 || verdict.status == 405 ||
-                 verdict.status == 426);
+    REQUIRE(verdict.status == 400 || verdict.status == 403 || verdict.status == 405 ||
+            verdict.status == 426);
     check_error(&verdict);
 }
 

@@ -14,16 +14,16 @@
 static void
 require_inside(struct http1_slice slice, const char *buf, size_t bytes)
 {
-    FUZZ_REQUIRE(slice.at >= buf && slice.bytes <= bytes &&
-                 (size_t)(slice.at - buf) <= bytes - slice.bytes);
+    REQUIRE(slice.at >= buf && slice.bytes <= bytes &&
+            (size_t)(slice.at - buf) <= bytes - slice.bytes);
 }
 
 /* From here to there: those are two readings of the same text at two places. */
 static void
 require_same_slice(struct http1_slice a, const char *a_buf, struct http1_slice b, const char *b_buf)
 {
-    FUZZ_REQUIRE(http1_slice_equal(a, b) && !a.at == !b.at);
-    FUZZ_REQUIRE(a.at - a_buf == b.at - b_buf);
+    REQUIRE(http1_slice_equal(a, b) && !a.at == !b.at);
+    REQUIRE(a.at - a_buf == b.at - b_buf);
 }
 
 /* "/" where the target has no path is not the buffer's. */
@@ -40,12 +40,12 @@ check_slices(const struct http1_request *req, const char *buf)
     require_inside(req->method, buf, req->head_bytes);
     require_inside(req->target, buf, req->head_bytes);
     require_inside(req->host, buf, req->head_bytes);
-    FUZZ_REQUIRE(req->path.bytes > 0 && req->path.at[0] == '/');
+    REQUIRE(req->path.bytes > 0 && req->path.at[0] == '/');
     if (!path_is_made_up(req))
         require_inside(req->path, req->target.at, req->target.bytes);
     if (req->query.at)
         require_inside(req->query, req->target.at, req->target.bytes);
-    FUZZ_REQUIRE(req->header_count <= HTTP1_HEADERS_MAX);
+    REQUIRE(req->header_count <= HTTP1_HEADERS_MAX);
     for (size_t i = 0; i < req->header_count; i++) {
         require_inside(req->headers[i].name, buf, req->head_bytes);
         require_inside(req->headers[i].value, buf, req->head_bytes);
@@ -59,18 +59,18 @@ check_header_line(const struct http1_header *header, const char *line, size_t by
     const char *value = line + header->name.bytes + 1;
     const char *end = line + bytes;
 
-    FUZZ_REQUIRE(header->name.at == line && header->name.bytes > 0 && value <= end);
-    FUZZ_REQUIRE(value[-1] == ':');
+    REQUIRE(header->name.at == line && header->name.bytes > 0 && value <= end);
+    REQUIRE(value[-1] == ':');
     for (size_t i = 0; i < header->name.bytes; i++)
-        FUZZ_REQUIRE(isgraph((unsigned char)line[i]) && !strchr("\"(),/:;<=>?@[\\]{}", line[i]));
+        REQUIRE(isgraph((unsigned char)line[i]) && !strchr("\"(),/:;<=>?@[\\]{}", line[i]));
     while (value < end && (*value == ' ' || *value == '\t'))
         value++;
     while (end > value && (end[-1] == ' ' || end[-1] == '\t'))
         end--;
-    FUZZ_REQUIRE(header->value.bytes == (size_t)(end - value));
-    FUZZ_REQUIRE(header->value.bytes == 0 || header->value.at == value);
+    REQUIRE(header->value.bytes == (size_t)(end - value));
+    REQUIRE(header->value.bytes == 0 || header->value.at == value);
     for (; value < end; value++)
-        FUZZ_REQUIRE(*value == '\t' || ((unsigned char)*value >= ' ' && *value != 0x7f));
+        REQUIRE(*value == '\t' || ((unsigned char)*value >= ' ' && *value != 0x7f));
 }
 
 /* The head line by line: each ends with CR LF, the last one is empty, none is unreported. */
@@ -80,33 +80,33 @@ check_lines(const struct http1_request *req, const char *buf)
     const char *line = memchr(buf, '\n', req->head_bytes);
     size_t hosts = 0;
 
-    FUZZ_REQUIRE(line && line - buf >= 11 && memcmp(line - 10, " HTTP/1.1\r", 10) == 0);
-    FUZZ_REQUIRE(req->method.at == buf && req->target.at == buf + req->method.bytes + 1);
-    FUZZ_REQUIRE(req->target.at + req->target.bytes == line - 10);
+    REQUIRE(line && line - buf >= 11 && memcmp(line - 10, " HTTP/1.1\r", 10) == 0);
+    REQUIRE(req->method.at == buf && req->target.at == buf + req->method.bytes + 1);
+    REQUIRE(req->target.at + req->target.bytes == line - 10);
     for (size_t i = 0; i < req->header_count; i++) {
         const char *next = line + 1;
 
         line = memchr(next, '\n', req->head_bytes - (size_t)(next - buf));
-        FUZZ_REQUIRE(line && line[-1] == '\r');
+        REQUIRE(line && line[-1] == '\r');
         check_header_line(&req->headers[i], next, (size_t)(line - 1 - next));
         hosts +=
             req->headers[i].name.bytes == 4 && strncasecmp(req->headers[i].name.at, "host", 4) == 0;
     }
-    FUZZ_REQUIRE(hosts == 1);
-    FUZZ_REQUIRE(line + 3 == buf + req->head_bytes && line[1] == '\r' && line[2] == '\n');
+    REQUIRE(hosts == 1);
+    REQUIRE(line + 3 == buf + req->head_bytes && line[1] == '\r' && line[2] == '\n');
 }
 
 static void
 require_same_request(const struct http1_request *a, const char *a_buf,
                      const struct http1_request *b, const char *b_buf)
 {
-    FUZZ_REQUIRE(a->head_bytes == b->head_bytes && a->has_body == b->has_body);
+    REQUIRE(a->head_bytes == b->head_bytes && a->has_body == b->has_body);
     require_same_slice(a->method, a_buf, b->method, b_buf);
     require_same_slice(a->target, a_buf, b->target, b_buf);
     require_same_slice(a->host, a_buf, b->host, b_buf);
-    FUZZ_REQUIRE(path_is_made_up(a) == path_is_made_up(b));
-    FUZZ_REQUIRE(http1_slice_equal(a->path, b->path) && http1_slice_equal(a->query, b->query));
-    FUZZ_REQUIRE(a->header_count == b->header_count);
+    REQUIRE(path_is_made_up(a) == path_is_made_up(b));
+    REQUIRE(http1_slice_equal(a->path, b->path) && http1_slice_equal(a->query, b->query));
+    REQUIRE(a->header_count == b->header_count);
     for (size_t i = 0; i < a->header_count; i++) {
         require_same_slice(a->headers[i].name, a_buf, b->headers[i].name, b_buf);
         require_same_slice(a->headers[i].value, a_buf, b->headers[i].value, b_buf);
@@ -123,7 +123,7 @@ check_in_steps(const char *text, size_t bytes, size_t step, enum http1_status wh
     enum http1_status status = HTTP1_NEED_MORE;
     char *grown = malloc(bytes + 1);
 
-    FUZZ_REQUIRE(grown);
+    REQUIRE(grown);
     memset(grown, '\n', bytes + 1);
     for (size_t there = 0; there < bytes && status == HTTP1_NEED_MORE;) {
         size_t more = step < bytes - there ? step : bytes - there;
@@ -132,14 +132,13 @@ check_in_steps(const char *text, size_t bytes, size_t step, enum http1_status wh
         there += more;
         status = http1_parse(grown, there, &req);
         if (status == HTTP1_NEED_MORE)
-            FUZZ_REQUIRE(there < HTTP1_HEAD_MAX_BYTES && req.scanned == there);
+            REQUIRE(there < HTTP1_HEAD_MAX_BYTES && req.scanned == there);
         if (status == HTTP1_OK)
-            FUZZ_REQUIRE(req.head_bytes <= there && there - req.head_bytes < step);
+            REQUIRE(req.head_bytes <= there && there - req.head_bytes < step);
     }
-    FUZZ_REQUIRE(status == whole_status);
+    REQUIRE(status == whole_status);
     if (status == HTTP1_FAIL)
-        FUZZ_REQUIRE(req.fail_status == whole->fail_status &&
-                     req.fail_sentence == whole->fail_sentence);
+        REQUIRE(req.fail_status == whole->fail_status && req.fail_sentence == whole->fail_sentence);
     if (status == HTTP1_OK)
         require_same_request(&req, grown, whole, text);
     free(grown);
@@ -153,9 +152,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     enum http1_status status = http1_parse(text, bytes, &req);
 
     if (status == HTTP1_FAIL)
-        FUZZ_REQUIRE(req.fail_status == 400 || req.fail_status == 431 || req.fail_status == 505);
+        REQUIRE(req.fail_status == 400 || req.fail_status == 431 || req.fail_status == 505);
     if (status == HTTP1_OK) {
-        FUZZ_REQUIRE(req.head_bytes <= bytes && req.head_bytes <= HTTP1_HEAD_MAX_BYTES);
+        REQUIRE(req.head_bytes <= bytes && req.head_bytes <= HTTP1_HEAD_MAX_BYTES);
         check_slices(&req, text);
         check_lines(&req, text);
     }

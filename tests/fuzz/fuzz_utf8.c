@@ -50,8 +50,8 @@ check_pieces(const struct sample *sample)
 
         state = utf8_check(state, sample->text.at + at, bytes);
         at += bytes;
-        FUZZ_REQUIRE(state < 64);
-        FUZZ_REQUIRE(state_meaning(state) == utf8_oracle_from(&border, sample->text.at, at));
+        REQUIRE(state < 64);
+        REQUIRE(state_meaning(state) == utf8_oracle_from(&border, sample->text.at, at));
     }
 }
 
@@ -68,7 +68,7 @@ check_unmasking(const struct sample *sample, bool apart)
     uint32_t state = UTF8_ACCEPT;
     size_t border = 0;
 
-    FUZZ_REQUIRE(from_room && to_room);
+    REQUIRE(from_room && to_room);
     memset(to_room, 0xa5, bytes + ALIGN);
     memset(from_room, 0xa5, bytes + ALIGN);
     mask_bytewise(from, sample);
@@ -80,10 +80,10 @@ check_unmasking(const struct sample *sample, bool apart)
         state = utf8_unmask(state, to + at, from + at, piece, sample->key,
                             sample->phase + (unsigned)at);
         at += piece;
-        FUZZ_REQUIRE(state_meaning(state) == utf8_oracle_from(&border, sample->text.at, at));
+        REQUIRE(state_meaning(state) == utf8_oracle_from(&border, sample->text.at, at));
     }
-    FUZZ_REQUIRE(bytes == 0 || memcmp(to, sample->text.at, bytes) == 0);
-    FUZZ_REQUIRE(to[bytes] == 0xa5 && (to == to_room || to == from_room || to[-1] == 0xa5));
+    REQUIRE(bytes == 0 || memcmp(to, sample->text.at, bytes) == 0);
+    REQUIRE(to[bytes] == 0xa5 && (to == to_room || to == from_room || to[-1] == 0xa5));
     free(from_room);
     free(to_room);
 }
@@ -96,12 +96,12 @@ check_mask(const struct sample *sample)
     uint8_t *room = malloc(bytes + ALIGN);
     uint8_t *got = room + sample->to_shift;
 
-    FUZZ_REQUIRE(wanted && room);
+    REQUIRE(wanted && room);
     mask_bytewise(wanted, sample);
     mask_copy(got, sample->text.at, bytes, sample->key, sample->phase);
-    FUZZ_REQUIRE(bytes == 0 || memcmp(got, wanted, bytes) == 0);
+    REQUIRE(bytes == 0 || memcmp(got, wanted, bytes) == 0);
     mask_copy(got, got, bytes, sample->key, sample->phase);
-    FUZZ_REQUIRE(bytes == 0 || memcmp(got, sample->text.at, bytes) == 0);
+    REQUIRE(bytes == 0 || memcmp(got, sample->text.at, bytes) == 0);
     free(wanted);
     free(room);
 }
@@ -109,8 +109,8 @@ check_mask(const struct sample *sample)
 static void
 check_all(const struct sample *sample)
 {
-    FUZZ_REQUIRE(utf8_valid(sample->text.at, sample->text.bytes) ==
-                 (utf8_oracle(sample->text.at, sample->text.bytes) == UTF8_ORACLE_WHOLE));
+    REQUIRE(utf8_valid(sample->text.at, sample->text.bytes) ==
+            (utf8_oracle(sample->text.at, sample->text.bytes) == UTF8_ORACLE_WHOLE));
     check_pieces(sample);
     check_unmasking(sample, false);
     check_unmasking(sample, true);

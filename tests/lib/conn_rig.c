@@ -41,7 +41,7 @@ rig_count_fds(void)
 
     for (int fd = 0; fd < RIG_HIGH_FD; fd++)
         fds[fd] = (struct pollfd){.fd = fd};
-    CONN_RIG_REQUIRE(poll(fds, RIG_HIGH_FD, 0) >= 0);
+    REQUIRE(poll(fds, RIG_HIGH_FD, 0) >= 0);
     for (int fd = 0; fd < RIG_HIGH_FD; fd++)
         count += !(fds[fd].revents & POLLNVAL);
     return count;
@@ -53,7 +53,7 @@ rig_raise(int fd)
 {
     int high = fcntl(fd, F_DUPFD_CLOEXEC, RIG_HIGH_FD);
 
-    CONN_RIG_REQUIRE(high >= 0);
+    REQUIRE(high >= 0);
     close(fd);
     return high;
 }
@@ -62,7 +62,7 @@ rig_raise(int fd)
 static void
 rig_place(int high, int fd)
 {
-    CONN_RIG_REQUIRE(dup2(high, fd) == fd);
+    REQUIRE(dup2(high, fd) == fd);
     close(high);
 }
 
@@ -78,10 +78,10 @@ conn_rig_open(const struct crier_app *app, const struct conf_shm *conf)
     int wake_fds[RIG_MEMBERS];
     int ends[2];
 
-    CONN_RIG_REQUIRE(segment_fd >= 0 && roster_init(&roster, &segment) == 0);
+    REQUIRE(segment_fd >= 0 && roster_init(&roster, &segment) == 0);
     segment.head->conf = *conf;
     segment_fd = rig_raise(segment_fd);
-    CONN_RIG_REQUIRE(chan_open(ends) == 0);
+    REQUIRE(chan_open(ends) == 0);
     channel = rig_raise(ends[0]);
     ends[1] = rig_raise(ends[1]);
     for (size_t i = 0; i < RIG_MEMBERS; i++)
@@ -92,8 +92,8 @@ conn_rig_open(const struct crier_app *app, const struct conf_shm *conf)
         rig_place(wake_fds[i], CHAN_FD_WAKE + i);
 
     worker = calloc(1, sizeof(*worker));
-    CONN_RIG_REQUIRE(worker && worker_init(worker, app, RIG_WORKER) == 0);
-    CONN_RIG_REQUIRE(fanout_init(worker) == 0);
+    REQUIRE(worker && worker_init(worker, app, RIG_WORKER) == 0);
+    REQUIRE(fanout_init(worker) == 0);
     event_del(&worker->tick_event);
 }
 
@@ -104,18 +104,17 @@ conn_rig_connect(int send_buffer_bytes)
     struct chan_batch batch = {.count = 1};
     int ends[2];
 
-    CONN_RIG_REQUIRE(client_count < CONN_RIG_CLIENTS);
+    REQUIRE(client_count < CONN_RIG_CLIENTS);
     if (client_count == 0)
         fds_when_idle = rig_count_fds();
-    CONN_RIG_REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0);
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0);
     if (send_buffer_bytes)
-        CONN_RIG_REQUIRE(setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &send_buffer_bytes,
-                                    sizeof(send_buffer_bytes)) == 0);
-    CONN_RIG_REQUIRE(roster_get(&roster, (const struct sockaddr *)&peer, 0, &batch.clients[0]) ==
-                     0);
+        REQUIRE(setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &send_buffer_bytes,
+                           sizeof(send_buffer_bytes)) == 0);
+    REQUIRE(roster_get(&roster, (const struct sockaddr *)&peer, 0, &batch.clients[0]) == 0);
     roster_pass(&roster, batch.clients[0], RIG_WORKER);
     batch.fds[0] = ends[1];
-    CONN_RIG_REQUIRE(chan_send(channel, &batch) == 0);
+    REQUIRE(chan_send(channel, &batch) == 0);
     close(ends[1]);
     clients[client_count++] = ends[0];
     return ends[0];
@@ -156,9 +155,9 @@ conn_rig_turn(void)
 {
     static const uint64_t one = 1;
 
-    CONN_RIG_REQUIRE(write(CHAN_FD_WAKE + RIG_WORKER, &one, sizeof(one)) == sizeof(one));
+    REQUIRE(write(CHAN_FD_WAKE + RIG_WORKER, &one, sizeof(one)) == sizeof(one));
     worker_turn(worker);
-    CONN_RIG_REQUIRE(!worker->done && worker->pool.used_bytes <= worker->pool.limit_bytes);
+    REQUIRE(!worker->done && worker->pool.used_bytes <= worker->pool.limit_bytes);
 }
 
 void
@@ -172,8 +171,25 @@ conn_rig_settle(void)
         before = after;
         conn_rig_turn();
         rig_look(&after);
-        CONN_RIG_REQUIRE(++turns < RIG_TURNS_MAX);
+        REQUIRE(++turns < RIG_TURNS_MAX);
     } while (memcmp(&before, &after, sizeof(before)) != 0 || !TAILQ_EMPTY(&worker->eager));
+}
+
+int
+conn_rig_open_client(const char *more)
+{
+    char text[1024];
+    int fd = conn_rig_connect(0);
+    int bytes = snprintf(text, sizeof(text),
+                         "GET / HTTP/1.1\r\nHost: rig\r\nUpgrade: websocket\r\n"
+                         "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n",
+                         more);
+
+    REQUIRE(send(fd, text, (size_t)bytes, 0) == bytes);
+    conn_rig_settle();
+    REQUIRE(recv(fd, text, sizeof(text), 0) > 12 && memcmp(text, "HTTP/1.1 101", 12) == 0);
+    return fd;
 }
 
 void
@@ -199,23 +215,23 @@ conn_rig_require_idle(void)
     const uint64_t *counters = worker->counters;
     const uint32_t *held = worker->fanout.held_at;
 
-    CONN_RIG_REQUIRE(client_count == 0 && worker->conn_count == 0 && worker->fanout.count == 0);
-    CONN_RIG_REQUIRE(worker->pool.used_bytes == 0);
-    CONN_RIG_REQUIRE(TAILQ_EMPTY(&worker->handshaking) && TAILQ_EMPTY(&worker->waiting) &&
-                     TAILQ_EMPTY(&worker->held) && TAILQ_EMPTY(&worker->closing) &&
-                     TAILQ_EMPTY(&worker->gone));
-    CONN_RIG_REQUIRE(worker->me->clients_open == 0 &&
-                     worker->me->clients_returned == counter_get(counters, clients_accepted));
-    CONN_RIG_REQUIRE(worker->fanout.cursor == ring_tail(&worker->ring));
+    REQUIRE(client_count == 0 && worker->conn_count == 0 && worker->fanout.count == 0);
+    REQUIRE(worker->pool.used_bytes == 0);
+    REQUIRE(TAILQ_EMPTY(&worker->handshaking) && TAILQ_EMPTY(&worker->waiting) &&
+            TAILQ_EMPTY(&worker->held) && TAILQ_EMPTY(&worker->closing) &&
+            TAILQ_EMPTY(&worker->gone));
+    REQUIRE(worker->me->clients_open == 0 &&
+            worker->me->clients_returned == counter_get(counters, clients_accepted));
+    REQUIRE(worker->fanout.cursor == ring_tail(&worker->ring));
     /* All are as the one before, and the first is 0. */
-    CONN_RIG_REQUIRE(held[0] == 0 &&
-                     memcmp(held, held + 1, worker->fanout.held_mask * sizeof(held[0])) == 0);
-    CONN_RIG_REQUIRE(counter_get(counters, clients_opened) == counter_get(counters, clients_left));
-    CONN_RIG_REQUIRE(counter_get(counters, broadcasts_due) ==
-                     counter_get(counters, broadcasts_delivered) +
-                         counter_get(counters, broadcasts_not_addressed) +
-                         counter_get(counters, broadcasts_undeliverable));
-    CONN_RIG_REQUIRE(counter_get(counters, broadcasts_undeliverable) <=
-                     counter_get(counters, broadcasts_due));
-    CONN_RIG_REQUIRE(rig_count_fds() == fds_when_idle);
+    REQUIRE(held[0] == 0 &&
+            memcmp(held, held + 1, worker->fanout.held_mask * sizeof(held[0])) == 0);
+    REQUIRE(counter_get(counters, clients_opened) == counter_get(counters, clients_left));
+    REQUIRE(counter_get(counters, broadcasts_due) ==
+            counter_get(counters, broadcasts_delivered) +
+                counter_get(counters, broadcasts_not_addressed) +
+                counter_get(counters, broadcasts_undeliverable));
+    REQUIRE(counter_get(counters, broadcasts_undeliverable) <=
+            counter_get(counters, broadcasts_due));
+    REQUIRE(rig_count_fds() == fds_when_idle);
 }

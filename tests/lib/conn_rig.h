@@ -6,7 +6,8 @@
  *           that is the worker's own: intake, event loop, connections, ring.
  * Owns:     the one worker of this process, which lives as long as the process does.
  * Errors:   whatever does not hold aborts with a sentence.
- * Context:  one thread. Nothing sleeps, and time stands still: there are no timeouts and no pings.
+ * Context:  one thread. Nothing sleeps, and there are no ticks: the handshake and closing have no
+ *           timeouts. Pings fall due when the test turns the clock.
  */
 #ifndef CRIER_TESTS_LIB_CONN_RIG_H
 #define CRIER_TESTS_LIB_CONN_RIG_H
@@ -15,17 +16,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tests/lib/require.h"
 #include "worker/state.h"
 
 enum { CONN_RIG_CLIENTS = 4 };
-
-#define CONN_RIG_REQUIRE(condition)                                                                \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #condition);          \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 /* Starts the worker, once; `conf` is copied into the segment. */
 void conn_rig_open(const struct crier_app *app, const struct conf_shm *conf);
@@ -33,6 +27,10 @@ void conn_rig_open(const struct crier_app *app, const struct conf_shm *conf);
 /* A new connection: the client's end, non-blocking. `send_buffer_bytes` is how much the kernel
  * takes from the worker before it blocks (0: the system's default; the kernel has a minimum). */
 int conn_rig_connect(int send_buffer_bytes);
+
+/* The same with its opening handshake done, in which `more` headers were asked for ("" or whole
+ * lines), and the answer, which is 101, read. */
+int conn_rig_open_client(const char *more);
 
 /* Turns the loop once, without sleeping; until nothing happens any more. */
 void conn_rig_turn(void);

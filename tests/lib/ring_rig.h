@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/lib/require.h"
 #include "shm/ring.h"
 #include "shm/segment_master.h"
 
@@ -31,15 +32,6 @@ struct ring_rig {
     uint32_t member_count;
 };
 
-#define RING_RIG_REQUIRE(condition)                                                                \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s does not hold (%s)\n", __FILE__, __LINE__, #condition,      \
-                    strerror(errno));                                                              \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
-
 static inline void
 ring_rig_open(struct ring_rig *rig, uint32_t member_count, uint32_t slot_bits, uint64_t arena_bytes)
 {
@@ -50,14 +42,14 @@ ring_rig_open(struct ring_rig *rig, uint32_t member_count, uint32_t slot_bits, u
         .client_capacity = 1,
     };
 
-    RING_RIG_REQUIRE(member_count <= RING_RIG_MEMBERS_MAX);
+    REQUIRE(member_count <= RING_RIG_MEMBERS_MAX);
     memset(rig, 0, sizeof(*rig));
     rig->member_count = member_count;
     rig->fd = segment_create(&rig->segment, &plan);
-    RING_RIG_REQUIRE(rig->fd >= 0);
+    REQUIRE(rig->fd >= 0);
     for (uint32_t i = 0; i < member_count; i++) {
         rig->wake_fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-        RING_RIG_REQUIRE(rig->wake_fds[i] >= 0);
+        REQUIRE(rig->wake_fds[i] >= 0);
     }
 }
 

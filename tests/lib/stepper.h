@@ -28,7 +28,7 @@ stepper_wait(pid_t pid)
 {
     int status;
 
-    RING_RIG_REQUIRE(waitpid(pid, &status, 0) == pid);
+    REQUIRE(waitpid(pid, &status, 0) == pid);
     return status;
 }
 
@@ -59,7 +59,7 @@ stepper_pc(pid_t pid)
     struct user_regs_struct regs;
     struct iovec vector = {&regs, sizeof(regs)};
 
-    RING_RIG_REQUIRE(ptrace(PTRACE_GETREGSET, pid, (void *)(uintptr_t)NT_PRSTATUS, &vector) == 0);
+    REQUIRE(ptrace(PTRACE_GETREGSET, pid, (void *)(uintptr_t)NT_PRSTATUS, &vector) == 0);
 #if defined(__x86_64__)
     return regs.rip;
 #elif defined(__aarch64__)
@@ -82,12 +82,12 @@ stepper_step(pid_t pid)
 {
     do {
         int status;
-        RING_RIG_REQUIRE(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0);
+        REQUIRE(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0);
         status = stepper_wait(pid);
-        RING_RIG_REQUIRE(WIFSTOPPED(status));
+        REQUIRE(WIFSTOPPED(status));
         if (WSTOPSIG(status) == SIGSTOP)
             return false;
-        RING_RIG_REQUIRE(WSTOPSIG(status) == SIGTRAP);
+        REQUIRE(WSTOPSIG(status) == SIGTRAP);
     } while (!stepper_counts(stepper_pc(pid)));
     return true;
 }
@@ -98,15 +98,15 @@ stepper_set_pc(pid_t pid, uintptr_t pc)
 {
     struct user_regs_struct regs;
 
-    RING_RIG_REQUIRE(ptrace(PTRACE_GETREGS, pid, NULL, &regs) == 0);
+    REQUIRE(ptrace(PTRACE_GETREGS, pid, NULL, &regs) == 0);
     regs.rip = pc;
-    RING_RIG_REQUIRE(ptrace(PTRACE_SETREGS, pid, NULL, &regs) == 0);
+    REQUIRE(ptrace(PTRACE_SETREGS, pid, NULL, &regs) == 0);
 }
 
 static inline void
 stepper_write_text(pid_t pid, uintptr_t at, long word)
 {
-    RING_RIG_REQUIRE(ptrace(PTRACE_POKETEXT, pid, (void *)at, (void *)word) == 0);
+    REQUIRE(ptrace(PTRACE_POKETEXT, pid, (void *)at, (void *)word) == 0);
 }
 
 /* Goes on to `place`, where the victim is not now, past it `passes` times, and to it again. */
@@ -118,14 +118,14 @@ stepper_break_at(pid_t pid, uintptr_t place, uint64_t passes)
     for (;;) {
         int status;
         stepper_write_text(pid, place, (word & ~0xffL) | 0xcc);
-        RING_RIG_REQUIRE(ptrace(PTRACE_CONT, pid, NULL, NULL) == 0);
+        REQUIRE(ptrace(PTRACE_CONT, pid, NULL, NULL) == 0);
         status = stepper_wait(pid);
-        RING_RIG_REQUIRE(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
+        REQUIRE(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
         stepper_set_pc(pid, place);
         stepper_write_text(pid, place, word);
         if (passes-- == 0)
             return;
-        RING_RIG_REQUIRE(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0);
+        REQUIRE(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0);
         (void)stepper_wait(pid);
     }
 }
@@ -157,7 +157,7 @@ stepper_run_to(pid_t pid, const uintptr_t *trace, uint64_t at)
     }
     stepper_break_at(pid, trace[near], 0);
     for (; near < at; near++)
-        RING_RIG_REQUIRE(stepper_step(pid));
+        REQUIRE(stepper_step(pid));
 }
 #else
 static inline void

@@ -17,15 +17,8 @@
 #include <strings.h>
 #include <zlib.h>
 
+#include "tests/lib/require.h"
 #include "tests/lib/utf8_oracle.h"
-
-#define WIRE_REQUIRE(condition)                                                                    \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #condition);          \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 /* No message is longer, compressed or not. */
 enum { WIRE_MESSAGE_MAX = 1 << 20 };
@@ -77,27 +70,27 @@ wire_response(struct wire *wire)
     if (!end)
         return 0;
     head_bytes = (size_t)(end - wire->at) + 4;
-    WIRE_REQUIRE(head_bytes < sizeof(head));
+    REQUIRE(head_bytes < sizeof(head));
     memcpy(head, wire->at, head_bytes - 2); /* ends with the last header's CR LF */
     head[head_bytes - 2] = '\0';
-    WIRE_REQUIRE(strlen(head) == head_bytes - 2);
-    WIRE_REQUIRE(strncmp(head, "HTTP/1.1 ", 9) == 0 && head[12] == ' ');
+    REQUIRE(strlen(head) == head_bytes - 2);
+    REQUIRE(strncmp(head, "HTTP/1.1 ", 9) == 0 && head[12] == ' ');
     status = atoi(head + 9);
     wire->at += head_bytes;
     wire->left -= head_bytes;
     length = wire_header(head, "Content-Length");
     if (status != 101) {
-        WIRE_REQUIRE(status == 200 || (status >= 400 && status <= 505));
-        WIRE_REQUIRE(length && wire_header(head, "Connection"));
+        REQUIRE(status == 200 || (status >= 400 && status <= 505));
+        REQUIRE(length && wire_header(head, "Connection"));
         if (wire->left < strtoul(length, NULL, 10))
             return 0;
-        WIRE_REQUIRE(wire->left == strtoul(length, NULL, 10));
+        REQUIRE(wire->left == strtoul(length, NULL, 10));
         return status;
     }
-    WIRE_REQUIRE(!length && wire_header(head, "Upgrade") && wire_header(head, "Connection") &&
-                 wire_header(head, "Sec-WebSocket-Accept"));
+    REQUIRE(!length && wire_header(head, "Upgrade") && wire_header(head, "Connection") &&
+            wire_header(head, "Sec-WebSocket-Accept"));
     extensions = wire_header(head, "Sec-WebSocket-Extensions");
-    WIRE_REQUIRE(!extensions || strncmp(extensions, " permessage-deflate", 19) == 0);
+    REQUIRE(!extensions || strncmp(extensions, " permessage-deflate", 19) == 0);
     wire->deflate = extensions;
     return status;
 }
@@ -125,7 +118,7 @@ wire_inflate_blocks(const uint8_t *in, size_t bytes, uint8_t *out, size_t room, 
     z_stream z = {.next_in = (Bytef *)in, .avail_in = (uInt)bytes, .next_out = out};
     int rc;
 
-    WIRE_REQUIRE(inflateInit2(&z, -15) == Z_OK);
+    REQUIRE(inflateInit2(&z, -15) == Z_OK);
     z.avail_out = (uInt)room;
     *bit = 0;
     for (;;) {
@@ -134,7 +127,7 @@ wire_inflate_blocks(const uint8_t *in, size_t bytes, uint8_t *out, size_t room, 
             break;
         *bit = (size_t)(z.next_in - in) * 8 - (rc == Z_OK ? z.data_type & 7 : 0);
         if (rc == Z_STREAM_END) /* a last block does not end a message */
-            WIRE_REQUIRE(inflateResetKeep(&z) == Z_OK);
+            REQUIRE(inflateResetKeep(&z) == Z_OK);
     }
     *made = room - z.avail_out;
     inflateEnd(&z);
@@ -154,7 +147,7 @@ wire_inflate(const uint8_t *payload, size_t bytes, size_t max_bytes, uint8_t **m
     size_t bit, again;
     bool right = false;
 
-    WIRE_REQUIRE(all && out);
+    REQUIRE(all && out);
     if (bytes)
         memcpy(all, payload, bytes);
     memcpy(all + bytes, tail, sizeof(tail));
@@ -183,7 +176,7 @@ wire_length(const struct wire *wire, size_t *head_bytes)
     length = 0;
     for (size_t i = 0; i < extra; i++)
         length = length << 8 | wire->at[2 + i];
-    WIRE_REQUIRE(length > (extra == 2 ? 125 : 65535));
+    REQUIRE(length > (extra == 2 ? 125 : 65535));
     return length;
 }
 
@@ -194,11 +187,11 @@ wire_check_close(const struct wire_frame *frame)
 
     if (frame->bytes == 0)
         return;
-    WIRE_REQUIRE(frame->bytes >= 2);
+    REQUIRE(frame->bytes >= 2);
     code = (unsigned)frame->payload[0] << 8 | frame->payload[1];
-    WIRE_REQUIRE((code >= 1000 && code <= 1014 && code != 1004 && code != 1005 && code != 1006) ||
-                 (code >= 3000 && code <= 4999));
-    WIRE_REQUIRE(utf8_oracle(frame->payload + 2, frame->bytes - 2) == UTF8_ORACLE_WHOLE);
+    REQUIRE((code >= 1000 && code <= 1014 && code != 1004 && code != 1005 && code != 1006) ||
+            (code >= 3000 && code <= 4999));
+    REQUIRE(utf8_oracle(frame->payload + 2, frame->bytes - 2) == UTF8_ORACLE_WHOLE);
 }
 
 static inline void
@@ -219,18 +212,18 @@ wire_next(struct wire *wire, struct wire_frame *frame)
     *frame = (struct wire_frame){.opcode = 0};
     if (wire->left == 0)
         return WIRE_END;
-    WIRE_REQUIRE(!wire->closed);
+    REQUIRE(!wire->closed);
     frame->opcode = wire->at[0] & 0x0f;
     control = frame->opcode >= 8;
-    WIRE_REQUIRE((wire->at[0] & 0xb0) == 0x80); /* FIN, neither RSV2 nor RSV3 */
-    WIRE_REQUIRE(!(wire->at[0] & 0x40) || (wire->deflate && !control));
-    WIRE_REQUIRE(frame->opcode == 1 || frame->opcode == 2 ||
-                 (frame->opcode >= 8 && frame->opcode <= 10));
+    REQUIRE((wire->at[0] & 0xb0) == 0x80); /* FIN, neither RSV2 nor RSV3 */
+    REQUIRE(!(wire->at[0] & 0x40) || (wire->deflate && !control));
+    REQUIRE(frame->opcode == 1 || frame->opcode == 2 ||
+            (frame->opcode >= 8 && frame->opcode <= 10));
     if (wire->left < 2)
         return WIRE_CUT;
-    WIRE_REQUIRE(!(wire->at[1] & 0x80));
+    REQUIRE(!(wire->at[1] & 0x80));
     length = wire_length(wire, &head_bytes);
-    WIRE_REQUIRE(length <= (control ? 125 : WIRE_MESSAGE_MAX));
+    REQUIRE(length <= (control ? 125 : WIRE_MESSAGE_MAX));
     if (wire->left < head_bytes)
         return WIRE_CUT;
     frame->compressed = wire->at[0] & 0x40;
@@ -241,14 +234,14 @@ wire_next(struct wire *wire, struct wire_frame *frame)
         return WIRE_CUT;
     }
     if (frame->compressed) {
-        WIRE_REQUIRE(wire_inflate(frame->payload, frame->bytes, WIRE_MESSAGE_MAX, &frame->owned,
-                                  &frame->bytes, &too_big));
+        REQUIRE(wire_inflate(frame->payload, frame->bytes, WIRE_MESSAGE_MAX, &frame->owned,
+                             &frame->bytes, &too_big));
         frame->payload = frame->owned;
     }
     wire->at += head_bytes + length;
     wire->left -= head_bytes + length;
     if (frame->opcode == 1)
-        WIRE_REQUIRE(utf8_oracle(frame->payload, frame->bytes) == UTF8_ORACLE_WHOLE);
+        REQUIRE(utf8_oracle(frame->payload, frame->bytes) == UTF8_ORACLE_WHOLE);
     if (frame->opcode == 8) {
         wire_check_close(frame);
         wire->closed = true;

@@ -55,9 +55,9 @@ duel_publish(struct ring *ring, uint64_t bytes)
     uint64_t seq;
 
     while (ring_reserve(ring, record_size(bytes), &record) != 0)
-        RING_RIG_REQUIRE(ring_rig_await(rig.wake_fds[ring->self])); /* or a wake-up was lost */
+        REQUIRE(ring_rig_await(rig.wake_fds[ring->self])); /* or a wake-up was lost */
     record_write(record, 2, payload, bytes, 0, RECORD_NO_ORIGIN, 0);
-    RING_RIG_REQUIRE(ring_commit(ring, record, &seq) == 0); /* records fill arenas, not slots */
+    REQUIRE(ring_commit(ring, record, &seq) == 0); /* records fill arenas, not slots */
 }
 
 static void
@@ -72,7 +72,7 @@ duel_read(struct ring *ring, uint64_t seq, uint64_t *random)
     while (ring_read(ring, seq, &record) != 1) { /* who is woken may find nothing */
         duel_spin(random);
         if (ring_sleep_begin(ring, seq))
-            RING_RIG_REQUIRE(ring_rig_await(rig.wake_fds[ring->self])); /* or one was lost */
+            REQUIRE(ring_rig_await(rig.wake_fds[ring->self])); /* or one was lost */
         ring_sleep_end(ring);
     }
 }
@@ -116,13 +116,13 @@ duel_pin(uint32_t member)
     cpu_set_t own;
     uint32_t left = member - DUEL_A;
 
-    RING_RIG_REQUIRE(sched_getaffinity(0, sizeof(allowed), &allowed) == 0);
+    REQUIRE(sched_getaffinity(0, sizeof(allowed), &allowed) == 0);
     for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
         if (!CPU_ISSET(cpu, &allowed) || left-- > 0)
             continue;
         CPU_ZERO(&own);
         CPU_SET(cpu, &own);
-        RING_RIG_REQUIRE(sched_setaffinity(0, sizeof(own), &own) == 0);
+        REQUIRE(sched_setaffinity(0, sizeof(own), &own) == 0);
         return;
     }
 }
@@ -135,7 +135,7 @@ duel_child(uint32_t member, bool for_room, uint64_t turns)
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     duel_pin(member);
-    RING_RIG_REQUIRE(ring_open(&ring, &rig.segment, member, rig.wake_fds) == 0);
+    REQUIRE(ring_open(&ring, &rig.segment, member, rig.wake_fds) == 0);
     if (for_room)
         duel_for_room(&ring, turns, &random);
     else
@@ -154,13 +154,13 @@ duel(bool for_room, uint64_t turns)
     fflush(stdout);
     for (uint32_t i = DUEL_A; i <= DUEL_B; i++) {
         pid_t pid = fork();
-        RING_RIG_REQUIRE(pid >= 0);
+        REQUIRE(pid >= 0);
         if (pid == 0)
             duel_child(i, for_room, turns);
     }
     for (uint32_t i = DUEL_A; i <= DUEL_B; i++) {
         int status = 0;
-        RING_RIG_REQUIRE(wait(&status) > 0 && status == 0);
+        REQUIRE(wait(&status) > 0 && status == 0);
     }
     printf("duel %s: %" PRIu64 " turns, %" PRIu64 " wake-ups\n", for_room ? "for room" : "in turns",
            turns,

@@ -109,11 +109,11 @@ message_check(const struct record_shm *record)
     uint32_t bytes = message_bytes(record->origin, name);
     const uint8_t *payload = record_frame(record) + record->frame_head_bytes;
 
-    RING_RIG_REQUIRE(record->origin >> 32 >= 1 && record->origin >> 32 <= PUBLISHERS);
-    RING_RIG_REQUIRE(record->frame_bytes == record->frame_head_bytes + bytes);
+    REQUIRE(record->origin >> 32 >= 1 && record->origin >> 32 <= PUBLISHERS);
+    REQUIRE(record->frame_bytes == record->frame_head_bytes + bytes);
     for (uint32_t at = 0; at < bytes; at += 8) {
         uint64_t word = message_word(name, at);
-        RING_RIG_REQUIRE(memcmp(payload + at, &word, bytes - at < 8 ? bytes - at : 8) == 0);
+        REQUIRE(memcmp(payload + at, &word, bytes - at < 8 ? bytes - at : 8) == 0);
     }
 }
 
@@ -138,7 +138,7 @@ note_check(uint64_t seq, uint64_t name)
     uint64_t note = atomic_load_acquire(note_at(seq));
     uint64_t mine = note_of(seq, name);
 
-    RING_RIG_REQUIRE(note >> 32 != mine >> 32 || note == mine);
+    REQUIRE(note >> 32 != mine >> 32 || note == mine);
 }
 
 /* --- publishers --- */
@@ -176,7 +176,7 @@ publish_gently(struct ring *ring, uint64_t origin, uint64_t number)
             return;
         sched_yield();
     }
-    RING_RIG_REQUIRE(rc == 0);
+    REQUIRE(rc == 0);
 }
 
 static void
@@ -184,7 +184,7 @@ tell_parent(void)
 {
     uint64_t one = 1;
 
-    RING_RIG_REQUIRE(write(progress_fd, &one, sizeof(one)) == (ssize_t)sizeof(one));
+    REQUIRE(write(progress_fd, &one, sizeof(one)) == (ssize_t)sizeof(one));
 }
 
 static void
@@ -194,7 +194,7 @@ publish_all(const struct task *task, const struct segment *segment)
     struct ring *ring = calloc(1, sizeof(*ring));
     uint64_t number = 0;
 
-    RING_RIG_REQUIRE(ring && ring_open(ring, segment, task->number, rig.wake_fds) == 0);
+    REQUIRE(ring && ring_open(ring, segment, task->number, rig.wake_fds) == 0);
     if (RING_TAG_BITS < 8)
         (void)ring_join(ring);
     while (!atomic_load_relaxed(&board->stop) &&
@@ -239,7 +239,7 @@ check_against_last(struct last *last, uint64_t seq, const struct record_shm *cop
     bool later = life > last->life || (life == last->life && copy->time_ns > last->number);
 
     if (last->seq)
-        RING_RIG_REQUIRE(later == (seq > last->seq));
+        REQUIRE(later == (seq > last->seq));
     *last = (struct last){seq, life, copy->time_ns};
 }
 
@@ -258,10 +258,10 @@ look_once(const struct ring *ring, struct looks *looks, struct last *last, uint6
         check_against_last(&last[copy->origin >> 32], seq, copy);
         looks->found++;
     } else if (rc == 0) {
-        RING_RIG_REQUIRE((int64_t)(seq - end) >= 0);
+        REQUIRE((int64_t)(seq - end) >= 0);
         looks->not_yet++;
     } else {
-        RING_RIG_REQUIRE(rc == -ENODATA);
+        REQUIRE(rc == -ENODATA);
         looks->gone++;
     }
 }
@@ -346,8 +346,8 @@ run_process(struct task *task)
     struct segment segment;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    RING_RIG_REQUIRE(segment_attach(&segment, rig.fd, looks) == 0);
-    RING_RIG_REQUIRE(segment.head != rig.segment.head);
+    REQUIRE(segment_attach(&segment, rig.fd, looks) == 0);
+    REQUIRE(segment.head != rig.segment.head);
     run(task, &segment);
     _exit(0);
 }
@@ -356,11 +356,11 @@ static void
 start(struct task *task)
 {
     if (threads) {
-        RING_RIG_REQUIRE(pthread_create(&task->thread, NULL, run_thread, task) == 0);
+        REQUIRE(pthread_create(&task->thread, NULL, run_thread, task) == 0);
         return;
     }
     task->pid = fork();
-    RING_RIG_REQUIRE(task->pid >= 0);
+    REQUIRE(task->pid >= 0);
     if (task->pid == 0)
         run_process(task);
 }
@@ -385,12 +385,12 @@ replace(uint32_t place)
 
     if (threads) {
         atomic_store_relaxed(&board->leave[place], 1U);
-        RING_RIG_REQUIRE(pthread_join(task->thread, NULL) == 0);
+        REQUIRE(pthread_join(task->thread, NULL) == 0);
         atomic_store_relaxed(&board->leave[place], 0U);
     } else {
         kill(task->pid, SIGKILL);
-        RING_RIG_REQUIRE(waitpid(task->pid, &status, 0) == task->pid);
-        RING_RIG_REQUIRE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        REQUIRE(waitpid(task->pid, &status, 0) == task->pid);
+        REQUIRE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
         kills++;
     }
     ring_retire(&master, place);
@@ -417,7 +417,7 @@ await_progress(void)
     struct pollfd p = {.fd = progress_fd, .events = POLLIN};
     int rc = poll(&p, 1, RING_RIG_DEADLINE_MS);
 
-    RING_RIG_REQUIRE(rc == 1 || (rc < 0 && errno == EINTR));
+    REQUIRE(rc == 1 || (rc < 0 && errno == EINTR));
     (void)ring_rig_woken(progress_fd);
 }
 
@@ -441,9 +441,9 @@ report(void)
            " gone; %" PRIu64 " broadcasts, %" PRIu64 " kills\n",
            threads ? "threads" : "processes", sum.found + sum.not_yet + sum.gone, sum.found,
            sum.not_yet, sum.gone, ring_tail(&master) - RING_FIRST_SEQ, kills);
-    RING_RIG_REQUIRE(sum.found + sum.not_yet + sum.gone == LOOKERS * looks_each);
-    RING_RIG_REQUIRE(sum.found >= LOOKERS * looks_each / 20 && sum.not_yet && sum.gone);
-    RING_RIG_REQUIRE(threads || kills > 10);
+    REQUIRE(sum.found + sum.not_yet + sum.gone == LOOKERS * looks_each);
+    REQUIRE(sum.found >= LOOKERS * looks_each / 20 && sum.not_yet && sum.gone);
+    REQUIRE(threads || kills > 10);
 }
 
 static void
@@ -455,20 +455,20 @@ stop_all(void)
     for (unsigned i = 0; i < LOOKERS; i++) {
         int status = 0;
         if (threads)
-            RING_RIG_REQUIRE(pthread_join(lookers[i].thread, NULL) == 0);
+            REQUIRE(pthread_join(lookers[i].thread, NULL) == 0);
         else
-            RING_RIG_REQUIRE(waitpid(lookers[i].pid, &status, 0) > 0 && status == 0);
+            REQUIRE(waitpid(lookers[i].pid, &status, 0) > 0 && status == 0);
     }
     for (uint32_t place = 1; place <= PUBLISHERS; place++) {
         if (threads) {
-            RING_RIG_REQUIRE(pthread_join(publishers[place].thread, NULL) == 0);
+            REQUIRE(pthread_join(publishers[place].thread, NULL) == 0);
         } else {
             kill(publishers[place].pid, SIGKILL);
-            RING_RIG_REQUIRE(waitpid(publishers[place].pid, NULL, 0) > 0);
+            REQUIRE(waitpid(publishers[place].pid, NULL, 0) > 0);
         }
         ring_retire(&master, place);
     }
-    RING_RIG_REQUIRE(ring_check(&master, why));
+    REQUIRE(ring_check(&master, why));
 }
 
 static bool
@@ -489,10 +489,10 @@ history(bool with_threads, uint64_t looks)
     kills = 0;
     memset(publishers, 0, sizeof(publishers));
     board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    RING_RIG_REQUIRE(board != MAP_FAILED);
+    REQUIRE(board != MAP_FAILED);
     progress_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     ring_rig_open(&rig, 1 + PUBLISHERS, SLOT_BITS, ARENA_BYTES);
-    RING_RIG_REQUIRE(ring_open(&master, &rig.segment, MASTER, rig.wake_fds) == 0);
+    REQUIRE(ring_open(&master, &rig.segment, MASTER, rig.wake_fds) == 0);
     for (uint32_t place = 1; place <= PUBLISHERS; place++)
         start_publisher(place);
     for (unsigned i = 0; i < LOOKERS; i++) {

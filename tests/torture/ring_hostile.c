@@ -80,7 +80,7 @@ draw_image(void)
 {
     ring_rig_open(&rig, MEMBERS, BITS, ARENA);
     for (uint32_t i = 0; i < MEMBERS; i++)
-        RING_RIG_REQUIRE(ring_open(&rings[i], &rig.segment, i, rig.wake_fds) == 0);
+        REQUIRE(ring_open(&rings[i], &rig.segment, i, rig.wake_fds) == 0);
     for (unsigned i = 0; i < 5 * N; i++)
         put(&rings[WRITER + i % 2], i * 7 % 300);
     (void)ring_join(&rings[READER]);
@@ -89,7 +89,7 @@ draw_image(void)
     ignore(ring_sleep_begin(&rings[READER], ring_tail(&rings[READER])));
     rig.segment.head->tail--;
     image = malloc(rig.segment.bytes);
-    RING_RIG_REQUIRE(image);
+    REQUIRE(image);
     memcpy(image, rig.segment.head, rig.segment.bytes);
 }
 
@@ -108,11 +108,11 @@ attach(void)
     if (!fence) {
         fence = mmap(NULL, segment.bytes + (size_t)2 * GUARD, PROT_NONE,
                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        RING_RIG_REQUIRE(fence != MAP_FAILED);
+        REQUIRE(fence != MAP_FAILED);
     }
     base = mremap(segment.head, segment.bytes, segment.bytes, MREMAP_MAYMOVE | MREMAP_FIXED,
                   fence + GUARD);
-    RING_RIG_REQUIRE(base == fence + GUARD);
+    REQUIRE(base == fence + GUARD);
     by = base - (uint8_t *)segment.head;
     segment.head = (struct segment_shm *)base;
     segment.members = (struct member_shm *)((uint8_t *)segment.members + by);
@@ -129,7 +129,7 @@ detach(void)
     const void *hole = mmap(segment.head, segment.bytes, PROT_NONE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 
-    RING_RIG_REQUIRE(hole == segment.head);
+    REQUIRE(hole == segment.head);
 }
 
 /* --- scribbling --- */

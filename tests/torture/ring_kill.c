@@ -74,10 +74,9 @@ message_number(const struct record_shm *record)
     uint8_t payload[PAYLOAD_MAX_BYTES];
     uint64_t number = record->origin;
 
-    RING_RIG_REQUIRE(record->frame_bytes == record->frame_head_bytes + payload_bytes);
+    REQUIRE(record->frame_bytes == record->frame_head_bytes + payload_bytes);
     message_fill(payload, number);
-    RING_RIG_REQUIRE(
-        memcmp(record_frame(record) + record->frame_head_bytes, payload, payload_bytes) == 0);
+    REQUIRE(memcmp(record_frame(record) + record->frame_head_bytes, payload, payload_bytes) == 0);
     return number;
 }
 
@@ -96,7 +95,7 @@ publish(struct ring *ring, uint64_t number)
 static void
 open_member(uint32_t member)
 {
-    RING_RIG_REQUIRE(ring_open(&rings[member], &rig.segment, member, rig.wake_fds) == 0);
+    REQUIRE(ring_open(&rings[member], &rig.segment, member, rig.wake_fds) == 0);
 }
 
 static void
@@ -134,7 +133,7 @@ readers_join(void)
 {
     join(READER);
     join(READER2);
-    RING_RIG_REQUIRE(ring_sleep_begin(&rings[READER], cursors[READER]));
+    REQUIRE(ring_sleep_begin(&rings[READER], cursors[READER]));
 }
 
 static void
@@ -142,7 +141,7 @@ some_are_published(void)
 {
     readers_join();
     for (unsigned i = 0; i < 3; i++)
-        RING_RIG_REQUIRE(publish_other() == 0);
+        REQUIRE(publish_other() == 0);
 }
 
 /* As another publisher's death between P1 and P2 leaves it. */
@@ -150,7 +149,7 @@ static void
 tail_is_behind(void)
 {
     readers_join();
-    RING_RIG_REQUIRE(publish_other() == 0);
+    REQUIRE(publish_other() == 0);
     atomic_store_release(&rig.segment.head->tail, ring_tail(&rings[MASTER]) - 1);
 }
 
@@ -171,8 +170,8 @@ publisher_waits_for_the_victim(void)
         ;
     store_cursor(READER, ring_tail(&rings[MASTER]));
     store_cursor(READER2, ring_tail(&rings[MASTER]));
-    RING_RIG_REQUIRE(publish_other() == -EAGAIN);
-    RING_RIG_REQUIRE(rig.segment.members[OTHER].need_seq != 0);
+    REQUIRE(publish_other() == -EAGAIN);
+    REQUIRE(rig.segment.members[OTHER].need_seq != 0);
     ring_rig_woken(rig.wake_fds[OTHER]);
 }
 
@@ -190,9 +189,9 @@ predecessor_has_died(void)
     readers_join();
     open_member(VICTIM);
     for (unsigned i = 0; i < 5; i++) {
-        RING_RIG_REQUIRE(publish(&rings[VICTIM], published + 1) == 0);
+        REQUIRE(publish(&rings[VICTIM], published + 1) == 0);
         published++;
-        RING_RIG_REQUIRE(publish_other() == 0);
+        REQUIRE(publish_other() == 0);
     }
     ring_retire(&rings[MASTER], VICTIM);
 }
@@ -214,7 +213,7 @@ static struct ring victim; /* the victim's handle */
 static void
 open_victim(void)
 {
-    RING_RIG_REQUIRE(ring_open(&victim, &rig.segment, VICTIM, rig.wake_fds) == 0);
+    REQUIRE(ring_open(&victim, &rig.segment, VICTIM, rig.wake_fds) == 0);
 }
 
 /* Its own arena has gone round, nobody needs what is in it. */
@@ -223,7 +222,7 @@ open_victim_and_fill_arena(void)
 {
     open_victim();
     for (uint64_t i = 0; i < arena_bytes / record_size(payload_bytes); i++)
-        RING_RIG_REQUIRE(publish(&victim, VICTIMS_NUMBER + 1 + i) == 0);
+        REQUIRE(publish(&victim, VICTIMS_NUMBER + 1 + i) == 0);
 }
 
 static void
@@ -236,7 +235,7 @@ open_victim_and_join(void)
 static void
 open_victim_as_master(void)
 {
-    RING_RIG_REQUIRE(ring_open(&victim, &rig.segment, MASTER, rig.wake_fds) == 0);
+    REQUIRE(ring_open(&victim, &rig.segment, MASTER, rig.wake_fds) == 0);
 }
 
 static STEPPER_OWN_TEXT int
@@ -352,11 +351,11 @@ read_all(uint32_t reader, uint64_t seen[SEEN_MAX])
     int rc;
 
     while ((rc = ring_read(&rings[reader], cursors[reader], &record)) == 1) {
-        RING_RIG_REQUIRE(count < SEEN_MAX && cursors[reader] < SEEN_MAX);
+        REQUIRE(count < SEEN_MAX && cursors[reader] < SEEN_MAX);
         seen[count] = message_number(record);
         order[cursors[reader]++] = seen[count++];
     }
-    RING_RIG_REQUIRE(rc == 0);
+    REQUIRE(rc == 0);
     ring_cursor_store(&rings[reader], cursors[reader]);
     return count;
 }
@@ -368,7 +367,7 @@ check_ring(struct ring *ring)
 
     if (!ring_check(ring, why)) {
         fprintf(stderr, "%s\n", why);
-        RING_RIG_REQUIRE(!"the invariants");
+        REQUIRE(!"the invariants");
     }
 }
 
@@ -386,16 +385,16 @@ check_order(uint64_t first)
         if (seen[0][i] == VICTIMS_NUMBER)
             victims++;
         else
-            RING_RIG_REQUIRE(seen[0][i] == expected++);
+            REQUIRE(seen[0][i] == expected++);
     }
-    RING_RIG_REQUIRE(expected == published + 1);
-    RING_RIG_REQUIRE(victims <= 1);
+    REQUIRE(expected == published + 1);
+    REQUIRE(victims <= 1);
     if (scenario->place != MASTER) { /* there READER2 is dead */
         uint64_t count2 = read_all(READER2, seen[1]);
         uint64_t fewer = count2 < count ? count2 : count;
-        RING_RIG_REQUIRE(memcmp(seen[0] + count - fewer, seen[1] + count2 - fewer,
-                                fewer * sizeof(seen[0][0])) == 0);
-        RING_RIG_REQUIRE(count2 == count);
+        REQUIRE(memcmp(seen[0] + count - fewer, seen[1] + count2 - fewer,
+                       fewer * sizeof(seen[0][0])) == 0);
+        REQUIRE(count2 == count);
     }
     return victims == 1;
 }
@@ -414,7 +413,7 @@ go_round(struct ring *ring)
             begin = published + 1;
             rc = publish(ring, published + 1);
         }
-        RING_RIG_REQUIRE(rc == 0);
+        REQUIRE(rc == 0);
         published++;
     }
     ring_flush(ring);
@@ -432,14 +431,14 @@ read_history(const struct ring *ring)
     for (uint64_t seq = 0; seq <= end + 1; seq++) {
         const struct record_shm *copy = (const struct record_shm *)room;
         int rc = ring_read_at(ring, seq, (struct record_shm *)room, sizeof(room));
-        RING_RIG_REQUIRE(rc == (seq < end ? rc == 1 ? 1 : -ENODATA : 0));
+        REQUIRE(rc == (seq < end ? rc == 1 ? 1 : -ENODATA : 0));
         if (rc == 1) {
             uint64_t number = message_number(copy);
-            RING_RIG_REQUIRE(order[seq] == 0 || order[seq] == number);
+            REQUIRE(order[seq] == 0 || order[seq] == number);
             found++;
         }
     }
-    RING_RIG_REQUIRE(found > 0);
+    REQUIRE(found > 0);
 }
 
 /* What is at each sequence before the victim does anything, whether a reader will see it or not. */
@@ -461,8 +460,8 @@ check_waiting_publisher(bool waits)
 {
     if (!waits)
         return;
-    RING_RIG_REQUIRE(ring_rig_woken(rig.wake_fds[OTHER]) > 0);
-    RING_RIG_REQUIRE(publish_other() == 0);
+    REQUIRE(ring_rig_woken(rig.wake_fds[OTHER]) > 0);
+    REQUIRE(publish_other() == 0);
 }
 
 /* True when the victim's message was there. */
@@ -475,18 +474,18 @@ survive(bool was_full, uint64_t first)
     /* Nobody has noticed yet: there is room, or the publisher waits without harm. Every other time
      * nobody helps the dead before the master does. */
     if (step % 2 == 0 && publish_other() != 0)
-        RING_RIG_REQUIRE(was_full);
+        REQUIRE(was_full);
     ring_flush(&rings[OTHER]);
     ring_retire(undertaker, scenario->place);
-    RING_RIG_REQUIRE(rig.segment.head->tail == ring_end(undertaker));
+    REQUIRE(rig.segment.head->tail == ring_end(undertaker));
     if (scenario->place == MASTER)
         ring_retire(undertaker, READER2);
-    RING_RIG_REQUIRE(ring_rig_woken(rig.wake_fds[READER]) > 0);
+    REQUIRE(ring_rig_woken(rig.wake_fds[READER]) > 0);
     check_ring(undertaker);
     if (ring_end(undertaker) > RING_FIRST_SEQ)
         read_history(undertaker);
-    RING_RIG_REQUIRE(rig.segment.members[scenario->place].cursor == MEMBER_NO_CURSOR);
-    RING_RIG_REQUIRE(rig.segment.members[scenario->place].need_seq == 0);
+    REQUIRE(rig.segment.members[scenario->place].cursor == MEMBER_NO_CURSOR);
+    REQUIRE(rig.segment.members[scenario->place].need_seq == 0);
     check_waiting_publisher(scenario->arrange == publisher_waits_for_the_victim);
     /* The successor publishes all it can while nobody has read what there was. */
     open_member(scenario->place);
@@ -518,7 +517,7 @@ act(void)
 static void
 be_the_victim(void)
 {
-    RING_RIG_REQUIRE(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+    REQUIRE(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
     scenario->open();
     raise(SIGSTOP); /* the survivors arrange the rest */
     act();
@@ -533,7 +532,7 @@ start_victim(void)
 
     memset(report, 0, sizeof(*report));
     pid = fork();
-    RING_RIG_REQUIRE(pid >= 0);
+    REQUIRE(pid >= 0);
     if (pid == 0)
         be_the_victim();
     status = stepper_wait(pid);
@@ -552,7 +551,7 @@ kill_victim(pid_t pid)
 
     kill(pid, SIGKILL);
     status = stepper_wait(pid);
-    RING_RIG_REQUIRE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    REQUIRE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
 /* --- one run --- */
@@ -596,7 +595,7 @@ count_steps(void)
         if (count < IMAGE_STEPS)
             trace[count] = stepper_pc(pid);
     }
-    RING_RIG_REQUIRE(report->done && report->rc == scenario->rc);
+    REQUIRE(report->done && report->rc == scenario->rc);
     kill_victim(pid);
     ring_rig_close(&rig);
     return count;
@@ -611,11 +610,11 @@ kill_at(uint64_t at)
 
     set_step(at);
     stepper_run_to(pid, trace, at);
-    RING_RIG_REQUIRE(stepper_pc(pid) == trace[at]);
+    REQUIRE(stepper_pc(pid) == trace[at]);
     kill_victim(pid);
     visible = survive(was_full, first_number);
-    RING_RIG_REQUIRE(!visible || scenario->visible);
-    RING_RIG_REQUIRE(!report->done || visible == scenario->visible);
+    REQUIRE(!visible || scenario->visible);
+    REQUIRE(!report->done || visible == scenario->visible);
     ring_rig_close(&rig);
     return visible;
 }
@@ -636,7 +635,7 @@ survive_on_image(void)
         open_member(i);
     for (uint32_t i = 0; i < MEMBERS; i++) { /* nobody sees whether it was written before */
         uint64_t one = 1;
-        RING_RIG_REQUIRE(write(rig.wake_fds[i], &one, sizeof(one)) == (ssize_t)sizeof(one));
+        REQUIRE(write(rig.wake_fds[i], &one, sizeof(one)) == (ssize_t)sizeof(one));
     }
     visible = survive(was_full, first_number);
     ring_rig_close(&rig);
@@ -657,10 +656,10 @@ kill_images(void)
         bool visible;
         set_step(count);
         visible = survive_on_image();
-        RING_RIG_REQUIRE(visible >= before && (!visible || scenario->visible));
+        REQUIRE(visible >= before && (!visible || scenario->visible));
         before = visible;
     }
-    RING_RIG_REQUIRE(report->done && report->rc == scenario->rc && before == scenario->visible);
+    REQUIRE(report->done && report->rc == scenario->rc && before == scenario->visible);
     kill_victim(pid);
     ring_rig_close(&rig);
     return count;
@@ -675,7 +674,7 @@ kill_everywhere(void)
     uint64_t since = 0;
     bool before = false;
 
-    RING_RIG_REQUIRE(steps > 20);
+    REQUIRE(steps > 20);
     if (steps > IMAGE_STEPS) {
         uint64_t images = kill_images();
         printf("%-14s %5" PRIu64 " images\n", scenario->name, images);
@@ -683,12 +682,12 @@ kill_everywhere(void)
     }
     for (uint64_t k = 0; k < steps; k++) {
         bool visible = kill_at(k);
-        RING_RIG_REQUIRE(visible >= before);
+        REQUIRE(visible >= before);
         if (visible && !before)
             since = k;
         before = visible;
     }
-    RING_RIG_REQUIRE(before == scenario->visible);
+    REQUIRE(before == scenario->visible);
     printf("%-14s %5" PRIu64 " kills", scenario->name, steps);
     if (before)
         printf(", published from the %" PRIu64 "th on", since);
@@ -701,7 +700,7 @@ kill_one(uint64_t at)
 {
     uint64_t steps = count_steps();
 
-    RING_RIG_REQUIRE(at < steps && steps <= IMAGE_STEPS);
+    REQUIRE(at < steps && steps <= IMAGE_STEPS);
     printf("%s\n", kill_at(at) ? "everywhere" : "nowhere");
 }
 
@@ -777,7 +776,7 @@ main(int argc, char **argv)
         return 2;
     }
     report = mmap(NULL, sizeof(*report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    RING_RIG_REQUIRE(report != MAP_FAILED);
+    REQUIRE(report != MAP_FAILED);
     stepper_init();
     signal(SIGABRT, say_where);
     signal(SIGALRM, say_where_it_hangs);

@@ -162,12 +162,11 @@ message_check(struct work *work, const struct record_shm *record)
     uint64_t name = message_name(place, life, record->time_ns);
     uint32_t bytes = message_bytes(place, life, name);
 
-    RING_RIG_REQUIRE(place < PLACES && roles[place].publishes);
-    RING_RIG_REQUIRE(record->record_bytes == record_size(bytes));
-    RING_RIG_REQUIRE(record->frame_bytes == record->frame_head_bytes + bytes);
+    REQUIRE(place < PLACES && roles[place].publishes);
+    REQUIRE(record->record_bytes == record_size(bytes));
+    REQUIRE(record->frame_bytes == record->frame_head_bytes + bytes);
     message_fill(work->buffer, bytes, name);
-    RING_RIG_REQUIRE(memcmp(record_frame(record) + record->frame_head_bytes, work->buffer, bytes) ==
-                     0);
+    REQUIRE(memcmp(record_frame(record) + record->frame_head_bytes, work->buffer, bytes) == 0);
 }
 
 /* --- reading --- */
@@ -181,10 +180,10 @@ order_check(uint64_t seq, uint64_t name)
     for (;;) {
         uint64_t first = atomic_load_acquire(at);
         if (first >> 40 == mine >> 40) {
-            RING_RIG_REQUIRE(first == mine); /* all see one order */
+            REQUIRE(first == mine); /* all see one order */
             return;
         }
-        RING_RIG_REQUIRE(first >> 40 < mine >> 40);
+        REQUIRE(first >> 40 < mine >> 40);
         if (atomic_cas_u64(at, first, mine))
             return;
     }
@@ -196,9 +195,9 @@ life_check_end(uint64_t place, const struct seen *seen, uint64_t next_life)
 {
     uint64_t done = atomic_load_acquire(&board->done[place][seen->life]);
 
-    RING_RIG_REQUIRE(seen->number >= done && seen->number <= done + 1);
+    REQUIRE(seen->number >= done && seen->number <= done + 1);
     for (uint64_t life = seen->life + 1; life < next_life; life++)
-        RING_RIG_REQUIRE(atomic_load_acquire(&board->done[place][life]) == 0);
+        REQUIRE(atomic_load_acquire(&board->done[place][life]) == 0);
 }
 
 static void
@@ -212,12 +211,12 @@ read_one(struct work *work, uint64_t seq, const struct record_shm *record)
     message_check(work, record);
     seen = &board->seen[work->place][place];
     if (seen->life == life) {
-        RING_RIG_REQUIRE(number == seen->number + 1);
+        REQUIRE(number == seen->number + 1);
     } else if (seen->life || work->place == WITNESS) {
-        RING_RIG_REQUIRE(life > seen->life && number == 1);
+        REQUIRE(life > seen->life && number == 1);
         life_check_end(place, seen, life);
     }
-    RING_RIG_REQUIRE(number <= atomic_load_acquire(&board->done[place][life]) + 1);
+    REQUIRE(number <= atomic_load_acquire(&board->done[place][life]) + 1);
     *seen = (struct seen){life, number};
     order_check(seq, message_name(place, life, number));
     atomic_bump(&board->read[work->place], 1U);
@@ -232,7 +231,7 @@ release(struct work *work, uint64_t to)
     if (work->cursor == to)
         return;
     for (uint64_t seq = work->cursor; seq != to; seq++) {
-        RING_RIG_REQUIRE(ring_read(&work->ring, seq, &record) == 1);
+        REQUIRE(ring_read(&work->ring, seq, &record) == 1);
         message_check(work, record);
     }
     work->cursor = to;
@@ -257,7 +256,7 @@ hold_the_gate(uint64_t round)
     uint64_t deadline = ring_rig_now_ns() + RING_RIG_DEADLINE_MS * 1000000ULL;
 
     while (!all_publishers_wait(round)) {
-        RING_RIG_REQUIRE(ring_rig_now_ns() < deadline);
+        REQUIRE(ring_rig_now_ns() < deadline);
         sched_yield();
     }
     atomic_bump(&board->gates, 1U);
@@ -273,7 +272,7 @@ read_some(struct work *work)
 
     while (work->end != most && (rc = ring_read(&work->ring, work->end, &record)) == 1)
         read_one(work, work->end++, record);
-    RING_RIG_REQUIRE(rc >= 0);
+    REQUIRE(rc >= 0);
     if (rc == 0)
         release(work, work->end);
     else if (work->end - work->cursor > HELD_MAX)
@@ -295,14 +294,14 @@ publish_one(struct work *work)
 
     if (rc == -EAGAIN)
         return rc;
-    RING_RIG_REQUIRE(rc == 0);
+    REQUIRE(rc == 0);
     message_fill(work->buffer, bytes, name);
     record_write(record, 2, work->buffer, bytes, 0, (uint64_t)work->place << 32 | work->life,
                  number);
     rc = ring_commit(&work->ring, record, &seq);
     if (rc == -EAGAIN)
         return rc;
-    RING_RIG_REQUIRE(rc == 0 && seq > work->last_seq);
+    REQUIRE(rc == 0 && seq > work->last_seq);
     work->last_seq = seq;
     work->number = number;
     atomic_bump(&board->empty, (uint64_t)(bytes == 0));
@@ -316,7 +315,7 @@ tell_parent(void)
 {
     uint64_t one = 1;
 
-    RING_RIG_REQUIRE(write(progress_fd, &one, sizeof(one)) == (ssize_t)sizeof(one));
+    REQUIRE(write(progress_fd, &one, sizeof(one)) == (ssize_t)sizeof(one));
 }
 
 /* False when there is no room, or no more to publish in this round. */
@@ -355,7 +354,7 @@ work_sleep(struct work *work, bool reads)
         ring_sleep_end(&work->ring);
         return;
     }
-    RING_RIG_REQUIRE(ring_rig_await(rig.wake_fds[work->place])); /* or a wake-up was lost */
+    REQUIRE(ring_rig_await(rig.wake_fds[work->place])); /* or a wake-up was lost */
     if (reads)
         ring_sleep_end(&work->ring);
 }
@@ -398,7 +397,7 @@ work_start(struct work *work, const struct segment *segment, uint32_t place, uin
     work->life = life;
     work->random = message_name(place, life, ring_rig_now_ns());
     work->leaves = ring_rig_random(&work->random) % 4 == 0;
-    RING_RIG_REQUIRE(ring_open(&work->ring, segment, place, rig.wake_fds) == 0);
+    REQUIRE(ring_open(&work->ring, segment, place, rig.wake_fds) == 0);
     if (roles[place].reads) {
         work->cursor = work->end = ring_join(&work->ring);
         atomic_store_release(&board->first[place], work->cursor);
@@ -447,7 +446,7 @@ child_thread(void *arg)
     struct child *child = arg;
     struct work *work = calloc(1, sizeof(*work));
 
-    RING_RIG_REQUIRE(work);
+    REQUIRE(work);
 #ifdef CRIER_TESTPOINTS
     self = child;
 #endif
@@ -473,9 +472,9 @@ child_process(struct child *child)
     self = child;
 #endif
     pad = mmap(NULL, 4096U << child->place, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    RING_RIG_REQUIRE(pad != MAP_FAILED);
-    RING_RIG_REQUIRE(segment_attach(&segment, rig.fd, false) == 0);
-    RING_RIG_REQUIRE(segment.head != rig.segment.head);
+    REQUIRE(pad != MAP_FAILED);
+    REQUIRE(segment_attach(&segment, rig.fd, false) == 0);
+    REQUIRE(segment.head != rig.segment.head);
     work_start(&work, &segment, child->place, child->life);
     _exit(0);
 }
@@ -504,7 +503,7 @@ spawn(uint32_t place)
 
     child->place = place;
     child->life++;
-    RING_RIG_REQUIRE(child->life < LIVES_MAX);
+    REQUIRE(child->life < LIVES_MAX);
     child->point =
         place != WITNESS && ring_rig_random(&chance) % 2 ? rarest_point() : TESTPOINT_COUNT;
     child->hits = (uint32_t)(ring_rig_random(&chance) % 64);
@@ -515,11 +514,11 @@ spawn(uint32_t place)
     memset(board->seen[place], 0, sizeof(board->seen[place]));
     board->read[place] = 0;
     if (threads) {
-        RING_RIG_REQUIRE(pthread_create(&child->thread, NULL, child_thread, child) == 0);
+        REQUIRE(pthread_create(&child->thread, NULL, child_thread, child) == 0);
         return;
     }
     child->pid = fork();
-    RING_RIG_REQUIRE(child->pid >= 0);
+    REQUIRE(child->pid >= 0);
     if (child->pid == 0)
         child_process(child);
 }
@@ -553,7 +552,7 @@ reap(void)
     for (uint32_t i = 1; i < PLACES; i++) {
         int status = 0;
         if (threads && atomic_load_acquire(&board->left[i])) {
-            RING_RIG_REQUIRE(pthread_join(children[i].thread, NULL) == 0);
+            REQUIRE(pthread_join(children[i].thread, NULL) == 0);
             succeed(i, 0);
         } else if (!threads && waitpid(children[i].pid, &status, WNOHANG) > 0) {
             succeed(i, status);
@@ -568,7 +567,7 @@ kill_one(void)
     int status;
 
     kill(children[place].pid, SIGKILL);
-    RING_RIG_REQUIRE(waitpid(children[place].pid, &status, 0) == children[place].pid);
+    REQUIRE(waitpid(children[place].pid, &status, 0) == children[place].pid);
     succeed(place, status);
 }
 
@@ -651,8 +650,8 @@ balance(void)
             if (!roles[reader].reads || !roles[place].publishes || seen->life == 0)
                 continue;
             life_check_end(place, seen, children[place].life + 1);
-            RING_RIG_REQUIRE(children[place].killed[seen->life] ||
-                             seen->number == board->done[place][seen->life]);
+            REQUIRE(children[place].killed[seen->life] ||
+                    seen->number == board->done[place][seen->life]);
         }
     }
 }
@@ -679,16 +678,16 @@ add_up(void)
         for (uint32_t life = 1; life <= children[i].life; life++)
             reported += board->done[i][life];
     }
-    RING_RIG_REQUIRE(board->first[WITNESS] == RING_FIRST_SEQ);
-    RING_RIG_REQUIRE(board->read[WITNESS] == published);
-    RING_RIG_REQUIRE(published >= reported && published <= reported + kills);
-    RING_RIG_REQUIRE(board->gates > 0 && board->waits > 0);
+    REQUIRE(board->first[WITNESS] == RING_FIRST_SEQ);
+    REQUIRE(board->read[WITNESS] == published);
+    REQUIRE(published >= reported && published <= reported + kills);
+    REQUIRE(board->gates > 0 && board->waits > 0);
     printf("%s: %" PRIu64 " broadcasts in %" PRIu64 " rounds, %" PRIu64 " kills, %" PRIu64
            " stops, %" PRIu64 " waits for room, %" PRIu64 " gates\n",
            threads ? "threads" : "processes", published, board->round, kills, stops, board->waits,
            board->gates);
-    RING_RIG_REQUIRE(threads || stops > 10);
-    RING_RIG_REQUIRE(board->empty > 0 && board->largest > 0);
+    REQUIRE(threads || stops > 10);
+    REQUIRE(board->empty > 0 && board->largest > 0);
 }
 
 static void
@@ -714,9 +713,9 @@ stop_all(void)
     for (uint32_t i = 1; i < PLACES; i++) {
         int status = 0;
         if (threads)
-            RING_RIG_REQUIRE(pthread_join(children[i].thread, NULL) == 0);
+            REQUIRE(pthread_join(children[i].thread, NULL) == 0);
         else
-            RING_RIG_REQUIRE(waitpid(children[i].pid, &status, 0) > 0 && status == 0);
+            REQUIRE(waitpid(children[i].pid, &status, 0) > 0 && status == 0);
         ring_retire(&master, i);
     }
 }
@@ -730,7 +729,7 @@ begin(bool with_threads)
     kills = stops = 0;
     memset(children, 0, sizeof(children));
     board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    RING_RIG_REQUIRE(board != MAP_FAILED);
+    REQUIRE(board != MAP_FAILED);
     board->round = 1;
     progress_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     sigemptyset(&child);
@@ -740,7 +739,7 @@ begin(bool with_threads)
         signal_fd = signalfd(-1, &child, SFD_NONBLOCK | SFD_CLOEXEC);
     }
     ring_rig_open(&rig, PLACES, SLOT_BITS, ARENA_BYTES);
-    RING_RIG_REQUIRE(ring_open(&master, &rig.segment, 0, rig.wake_fds) == 0);
+    REQUIRE(ring_open(&master, &rig.segment, 0, rig.wake_fds) == 0);
 #ifdef CRIER_TESTPOINTS
     testpoint_hook = die_or_yield;
 #endif
@@ -791,7 +790,7 @@ torture(bool with_threads, uint64_t seconds)
             balance();
             if (ring_rig_now_ns() >= until && is_enough())
                 break;
-            RING_RIG_REQUIRE(ring_rig_now_ns() < until + 20 * seconds * 1000000000U);
+            REQUIRE(ring_rig_now_ns() < until + 20 * seconds * 1000000000U);
             left = KILLS_PER_ROUND;
             next_round();
         } else if (!threads && board->deadly && left && ring_rig_random(&chance) % 4 == 0) {

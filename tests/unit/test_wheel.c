@@ -48,21 +48,6 @@ clock_ms(void)
     return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
 }
 
-static int
-open_client(void)
-{
-    static const char request[] = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-                                  "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                                  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    char answer[512];
-    int fd = conn_rig_connect(0);
-
-    assert_int_equal(send(fd, request, sizeof(request) - 1, 0), sizeof(request) - 1);
-    conn_rig_settle();
-    assert_true(recv(fd, answer, sizeof(answer), 0) > 12);
-    return fd;
-}
-
 /* Turns the clock until the client hears something: how long that took. */
 static uint32_t
 wait_for(int fd, const void *expected, ssize_t bytes)
@@ -92,7 +77,7 @@ assert_pinged(int fd)
 static void
 test_wheel_pings_after_the_interval_and_cuts_off_after_the_timeout(void **state)
 {
-    int fd = open_client();
+    int fd = conn_rig_open_client("");
     uint64_t cut_off = conn_rig_counter(COUNTER_clients_silent_closed);
 
     (void)state;
@@ -107,7 +92,7 @@ static void
 test_wheel_counts_from_the_last_sign_of_life(void **state)
 {
     static const uint8_t pong[] = {0x8a, 0x80, 0, 0, 0, 0};
-    int fd = open_client();
+    int fd = conn_rig_open_client("");
 
     (void)state;
     for (int i = 0; i < 3; i++) {
