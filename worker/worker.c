@@ -394,6 +394,8 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
     rc = ring_open(&worker->ring, &worker->segment, member, worker->wake_fds);
     if (!rc)
         rc = worker_set_compression(worker);
+    if (!rc && !handshake_ready())
+        rc = -EOPNOTSUPP; /* OpenSSL was set up without SHA-1 */
     return rc ? rc : worker_set_events(worker);
 }
 

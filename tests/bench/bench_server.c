@@ -18,6 +18,7 @@
 enum {
     AUDIENCE = 1000,
     IDLE = 10000,
+    IDLE_MOST_BYTES = 300,
     ROUNDS = 15,
     BURST_MAX = 32,
     PAYLOAD_MAX = 1024,
@@ -252,11 +253,12 @@ bench_delivery(const char *program, const struct traffic *traffic)
 static void
 bench_memory(const char *program)
 {
-    static const char *const flags[] = {"--workers", "2", "--ping", "0", NULL};
+    static const char *const flags[] = {"--no-welcome", "--workers", "2", "--ping", "0", NULL};
     struct server_rig server;
     struct audience *audience;
     uint64_t before;
     uint64_t after;
+    double each;
 
     server_rig_start(&server, program, flags);
     before = server_pss_kib(&server);
@@ -264,9 +266,10 @@ bench_memory(const char *program)
     server_rig_await(audience->event, "audience");
     after = server_pss_kib(&server);
     printf("memory of %d idle connections, PSS of all processes:\n", IDLE);
-    printf("  %llu KiB without, %llu KiB with: %.0f bytes per connection\n",
-           (unsigned long long)before, (unsigned long long)after,
-           (double)(after - before) * 1024 / IDLE);
+    each = (double)(after - before) * 1024 / IDLE;
+    printf("  %llu KiB without, %llu KiB with: %.0f bytes per connection      at most %d: %s\n",
+           (unsigned long long)before, (unsigned long long)after, each, IDLE_MOST_BYTES,
+           each <= IDLE_MOST_BYTES ? "met" : "MISSED");
     audience_stop(audience);
     server_rig_stop(&server);
 }

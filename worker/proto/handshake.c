@@ -213,19 +213,37 @@ handshake_check_extensions(const struct http1_request *req, const struct handsha
     return true;
 }
 
-/* RFC 6455 section 4.2.2, step 5.4. */
+/* RFC 6455 section 4.2.2, step 5.4. False: OpenSSL was set up without SHA-1. */
+static bool
+handshake_accept_of(const char key[HANDSHAKE_KEY_BYTES], char accept[HANDSHAKE_ACCEPT_BYTES + 1])
+{
+    unsigned char text[HANDSHAKE_KEY_BYTES + HANDSHAKE_GUID_BYTES];
+    unsigned char digest[SHA_DIGEST_LENGTH];
+
+    memcpy(text, key, HANDSHAKE_KEY_BYTES);
+    memcpy(text + HANDSHAKE_KEY_BYTES, HANDSHAKE_GUID, HANDSHAKE_GUID_BYTES);
+    if (!SHA1(text, sizeof(text), digest))
+        return false;
+    EVP_EncodeBlock((unsigned char *)accept, digest, sizeof(digest));
+    return true;
+}
+
+bool
+handshake_ready(void)
+{
+    char accept[HANDSHAKE_ACCEPT_BYTES + 1];
+
+    return handshake_accept_of("dGhlIHNhbXBsZSBub25jZQ==", accept) &&
+           strcmp(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=") == 0;
+}
+
 static bool
 handshake_accept(const struct http1_request *req, struct handshake_verdict *v)
 {
     const struct http1_header *key = http1_header_find(req, "Sec-WebSocket-Key");
-    unsigned char text[HANDSHAKE_KEY_BYTES + HANDSHAKE_GUID_BYTES];
-    unsigned char digest[SHA_DIGEST_LENGTH];
 
-    memcpy(text, key->value.at, HANDSHAKE_KEY_BYTES);
-    memcpy(text + HANDSHAKE_KEY_BYTES, HANDSHAKE_GUID, HANDSHAKE_GUID_BYTES);
-    if (!SHA1(text, sizeof(text), digest)) /* OpenSSL can be set up without it */
+    if (!handshake_accept_of(key->value.at, v->accept))
         return handshake_refuse(v, 500, "The server cannot compute Sec-WebSocket-Accept.");
-    EVP_EncodeBlock((unsigned char *)v->accept, digest, sizeof(digest));
     return true;
 }
 

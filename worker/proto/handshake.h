@@ -43,6 +43,10 @@ struct handshake_verdict {
 
 const char *handshake_origin_name(enum handshake_origin origin);
 
+/* Can this process answer handshakes, that is, compute what RFC 6455 section 1.3 shows? Asked once,
+ * at start: what OpenSSL needs for the first SHA-1 is there afterwards. */
+bool handshake_ready(void);
+
 /* The method first, then what makes it a handshake, then whether that is right, the policy last. */
 void handshake_check(const struct http1_request *req, const struct handshake_policy *policy,
                      struct handshake_verdict *v);
