@@ -38,8 +38,7 @@
 #define atomic_bump(p, n) atomic_store_relaxed((p), atomic_load_relaxed(p) + (n))
 
 #ifdef __SANITIZE_THREAD__
-/* The sanitizer has no model of a stand-alone fence; a locked instruction is one for the machine.
- * */
+/* The sanitizer has no model of a fence that stands alone; a locked instruction is one as well. */
 static inline void
 atomic_fence(void)
 {

@@ -29,8 +29,7 @@ enum { LAYOUT_VERSION = 3 };
 #define LAYOUT_LINE 128
 #define LAYOUT_OWN_LINE __attribute__((aligned(LAYOUT_LINE)))
 
-/* The life of the server. Only the master moves it, only forward; each change wakes every member.
- * */
+/* The life of the server. Only the master moves it, only forward; each change wakes everybody. */
 enum phase {
     PHASE_SERVE,   /* input is taken, clients are served */
     PHASE_QUIET,   /* no more input: each worker stops taking messages and says MEMBER_QUIET */

@@ -8,8 +8,8 @@
  * Context:  any thread.
  *
  *   0                16               32                  32 + frame_bytes
- *   | bytes, frame,  | origin         | WebSocket frame:    | gap | the same message as a      | pad-
- *   | twin; flags    | time           | head, payload       |     | compressed frame, its twin | ding
+ *   | bytes, frame,  | origin         | WebSocket frame:    | gap | the same message as a     | pad-
+ *   | twin; flags    | time           | head, payload       |     | compressed frame: a twin  | ding
  *
  * The frame's head is encoded here, and here only, because every process that publishes has to
  * write what every other process sends (RFC 6455 section 5.2; a server does not mask). The twin's

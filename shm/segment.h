@@ -30,8 +30,7 @@ struct segment {
     size_t bytes;
 };
 
-/* Maps the segment behind `fd`, which is borrowed, after checking that every area lies inside it.
- * */
+/* Maps the segment behind `fd`, which is borrowed, when every area lies inside it. */
 int segment_attach(struct segment *segment, int fd, bool read_only)
     __attribute__((warn_unused_result));
 

@@ -25,9 +25,9 @@
  * A state names the list that `link` is in: HANDSHAKE worker.handshaking; JOINING worker.waiting;
  * OPEN worker.waiting while a message waits for room, else a bucket of liveness.h (fanout has it
  * either way); CLOSING and LINGER worker.closing; GONE worker.gone. While input that is here waits
- * for its turn it is worker.eager in any of them. Only conn_set_state, conn_wait, conn_set_eager and conn_enlist
- * move it from one to another. A connection is freed by conn_reap alone, between two turns of the loop:
- * until then a pointer to it stays good.
+ * for its turn it is worker.eager in any of them. Only conn_set_state, conn_wait, conn_set_eager
+ * and conn_enlist move it from one to another. A connection is freed by conn_reap alone, between
+ * two turns of the loop: until then a pointer to it stays good.
  */
 #ifndef CRIER_WORKER_CONN_H
 #define CRIER_WORKER_CONN_H
@@ -102,8 +102,7 @@ struct conn {
 
 const char *conn_state_name(enum conn_state state);
 
-/* Takes the descriptor, which is then owned; on -ENOMEM it is closed and the record is given back.
- * */
+/* Takes the descriptor, then owned; on -ENOMEM it is closed and the record is given back. */
 int conn_new(struct worker *worker, int fd, uint32_t record) __attribute__((warn_unused_result));
 
 /* Gives back a record whose descriptor is closed, or never arrived. */
@@ -157,8 +156,7 @@ void conn_join(struct conn *conn);
 /* Sends a Close with `code` at the next frame boundary, and waits for the peer's. */
 void conn_close(struct conn *conn, unsigned code, const char *reason);
 
-/* The peer broke the protocol: a Close with `code`, then its input is discarded until it hangs up.
- * */
+/* The peer broke the protocol: a Close with `code`, then input is discarded until it hangs up. */
 void conn_fail(struct conn *conn, unsigned code, const char *reason);
 
 /* Answers an unfinished opening handshake with an HTTP response, then CONN_LINGER. */
@@ -166,8 +164,7 @@ void conn_answer(struct conn *conn, const char *response, size_t bytes);
 void conn_refuse(struct conn *conn, int status, const char *sentence);
 void conn_refuse_stopping(struct conn *conn);
 
-/* Lets go of the descriptor: orderly, or with a reset that also frees what the kernel still holds.
- * */
+/* Lets go of the descriptor: orderly, or with a reset that also frees what the kernel holds. */
 void conn_leave(struct conn *conn, bool reset);
 
 /* Runs the disconnect handlers of those that have left, and frees them. */

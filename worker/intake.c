@@ -7,8 +7,7 @@
 #include "shm/log.h"
 #include "worker/conn.h"
 
-/* Batches between two turns of the loop, so that a rush of newcomers does not silence the others.
- * */
+/* Batches between two turns of the loop: a rush of newcomers does not silence the others. */
 enum { INTAKE_BATCHES = 4 };
 
 static void

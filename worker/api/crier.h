@@ -84,8 +84,7 @@ struct crier_app {
     void (*stop)(enum crier_role role);
 };
 
-/* Parses the command line and serves until told to stop; returns the exit code. `app` is borrowed.
- * */
+/* Parses the command line, serves until told to stop, returns the exit code. `app` is borrowed. */
 int crier_run(int argc, char **argv, const struct crier_app *app);
 
 /* What was set for one of the application's options, its default, or NULL. */
