@@ -9,10 +9,9 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "tests/fuzz/conn_model.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/lib/conn_rig.h"
-#include "tests/lib/frame_oracle.h"
-#include "tests/lib/wire_check.h"
 #include "worker/api/crier.h"
 #include "worker/proto/frame.h"
 
@@ -21,28 +20,28 @@ enum mode {
                                permessage-deflate; 3: with a small window */
     MODE_SMALL_BUFFER = 4, /* the kernel takes little from the worker */
     MODE_LISTENER = 8,     /* somebody else is connected, too */
-    MODE_LAZY = 16,        /* who reads nothing before the end */
+    MODE_LAZY = 16,        /* who has echoes to read, and reads nothing before the end */
     MODE_HANGS_UP = 32,    /* the client leaves without having read */
 };
 
 enum {
+    TALK_BYTES = 300, /* of a message of the listener's, the same byte over and over */
+    TALKS = 12,
+    PIECES_MAX = 64,        /* then all the rest: many pieces take long, and show no more */
     SMALL_BUFFER_BYTES = 1, /* the kernel makes its minimum of it */
-    MAX_MESSAGE_BYTES = 1000,
-    POOL_BYTES = 4 * MAX_MESSAGE_BYTES,
+    POOL_BYTES = 4 * MODEL_MESSAGE_MAX_BYTES,
     CLIENT_BUFFER_BYTES = 600,
+    COMPRESS_MIN_BYTES = 8,
     RING_BYTES = 8 * 1024,
 };
 
-#define WELCOME "b welcome"
-#define GOODBYE "b goodbye"
-
-/* --- the application: what a message begins with says what becomes of it --- */
+/* --- the application: conn_model.h says what it does --- */
 
 static int
 greet(struct crier_client *client)
 {
     (void)client;
-    return crier_broadcast(CRIER_TEXT, WELCOME, strlen(WELCOME));
+    return crier_broadcast(CRIER_TEXT, MODEL_WELCOME, strlen(MODEL_WELCOME));
 }
 
 static int
@@ -50,7 +49,7 @@ part(struct crier_client *client, unsigned code)
 {
     (void)client;
     (void)code;
-    return crier_broadcast(CRIER_TEXT, GOODBYE, strlen(GOODBYE));
+    return crier_broadcast(CRIER_TEXT, MODEL_GOODBYE, strlen(MODEL_GOODBYE));
 }
 
 static int
@@ -140,285 +139,6 @@ peer_hang_up(struct peer *peer)
     peer->fd = -1;
 }
 
-/* --- the model: what the client is to be told --- */
-
-enum {
-    WANTED_MAX = 8192,
-    ANY_FAILURE = 0xff, /* as an opcode: a Close with a code of the protocol's */
-};
-
-struct wanted {
-    uint8_t opcode;
-    const uint8_t *payload;
-    size_t bytes;
-    uint8_t code[2];
-};
-
-struct model {
-    struct wanted answers[WANTED_MAX]; /* to the client alone */
-    size_t answer_count;
-    struct wanted news[WANTED_MAX]; /* to everybody; `others` below: not to the client itself */
-    bool others[WANTED_MAX];
-    size_t news_count;
-    uint8_t *owned[WANTED_MAX]; /* what was inflated */
-    size_t owned_count;
-    bool closing; /* the last answer is a Close */
-    bool ends;    /* and the worker then hangs up without being asked to */
-};
-
-static struct wanted *
-model_answer(struct model *model, uint8_t opcode, const uint8_t *payload, size_t bytes)
-{
-    struct wanted *wanted = &model->answers[model->answer_count++];
-
-    REQUIRE(model->answer_count < WANTED_MAX);
-    *wanted = (struct wanted){.opcode = opcode, .payload = payload, .bytes = bytes};
-    return wanted;
-}
-
-static void
-model_close(struct model *model, unsigned code, bool ends)
-{
-    struct wanted *wanted = model_answer(model, FRAME_OP_CLOSE, NULL, code ? 2 : 0);
-
-    wanted->code[0] = (uint8_t)(code >> 8);
-    wanted->code[1] = (uint8_t)code;
-    wanted->payload = wanted->code;
-    model->closing = true;
-    model->ends = ends;
-}
-
-static void
-model_news(struct model *model, uint8_t opcode, const void *payload, size_t bytes, bool others)
-{
-    struct wanted *wanted = &model->news[model->news_count];
-
-    *wanted = (struct wanted){.opcode = opcode, .payload = payload, .bytes = bytes};
-    model->others[model->news_count++] = others;
-    REQUIRE(model->news_count < WANTED_MAX);
-}
-
-/* The application above, and RFC 6455 section 8.1 for what is compressed. */
-static void
-model_message(struct model *model, uint8_t opcode, bool compressed, const uint8_t *payload,
-              size_t bytes)
-{
-    uint8_t *owned = NULL;
-    bool too_big;
-    char kind;
-
-    if (compressed) {
-        bool right = wire_inflate(payload, bytes, MAX_MESSAGE_BYTES, &owned, &bytes, &too_big);
-
-        payload = owned;
-        if (!right ||
-            (opcode == FRAME_OP_TEXT && utf8_oracle(payload, bytes) != UTF8_ORACLE_WHOLE)) {
-            free(owned);
-            /* Of bad text in front of what is too long either may be found first. */
-            model_close(model, 0, true);
-            model->answers[model->answer_count - 1].opcode = ANY_FAILURE;
-            return;
-        }
-    }
-    kind = bytes ? (char)payload[0] : 'e';
-    if (kind == 'c' || kind == 'f')
-        model_close(model, kind == 'c' ? 4000 : 1011, false);
-    if (kind == 'b' || kind == 'o')
-        model_news(model, opcode, payload, bytes, kind == 'o');
-    if (kind != 'b' && kind != 'c' && kind != 'f')
-        model_answer(model, opcode, payload, bytes);
-    model->owned[model->owned_count++] = owned;
-    REQUIRE(model->owned_count < WANTED_MAX);
-}
-
-static void
-model_control(struct model *model, uint8_t opcode, const uint8_t *payload, size_t bytes)
-{
-    unsigned code = bytes >= 2 ? (unsigned)payload[0] << 8 | payload[1] : 0;
-    bool allowed = (code >= 1000 && code <= 1014 && code != 1004 && code != 1005 && code != 1006) ||
-                   (code >= 3000 && code <= 4999) || bytes == 0;
-
-    if (opcode == FRAME_OP_PING)
-        model_answer(model, FRAME_OP_PONG, payload, bytes);
-    if (opcode != FRAME_OP_CLOSE)
-        return;
-    if (!allowed)
-        code = 1002;
-    else if (bytes > 2 && utf8_oracle(payload + 2, bytes - 2) != UTF8_ORACLE_WHOLE)
-        code = 1007;
-    model_close(model, code, true);
-}
-
-static void
-model_entries(struct model *model, const struct frame_log *log)
-{
-    for (size_t at = 0; at < log->used && !model->closing;) {
-        const uint8_t *entry = log->bytes + at;
-        uint32_t bytes;
-        uint16_t code;
-
-        memcpy(&bytes, entry + 3, sizeof(bytes));
-        at += 7 + bytes;
-        switch (entry[0]) {
-        case 'M': model_message(model, entry[1], entry[2], entry + 7, bytes); break;
-        case 'C': model_control(model, entry[1], entry + 7, bytes); break;
-        case 'F': memcpy(&code, entry + 7, sizeof(code)); model_close(model, code, true);
-        }
-    }
-}
-
-static void
-model_free(struct model *model)
-{
-    for (size_t i = 0; i < model->owned_count; i++)
-        free(model->owned[i]);
-    model->answer_count = model->news_count = model->owned_count = 0;
-    model->closing = model->ends = false;
-}
-
-/* --- what was sent, held against it --- */
-
-static bool
-is_wanted(const struct wire_frame *frame, const struct wanted *wanted)
-{
-    if (wanted->opcode == ANY_FAILURE)
-        return frame->opcode == FRAME_OP_CLOSE && frame->bytes >= 2;
-    if (frame->opcode != wanted->opcode)
-        return false;
-    if (frame->opcode == FRAME_OP_CLOSE) /* a reason may be given */
-        return wanted->bytes ? frame->bytes >= 2 && memcmp(frame->payload, wanted->payload, 2) == 0
-                             : frame->bytes == 0;
-    return frame->bytes == wanted->bytes &&
-           (frame->bytes == 0 || memcmp(frame->payload, wanted->payload, frame->bytes) == 0);
-}
-
-static bool
-is_news(const struct wire_frame *frame)
-{
-    return frame->opcode < FRAME_OP_CLOSE && frame->bytes > 0 && frame->payload[0] == 'b';
-}
-
-static bool
-is_overload(const struct wire_frame *frame)
-{
-    return frame->opcode == FRAME_OP_CLOSE && frame->bytes >= 2 &&
-           memcmp(frame->payload, "\x03\xf5", 2) == 0;
-}
-
-/* What a client was sent behind the 101. */
-struct heard {
-    struct wire_frame answers[WANTED_MAX];
-    size_t answer_count;
-    size_t news;     /* found in the model's */
-    bool overloaded; /* was told so */
-    bool cut;
-    struct wire_frame half;
-};
-
-static void
-skip_own(const struct model *model, size_t *news)
-{
-    while (*news < model->news_count && model->others[*news])
-        ++*news;
-}
-
-static void
-hear(struct heard *heard, const struct model *model, struct wire *wire)
-{
-    struct wire_frame frame;
-    enum wire_result result;
-
-    heard->answer_count = heard->news = 0;
-    heard->overloaded = false;
-    while ((result = wire_next(wire, &frame)) == WIRE_FRAME) {
-        if (is_news(&frame)) {
-            skip_own(model, &heard->news);
-            REQUIRE(heard->news < model->news_count &&
-                    is_wanted(&frame, &model->news[heard->news]));
-            heard->news++;
-            wire_frame_free(&frame);
-        } else if (is_overload(&frame))
-            heard->overloaded = true;
-        else {
-            REQUIRE(heard->answer_count < WANTED_MAX);
-            heard->answers[heard->answer_count++] = frame;
-        }
-    }
-    heard->cut = result == WIRE_CUT;
-    heard->half = frame;
-    skip_own(model, &heard->news);
-}
-
-static void
-heard_free(struct heard *heard)
-{
-    for (size_t i = 0; i < heard->answer_count; i++)
-        wire_frame_free(&heard->answers[i]);
-}
-
-static bool
-is_pong(const struct wanted *wanted)
-{
-    return wanted->opcode == FRAME_OP_PONG;
-}
-
-/* What was answered was to be, in that order; of pongs any may be missing, and what is due behind
- * the last one. Returns how far that is in the model. */
-static size_t
-check_some_answers(const struct model *model, const struct heard *heard)
-{
-    size_t i = 0;
-
-    for (size_t k = 0; k < heard->answer_count; k++) {
-        while (i < model->answer_count && is_pong(&model->answers[i]) &&
-               !is_wanted(&heard->answers[k], &model->answers[i]))
-            i++;
-        REQUIRE(i < model->answer_count && is_wanted(&heard->answers[k], &model->answers[i]));
-        i++;
-    }
-    return i;
-}
-
-/* All was answered, but for pings that a later one made out of date: RFC 6455 section 5.5.3. From
- * the end, because that is where the pong must be. */
-static void
-check_all_answers(const struct model *model, const struct heard *heard)
-{
-    size_t i = model->answer_count;
-    bool later_pong = false;
-
-    for (size_t k = heard->answer_count; k-- > 0; i--) {
-        while (i > 0 && later_pong && is_pong(&model->answers[i - 1]) &&
-               !is_wanted(&heard->answers[k], &model->answers[i - 1]))
-            i--;
-        REQUIRE(i > 0 && is_wanted(&heard->answers[k], &model->answers[i - 1]));
-        later_pong |= is_pong(&model->answers[i - 1]);
-    }
-    for (; i > 0; i--)
-        REQUIRE(later_pong && is_pong(&model->answers[i - 1]));
-}
-
-/* Half a frame, and nothing else behind it: it begins as one that was due. */
-static void
-check_half(const struct model *model, const struct heard *heard, size_t answers)
-{
-    const struct wire_frame *half = &heard->half;
-    bool news = is_news(half);
-    const struct wanted *wanted = news ? model->news : model->answers;
-    size_t count = news ? model->news_count : model->answer_count;
-
-    if (half->bytes == 0 || half->compressed || half->opcode == FRAME_OP_CLOSE)
-        return;
-    for (size_t i = news ? heard->news : answers; i < count; i++) {
-        if (half->opcode == wanted[i].opcode && half->bytes <= wanted[i].bytes &&
-            memcmp(half->payload, wanted[i].payload, half->bytes) == 0)
-            return;
-        if (!is_pong(&wanted[i]))
-            break;
-    }
-    REQUIRE(!"half a frame that nobody was due");
-}
-
 /* --- one input --- */
 
 struct session {
@@ -474,6 +194,30 @@ read_all(struct session *session, bool listener_too)
     } while (more);
 }
 
+/* What is sent back is more than the kernel takes: a part waits in the pool. */
+static void
+listener_talk(struct peer *listener)
+{
+    /* Binary, with a mask that changes nothing. */
+    static const uint8_t head[] = {0x82, 0xfe, TALK_BYTES >> 8, TALK_BYTES & 0xff, 0, 0, 0, 0};
+    uint8_t talk[TALKS][sizeof(head) + TALK_BYTES];
+
+    memset(talk, 'e', sizeof(talk));
+    for (size_t i = 0; i < TALKS; i++)
+        memcpy(talk[i], head, sizeof(head));
+    REQUIRE(peer_send(listener, talk, sizeof(talk)) > 0);
+}
+
+static bool
+is_talk(const struct wire_frame *frame)
+{
+    for (size_t i = 0; i < frame->bytes; i++) {
+        if (frame->payload[i] != 'e')
+            return false;
+    }
+    return frame->opcode == FRAME_OP_BINARY && frame->bytes <= TALK_BYTES;
+}
+
 static void
 run(struct session *session)
 {
@@ -483,18 +227,22 @@ run(struct session *session)
     session->listener = (struct peer){.fd = -1};
     if (session->mode & MODE_LISTENER) {
         session->listener = peer_connect(lazy);
-        open_peer(&session->listener, session->mode & 2);
+        open_peer(&session->listener, lazy ? 1 : session->mode & 2);
+        if (lazy)
+            listener_talk(&session->listener);
     }
     session->client = peer_connect(session->mode & MODE_SMALL_BUFFER);
     if (session->mode & MODE_OPENED)
         open_peer(&session->client, session->mode & MODE_OPENED);
     while (session->sent < session->input.bytes) {
-        size_t bytes = fuzz_cuts_next(&session->cuts, session->input.bytes - session->sent);
+        size_t left = session->input.bytes - session->sent;
+        size_t bytes = pieces < PIECES_MAX ? fuzz_cuts_next(&session->cuts, left) : left;
 
         if (!peer_send(&session->client, session->input.at + session->sent, bytes))
             break;
         session->sent += bytes;
-        if (session->read_every && ++pieces % session->read_every == 0)
+        pieces++;
+        if (session->read_every && pieces % session->read_every == 0)
             read_all(session, !lazy);
     }
     if (session->mode & MODE_HANGS_UP)
@@ -513,7 +261,7 @@ model_run(struct model *model, const struct session *session, const struct wire 
         .left = session->sent,
         .masked = true,
         .deflate = wire->deflate,
-        .max_message_bytes = MAX_MESSAGE_BYTES,
+        .max_message_bytes = MODEL_MESSAGE_MAX_BYTES,
         .message = message,
     };
     const uint8_t *end = oracle.left ? memmem(oracle.at, oracle.left, "\r\n\r\n", 4) : NULL;
@@ -524,7 +272,7 @@ model_run(struct model *model, const struct session *session, const struct wire 
         oracle.left -= (size_t)(end + 4 - oracle.at);
         oracle.at = end + 4;
     }
-    model_news(model, FRAME_OP_TEXT, WELCOME, strlen(WELCOME), false);
+    model_news(model, FRAME_OP_TEXT, MODEL_WELCOME, strlen(MODEL_WELCOME), false);
     while (frame_oracle_step(&oracle, log))
         ;
     model_entries(model, log);
@@ -548,6 +296,7 @@ check_client(const struct session *session, struct model *model, struct frame_lo
         return false;
     }
     model_run(model, session, &wire, log);
+    model->departures = session->mode & MODE_LISTENER && is_overloaded(session);
     hear(&heard, model, &wire);
     answers = check_some_answers(model, &heard);
     if (heard.cut)
@@ -567,33 +316,42 @@ check_client(const struct session *session, struct model *model, struct frame_lo
 /* The listener is told of itself, of the client, of all that the client had to say to everybody,
  * and that it has gone; who hangs up may not have been listened to. */
 static void
+check_listener_news(const struct model *model, const struct wire_frame *frame, size_t count,
+                    bool let_in, bool last)
+{
+    if (count == 0)
+        REQUIRE(is_wanted(frame, &model_welcome));
+    else if (let_in && !(count <= model->news_count && is_wanted(frame, &model->news[count - 1])))
+        REQUIRE(is_wanted(frame, &model_goodbye) && last);
+}
+
+static void
 check_listener(const struct session *session, const struct model *model, bool let_in)
 {
     const struct peer *listener = &session->listener;
     struct wire wire = {.at = listener->got, .left = listener->got_bytes};
     bool whole = !(session->mode & MODE_HANGS_UP) && !is_overloaded(session);
-    const struct wanted welcome = {
-        .opcode = FRAME_OP_TEXT, (const uint8_t *)WELCOME, strlen(WELCOME)};
-    const struct wanted goodbye = {
-        .opcode = FRAME_OP_TEXT, (const uint8_t *)GOODBYE, strlen(GOODBYE)};
     struct wire_frame frame;
     enum wire_result result;
-    size_t count = 0;
+    size_t news = 0;
+    size_t talks = 0;
 
     REQUIRE(wire_response(&wire) == 101);
-    for (; (result = wire_next(&wire, &frame)) == WIRE_FRAME; count++) {
-        if (count == 0)
-            REQUIRE(is_wanted(&frame, &welcome));
-        else if (frame.opcode >= FRAME_OP_CLOSE)
+    while ((result = wire_next(&wire, &frame)) == WIRE_FRAME) {
+        if (frame.opcode >= FRAME_OP_CLOSE)
             REQUIRE(is_overload(&frame) && is_overloaded(session));
-        else if (let_in &&
-                 !(count <= model->news_count && is_wanted(&frame, &model->news[count - 1])))
-            REQUIRE(is_wanted(&frame, &goodbye) && wire.left == 0);
+        else if (frame.bytes == TALK_BYTES && is_talk(&frame))
+            talks++;
+        else
+            check_listener_news(model, &frame, news++, let_in, wire.left == 0);
         wire_frame_free(&frame);
     }
+    REQUIRE(result == WIRE_END || is_overloaded(session));
+    if (result == WIRE_CUT && !is_news(&frame) && !frame.compressed) /* no Close in the middle */
+        REQUIRE(is_talk(&frame) || frame.opcode == FRAME_OP_CLOSE);
     if (whole) {
-        REQUIRE(result == WIRE_END);
-        REQUIRE(count == (let_in ? 1 + model->news_count + 1 : 1));
+        REQUIRE(talks == (session->mode & MODE_LAZY ? TALKS : 0));
+        REQUIRE(news == (let_in ? 1 + model->news_count + 1 : 1));
     }
 }
 
@@ -606,10 +364,11 @@ LLVMFuzzerInitialize(int *argc, char ***argv)
     (void)argc;
     (void)argv;
     conf_init(&conf);
-    conf.max_message_bytes = MAX_MESSAGE_BYTES;
+    conf.max_message_bytes = MODEL_MESSAGE_MAX_BYTES;
     conf.pool_bytes = POOL_BYTES;
     conf.client_buffer_bytes = CLIENT_BUFFER_BYTES;
     conf.ring_bytes = RING_BYTES;
+    conf.compress_min_bytes = COMPRESS_MIN_BYTES;
     conn_rig_open(&app, &conf);
     return 0;
 }
