@@ -38,6 +38,8 @@ test | nodejs             | command node
 test | node-ws            | file /usr/share/nodejs/ws/package.json
 test | curl               | command curl
 test | procps             | command pgrep
+test | valgrind           | command valgrind
+test | strace             | command strace
 long | spin               | command spin
 interop | chromium        | command chromium
 fuzz | clang              | command clang

@@ -1,0 +1,94 @@
+"""What a delivery costs where noise cannot touch it: instructions of the worker (callgrind) and its system calls (strace)."""
+
+import re
+import signal
+import subprocess
+
+import pytest
+
+from harness import CRIER, SANITIZED, Swarm, wait_until
+
+CLIENTS = 200
+LINE = b"x" * 64 + b"\n"
+
+pytestmark = pytest.mark.skipif(SANITIZED, reason="counts the instructions of the real program")
+
+
+def broadcast(server, swarm, rounds, at_once, before=0):
+    for number in range(rounds):
+        server.write(LINE * at_once)
+        swarm.expect(before + (number + 1) * at_once)
+
+
+# ---- instructions ----
+
+@pytest.fixture
+def callgrind(tmp_path):
+    """The program under callgrind, which counts each of its processes."""
+    program = tmp_path / "crier"
+    program.write_text("#!/bin/sh\nexec valgrind --quiet --tool=callgrind --trace-children=yes "
+                       f"--callgrind-out-file={tmp_path}/count.%p {CRIER} \"$@\"\n")
+    program.chmod(0o755)
+
+    def count(pid):
+        text = (tmp_path / f"count.{pid}").read_text()
+        return int(re.search(r"^(?:summary|totals): (\d+)", text, re.M)[1])
+
+    return str(program), count
+
+
+@pytest.mark.limit(120)
+@pytest.mark.parametrize("at_once, most", [(1, 150), (32, 25)])
+def test_a_delivery_takes_few_instructions(crier, callgrind, at_once, most):
+    program, count = callgrind
+    instructions = []
+    for rounds in (5, 25):
+        server = crier("--no-welcome", "--ping", "0", "--stuck-timeout", "0", program=program, workers=1)
+        worker = server.workers()[0]
+        with Swarm(server.address, CLIENTS) as swarm:
+            broadcast(server, swarm, rounds, at_once)
+        server.finish()
+        instructions.append(count(worker))
+    each = (instructions[1] - instructions[0]) / (20 * at_once * CLIENTS)
+    assert 1 < each <= most, f"{each:.1f} instructions a delivery"
+
+
+# ---- system calls ----
+
+class Trace:
+    """strace on a worker, between start and stop: {system call: how often}."""
+
+    def __init__(self, pid, path):
+        self.path = path
+        self.process = subprocess.Popen(["strace", "-c", "-o", str(path), "-p", str(pid)], stderr=subprocess.PIPE)
+        wait_until(lambda: "TracerPid:\t0" not in open(f"/proc/{pid}/status").read(), "strace at the worker")
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait()
+        calls = {}
+        for line in self.path.read_text().splitlines():
+            fields = line.split()
+            if len(fields) >= 5 and re.fullmatch(r"[\d.]+", fields[0]) and fields[-1] != "total":
+                calls[fields[-1]] = int(fields[3])
+        return calls
+
+
+@pytest.mark.parametrize("at_once", [1, 32])
+def test_a_delivery_takes_one_send_for_each_client_and_flush_and_no_other_system_call(crier, tmp_path, at_once):
+    server = crier("--no-welcome", "--ping", "0", workers=1)
+    rounds = 20
+    with Swarm(server.address, CLIENTS) as swarm:
+        broadcast(server, swarm, 1, at_once)
+        sends = server.counters()["sends"]
+        trace = Trace(server.workers()[0], tmp_path / "calls")
+        broadcast(server, swarm, rounds, at_once, before=at_once)
+        calls = trace.stop()
+        sends = server.counters()["sends"] - sends
+    assert calls["sendto"] == sends
+    assert sends % CLIENTS == 0  # a flush goes to every client
+    flushes = sends // CLIENTS
+    assert rounds <= flushes <= (rounds if at_once == 1 else 3 * rounds)
+    # Per flush, not per client: to sleep, to wake up, to look once more, and ticks meanwhile.
+    others = sum(calls.values()) - calls["sendto"]
+    assert others <= 12 * flushes + 100, calls
