@@ -32,7 +32,7 @@ FUZZ    := utf8 http1 extension handshake frame deflate conn
 TORTURE := ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history)# also built with tags that wrap, and test points
 LOAD    := swarm probe_app
-BENCH   := bench_ring bench_server bench_echo bench_proto
+BENCH   := bench_ring bench_server bench_echo bench_proto bench_connect
 
 PACKAGES := libevent_core libcrypto zlib# pkg-config names; Debian's are in tools/setup.sh
 

@@ -277,7 +277,7 @@ server_rig_report(struct server_rig_rounds *rounds, const char *bare, double tar
     qsort(ratios, (size_t)n, sizeof(ratios[0]), server_rig_compare);
     ratio = ratios[n / 2];
     server_rig_print_side(bare, rounds->bare_us, n);
-    server_rig_print_side("crier, one worker", rounds->crier_us, n);
+    server_rig_print_side("crier", rounds->crier_us, n);
     printf("  ratio of the medians         %6.3f\n",
            rounds->crier_us[n / 2] / rounds->bare_us[n / 2]);
     printf("  ratio of neighbouring rounds %6.3f      (95 %%: %.3f to %.3f)", ratio, ratios[low],

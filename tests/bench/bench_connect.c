@@ -1,0 +1,285 @@
+/*
+ * bench_connect.c: what a connection costs the server that comes, shakes hands, and goes with a
+ * Close, against a bare server of one process that does the same.
+ *
+ * The clients are one process that keeps some connections on their way at a time. The bare server
+ * does what cannot be left out: accept4, recv, look for the key, SHA-1 and base64, send, recv, send
+ * the Close back, close. crier's figure is that of its whole tree, master and workers. Both get the
+ * same load from the same code, in turn; every round is one of new processes.
+ */
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <openssl/sha.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include "tests/bench/server_rig.h"
+
+enum {
+    ROUNDS = 15,
+    TURNS = 4, /* of each server in a round; the first is to warm up */
+    CONNECTIONS = 1000,
+    AT_ONCE = 64,
+    EVENTS = 256,
+    BARE_FDS = 4096,
+};
+
+static const char request[] = "GET / HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\n"
+                              "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                              "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+static const uint8_t client_close[] = {0x88, 0x82, 0, 0, 0, 0, 3, 232}; /* masked with zeroes */
+static const uint8_t server_close[] = {0x88, 2, 3, 232};
+
+/* --- the clients --- */
+
+struct load {
+    pid_t pid;
+    int begin; /* eventfds */
+    int done;
+};
+
+static void
+client_open(uint16_t port, int epoll)
+{
+    struct sockaddr_in to = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct epoll_event event = {.events = EPOLLIN};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int one = 1;
+
+    if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to)) != 0)
+        server_rig_fail("connect");
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    if (send(fd, request, sizeof(request) - 1, 0) != (ssize_t)sizeof(request) - 1)
+        server_rig_fail("handshake");
+    event.data.fd = fd;
+    epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+/* The 101 is answered with a Close, the server's Close with nothing, and the end with the end. */
+static bool
+client_has_gone(int fd)
+{
+    uint8_t got[512];
+    ssize_t bytes = recv(fd, got, sizeof(got), 0);
+
+    if (bytes == 0) {
+        close(fd);
+        return true;
+    }
+    if (bytes > 12 && memcmp(got, "HTTP/1.1 101", 12) == 0) {
+        if (send(fd, client_close, sizeof(client_close), 0) != sizeof(client_close))
+            server_rig_fail("Close");
+    } else if (bytes != sizeof(server_close) || memcmp(got, server_close, sizeof(server_close)))
+        server_rig_fail("neither 101 nor a Close");
+    return false;
+}
+
+static void
+load_turn(uint16_t port, int epoll)
+{
+    int opened = 0;
+    int gone = 0;
+
+    for (; opened < AT_ONCE; opened++)
+        client_open(port, epoll);
+    while (gone < CONNECTIONS) {
+        struct epoll_event events[EVENTS];
+        int count = epoll_wait(epoll, events, EVENTS, SERVER_RIG_DEADLINE_MS);
+
+        if (count <= 0)
+            server_rig_fail("no answer");
+        for (int e = 0; e < count; e++) {
+            if (!client_has_gone(events[e].data.fd))
+                continue;
+            gone++;
+            if (opened < CONNECTIONS) {
+                client_open(port, epoll);
+                opened++;
+            }
+        }
+    }
+}
+
+static void
+load_start(struct load *load, uint16_t port)
+{
+    load->begin = eventfd(0, 0);
+    load->done = eventfd(0, 0);
+    load->pid = fork();
+    if (load->pid == 0) {
+        int epoll = epoll_create1(0);
+        uint64_t begun;
+
+        while (read(load->begin, &begun, sizeof(begun)) == sizeof(begun)) {
+            load_turn(port, epoll);
+            server_rig_tell(load->done);
+        }
+        _exit(1);
+    }
+}
+
+static void
+load_stop(struct load *load)
+{
+    kill(load->pid, SIGKILL);
+    waitpid(load->pid, NULL, 0);
+    close(load->begin);
+    close(load->done);
+}
+
+/* --- the bare server --- */
+
+static void
+bare_handshake(int fd, char *in)
+{
+    static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    const char *key = strstr(in, "Sec-WebSocket-Key: ");
+    unsigned char text[24 + sizeof(guid) - 1];
+    unsigned char digest[SHA_DIGEST_LENGTH];
+    char accept[32];
+    char answer[256];
+    int bytes;
+
+    if (!key)
+        server_rig_fail("a request without a key");
+    memcpy(text, key + strlen("Sec-WebSocket-Key: "), 24);
+    memcpy(text + 24, guid, sizeof(guid) - 1);
+    SHA1(text, sizeof(text), digest);
+    EVP_EncodeBlock((unsigned char *)accept, digest, sizeof(digest));
+    bytes = snprintf(answer, sizeof(answer),
+                     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                     "Connection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
+                     accept);
+    if (send(fd, answer, (size_t)bytes, MSG_NOSIGNAL) != bytes)
+        server_rig_fail("101");
+}
+
+static void
+bare_serve(int fd)
+{
+    char in[4096];
+    ssize_t bytes = recv(fd, in, sizeof(in) - 1, 0);
+
+    if (bytes > 8) {
+        in[bytes] = '\0';
+        bare_handshake(fd, in);
+        return;
+    }
+    if (bytes == sizeof(client_close))
+        (void)send(fd, server_close, sizeof(server_close), MSG_NOSIGNAL);
+    close(fd);
+}
+
+static void
+bare_accept(int listener, int epoll)
+{
+    int fd;
+
+    while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+        struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+        epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+    }
+}
+
+static void
+bare_run(int listener)
+{
+    struct epoll_event events[EVENTS];
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = listener};
+    int epoll = epoll_create1(0);
+
+    fcntl(listener, F_SETFL, O_NONBLOCK);
+    epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event);
+    for (;;) {
+        int count = epoll_wait(epoll, events, EVENTS, -1);
+
+        for (int i = 0; i < count; i++) {
+            if (events[i].data.fd == listener)
+                bare_accept(listener, epoll);
+            else
+                bare_serve(events[i].data.fd);
+        }
+    }
+}
+
+static pid_t
+bare_start(uint16_t *port)
+{
+    int listener = server_rig_listen(port);
+    pid_t pid = fork();
+
+    if (pid == 0)
+        bare_run(listener);
+    close(listener);
+    return pid;
+}
+
+/* --- what is measured --- */
+
+static uint64_t
+tree_cpu_ns(const struct server_rig *server)
+{
+    uint64_t sum = server_rig_cpu_ns(server->pid);
+
+    for (int i = 0; i < server->child_count; i++)
+        sum += server_rig_cpu_ns(server->children[i]);
+    return sum;
+}
+
+static void
+load_run(const struct load *load)
+{
+    server_rig_tell(load->begin);
+    server_rig_await(load->done, "connections");
+}
+
+static void
+round_run(const char *program, const char *workers, struct server_rig_rounds *rounds, int round)
+{
+    const char *const flags[] = {"--workers", workers, NULL};
+    struct load crier_load, bare_load;
+    struct server_rig server;
+    uint64_t bare_ns = 0;
+    uint64_t crier_ns = 0;
+    uint16_t port;
+    pid_t bare;
+
+    server_rig_start(&server, program, flags);
+    bare = bare_start(&port);
+    load_start(&crier_load, server.port);
+    load_start(&bare_load, port);
+    for (int i = 0; i < TURNS; i++) {
+        uint64_t before = server_rig_cpu_ns(bare);
+        load_run(&bare_load);
+        bare_ns += i ? server_rig_cpu_ns(bare) - before : 0;
+        before = tree_cpu_ns(&server);
+        load_run(&crier_load);
+        crier_ns += i ? tree_cpu_ns(&server) - before : 0;
+    }
+    load_stop(&bare_load);
+    load_stop(&crier_load);
+    kill(bare, SIGKILL);
+    waitpid(bare, NULL, 0);
+    server_rig_stop(&server);
+    rounds->bare_us[round] = (double)bare_ns / 1e3 / (CONNECTIONS * (TURNS - 1));
+    rounds->crier_us[round] = (double)crier_ns / 1e3 / (CONNECTIONS * (TURNS - 1));
+}
+
+int
+main(int argc, char **argv)
+{
+    static const char *const workers[] = {"1", "2", "4"};
+    const char *program = server_rig_open(argc, argv, BARE_FDS);
+
+    for (size_t w = 0; w < sizeof(workers) / sizeof(workers[0]); w++) {
+        struct server_rig_rounds rounds = {.count = ROUNDS};
+
+        for (int i = 0; i < ROUNDS; i++)
+            round_run(program, workers[w], &rounds, i);
+        printf("connect, handshake, Close, %d at once, %s worker%s, CPU per connection:\n", AT_ONCE,
+               workers[w], w ? "s" : "");
+        server_rig_report(&rounds, "bare epoll server", 1.15);
+    }
+    return 0;
+}
