@@ -97,3 +97,23 @@ pool_buf_free(struct pool *pool, struct pool_buf **buf)
     free(*buf);
     *buf = NULL;
 }
+
+void *
+pool_block_new(struct pool *pool, size_t bytes)
+{
+    void *block = NULL;
+
+    if (bytes <= pool->limit_bytes - pool->used_bytes)
+        block = malloc(bytes);
+    if (block)
+        pool->used_bytes += bytes;
+    return block;
+}
+
+void
+pool_block_free(struct pool *pool, void *block, size_t bytes)
+{
+    assert(pool->used_bytes >= bytes);
+    pool->used_bytes -= bytes;
+    free(block);
+}

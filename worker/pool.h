@@ -1,8 +1,9 @@
 /*
  * pool.h: the private bytes of clients, bounded for the whole worker.
  *
- * Role:     worker. What is one client's alone (an unfinished message, its echoes) lies in buffers
- *           whose capacities never sum up to more than the limit (--pool).
+ * Role:     worker. What is one client's alone (an unfinished message, its echoes) lies in buffers,
+ *           what several need that do not read (slow.h) in blocks. All of them never sum up to more
+ *           than the limit (--pool).
  * Owns:     each buffer belongs to the pointer that it was appended through; pool_buf_free gives it
  *           back.
  * Errors:   -ENOMEM: the limit, or the system's; nothing has changed then.
@@ -16,7 +17,7 @@
 
 struct pool {
     uint64_t limit_bytes;
-    uint64_t used_bytes; /* capacities, heads included */
+    uint64_t used_bytes; /* capacities, heads included; blocks */
 };
 
 /* Bytes that wait, first in, first out: data[start, end). NULL is an empty buffer. */
@@ -53,5 +54,9 @@ int pool_buf_append(struct pool *pool, struct pool_buf **buf, const void *data, 
 void pool_buf_consume(struct pool *pool, struct pool_buf **buf, size_t bytes);
 
 void pool_buf_free(struct pool *pool, struct pool_buf **buf);
+
+/* A block of so many bytes; NULL as -ENOMEM. Given back with the same number. */
+void *pool_block_new(struct pool *pool, size_t bytes) __attribute__((warn_unused_result));
+void pool_block_free(struct pool *pool, void *block, size_t bytes);
 
 #endif

@@ -194,6 +194,28 @@ test_pool_any_pattern_of_append_and_consume_keeps_order_and_limit(void **state)
     assert_int_equal(pool.used_bytes, 0);
 }
 
+static void
+test_pool_blocks_and_buffers_share_the_limit(void **state)
+{
+    struct pool pool = {.limit_bytes = LIMIT};
+    struct pool_buf *buf = NULL;
+    void *half = pool_block_new(&pool, LIMIT / 2);
+    void *rest = pool_block_new(&pool, LIMIT / 2);
+
+    (void)state;
+    assert_non_null(half);
+    assert_non_null(rest);
+    assert_int_equal(pool.used_bytes, LIMIT);
+    assert_null(pool_block_new(&pool, 1));
+    assert_int_equal(pool_buf_append(&pool, &buf, "x", 1), -ENOMEM);
+    pool_block_free(&pool, half, LIMIT / 2);
+    assert_int_equal(pool_buf_append(&pool, &buf, "x", 1), 0);
+    assert_null(pool_block_new(&pool, LIMIT / 2));
+    pool_block_free(&pool, rest, LIMIT / 2);
+    pool_buf_free(&pool, &buf);
+    assert_int_equal(pool.used_bytes, 0);
+}
+
 int
 main(void)
 {
@@ -206,6 +228,7 @@ main(void)
         cmocka_unit_test(test_pool_room_in_front_is_used_before_a_buffer_grows),
         cmocka_unit_test(test_pool_reservation_without_bytes_is_given_back_by_consuming_nothing),
         cmocka_unit_test(test_pool_any_pattern_of_append_and_consume_keeps_order_and_limit),
+        cmocka_unit_test(test_pool_blocks_and_buffers_share_the_limit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
