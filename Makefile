@@ -27,7 +27,7 @@ TOOLS  := crier_ring image locate# the program is crier-ring
 
 # UNIT=ring FUZZ= TORTURE= on the command line narrow what is built and run.
 UNIT    := utf8 mask frame http1 extension handshake deflate inflate segment ring history arena client_rec record twin \
-           conf chan pool turns wheel
+           conf chan pool turns wheel slow
 FUZZ    := utf8 http1 extension handshake frame deflate conn
 TORTURE := ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history)# also built with tags that wrap, and test points
@@ -150,7 +150,7 @@ $(CRIER_RING): $(TOOLS_C:%.c=$(B)/%.o)
 $(TEST_BIN): %: %.o
 $(FUZZ_BIN): $(if $(filter fuzz,$(VARIANT)),,$(B)/tests/fuzz/replay.o)
 $(FUZZ_BIN): LDFLAGS += $(if $(filter fuzz,$(VARIANT)),-fsanitize=fuzzer)
-$(B)/tests/fuzz/fuzz_conn $(B)/tests/unit/test_turns $(B)/tests/unit/test_wheel: $(B)/tests/lib/conn_rig.o
+$(B)/tests/fuzz/fuzz_conn $(B)/tests/unit/test_turns $(B)/tests/unit/test_wheel $(B)/tests/unit/test_slow: $(B)/tests/lib/conn_rig.o
 $(CRIER) $(CRIER_RING) $(TEST_BIN): $(LIB)
 	$(link)
 

@@ -480,12 +480,13 @@ master_report(const struct master *master)
     const struct segment *segment = &master->segment;
 
     log_status("stopped; clients served: %" PRIu64 ", broadcasts published: %" PRIu64
-               ", due: %" PRIu64 " = %" PRIu64 " delivered + %" PRIu64 " undeliverable + %" PRIu64
-               " not addressed",
+               ", due: %" PRIu64 " = %" PRIu64 " delivered + %" PRIu64 " skipped + %" PRIu64
+               " undeliverable + %" PRIu64 " not addressed",
                member_counter_sum(segment, COUNTER_clients_opened),
                member_counter_sum(segment, COUNTER_broadcasts_published),
                member_counter_sum(segment, COUNTER_broadcasts_due),
                member_counter_sum(segment, COUNTER_broadcasts_delivered),
+               member_counter_sum(segment, COUNTER_broadcasts_skipped),
                member_counter_sum(segment, COUNTER_broadcasts_undeliverable),
                member_counter_sum(segment, COUNTER_broadcasts_not_addressed));
 }

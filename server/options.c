@@ -379,6 +379,9 @@ options_check_memory(struct options_parser *parser)
         return false;
     if (conf->ring_bytes > RING_ARENA_MAX_BYTES)
         return options_refuse("--ring wants at most 1G");
+    if (conf->slow == CONF_SLOW_BLOCK && conf->max_lag.amount > 0)
+        return options_refuse("--max-lag means nothing with --slow block, which waits however long "
+                              "it takes");
     records = ARENA_RECORDS_MIN * record_size(conf->max_message_bytes);
     options->arena_bytes = conf->ring_bytes > records ? conf->ring_bytes : records;
     assert(options->arena_bytes <= RING_ARENA_MAX_BYTES);

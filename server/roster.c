@@ -45,7 +45,7 @@ roster_state(const struct client_shm *record)
 static void
 roster_free_record(struct roster *roster, uint32_t index)
 {
-    atomic_store_relaxed(&roster->segment->clients[index].state, (uint32_t)CLIENT_FREE);
+    atomic_store_relaxed(&roster->segment->clients[index].state, (uint8_t)CLIENT_FREE);
     roster_put(roster, index);
 }
 
@@ -89,7 +89,9 @@ roster_get(struct roster *roster, const struct sockaddr *addr, int32_t pid, uint
     client_rec_change_begin(record);
     record->generation++;
     client_rec_set_addr(record, addr, pid);
+    record->cut = 0;
     record->not_addressed = 0;
+    record->skipped = 0;
     record->first_seq = 0;
     atomic_store_relaxed(&record->next_seq, (uint64_t)0);
     atomic_store_relaxed(&record->bytes_sent, (uint64_t)0);
@@ -103,16 +105,16 @@ roster_pass(struct roster *roster, uint32_t index, uint32_t member)
     struct client_shm *record = &roster->segment->clients[index];
 
     client_rec_change_begin(record);
-    record->worker = (uint16_t)member;
+    record->worker = (uint8_t)member;
     record->life = (uint16_t)roster->segment->members[member].life;
-    atomic_store_relaxed(&record->state, (uint32_t)CLIENT_PASSED);
+    atomic_store_relaxed(&record->state, (uint8_t)CLIENT_PASSED);
     client_rec_change_end(record);
 }
 
 void
 roster_keep(struct roster *roster, uint32_t index)
 {
-    atomic_store_relaxed(&roster->segment->clients[index].state, (uint32_t)CLIENT_FREE);
+    atomic_store_relaxed(&roster->segment->clients[index].state, (uint8_t)CLIENT_FREE);
 }
 
 /* What the worker last wrote decides: what it had sent since then counts as undeliverable. Its
@@ -124,16 +126,21 @@ roster_count_lost(struct roster *roster, const struct client_shm *record, uint64
     uint64_t next_seq = atomic_load_relaxed(&record->next_seq);
     uint64_t done = (int64_t)(next_seq - record->first_seq) > 0 ? next_seq - record->first_seq : 0;
     uint64_t not_addressed;
+    uint64_t skipped;
+    uint64_t cut;
 
     if (done > due)
         done = due;
     not_addressed = record->not_addressed < done ? record->not_addressed : done;
+    skipped = record->skipped < done - not_addressed ? record->skipped : done - not_addressed;
+    cut = record->cut && not_addressed + skipped < done ? 1 : 0;
     counter_add(roster->counters, clients_lost, 1);
     counter_add(roster->counters, clients_left, 1);
     counter_add(roster->counters, broadcasts_due, due);
-    counter_add(roster->counters, broadcasts_delivered, done - not_addressed);
+    counter_add(roster->counters, broadcasts_delivered, done - not_addressed - skipped - cut);
+    counter_add(roster->counters, broadcasts_skipped, skipped);
     counter_add(roster->counters, broadcasts_not_addressed, not_addressed);
-    counter_add(roster->counters, broadcasts_undeliverable, due - done);
+    counter_add(roster->counters, broadcasts_undeliverable, due - done + cut);
 }
 
 struct roster_census

@@ -65,7 +65,7 @@ client_rec_set_addr(struct client_shm *record, const struct sockaddr *addr, int3
     const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
 
     memset(record->addr, 0, sizeof(record->addr));
-    record->family = addr->sa_family;
+    record->family = (uint8_t)addr->sa_family;
     record->port = 0;
     if (addr->sa_family == AF_INET) {
         memcpy(record->addr, &in4->sin_addr, sizeof(in4->sin_addr));

@@ -16,7 +16,7 @@
  *           A worker gives a connection back by the state alone, after close(), and counts it in
  *           its member's clients_returned; the master collects when it looks for free records. When
  *           a worker has died, the master frees its records, and counts what they were still due.
- * Reading:  state, next_seq, bytes_sent are single words. The address and first_seq belong together
+ * Reading:  state, next_seq, bytes_sent and what stands beside them are single words. The address and first_seq belong together
  *           with state and are guarded by `version` (client_rec_read), which is odd while they
  *           change.
  * Errors:   client_rec_read gives up (-EAGAIN) after a bounded number of attempts.

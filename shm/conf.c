@@ -79,6 +79,26 @@ conf_parse_secs(const char *text, uint64_t *value_ms)
     return 0;
 }
 
+/* What it ends with is the unit. */
+static int
+conf_parse_lag(const char *text, struct conf_lag_shm *lag)
+{
+    char secs[32];
+    size_t bytes = strlen(text);
+    char last = bytes > 0 ? text[bytes - 1] : '\0';
+
+    if (last == 's') {
+        lag->unit = CONF_LAG_MS;
+        if (bytes > sizeof(secs))
+            return -EINVAL;
+        memcpy(secs, text, bytes - 1);
+        secs[bytes - 1] = '\0';
+        return conf_parse_secs(secs, &lag->amount);
+    }
+    lag->unit = isdigit((unsigned char)last) ? CONF_LAG_BROADCASTS : CONF_LAG_BYTES;
+    return conf_parse_size(text, &lag->amount);
+}
+
 int
 conf_choice(const char *choices, const char *text)
 {
@@ -119,6 +139,7 @@ conf_kind_wants(enum conf_kind kind)
     case CONF_SECS: return "seconds such as 5 or 0.5";
     case CONF_FLAG: return "1 or 0";
     case CONF_CHOICE: return "one of these words";
+    case CONF_LAG: return "broadcasts such as 5000, bytes such as 4M, or seconds such as 10s";
     case CONF_TEXT:
     case CONF_LIST: return "a shorter text";
     }
@@ -130,6 +151,7 @@ conf_set(struct conf_shm *conf, const struct conf_row *row, const char *text, bo
          char why[CONF_WHY_BYTES])
 {
     void *field = (char *)conf + row->offset;
+    struct conf_lag_shm lag;
     uint64_t value = 0;
     int choice;
     int rc = 0;
@@ -150,6 +172,7 @@ conf_set(struct conf_shm *conf, const struct conf_row *row, const char *text, bo
         rc = choice < 0 ? -EINVAL : 0;
         value = (uint64_t)choice;
         break;
+    case CONF_LAG: rc = conf_parse_lag(text, &lag); break;
     }
     if (rc) {
         snprintf(why, CONF_WHY_BYTES, "--%s wants %s%s%s, not '%.80s'", row->name,
@@ -157,7 +180,9 @@ conf_set(struct conf_shm *conf, const struct conf_row *row, const char *text, bo
                  row->kind == CONF_CHOICE ? row->arg : "", text);
         return -EINVAL;
     }
-    if (row->kind != CONF_TEXT && row->kind != CONF_LIST)
+    if (row->kind == CONF_LAG)
+        memcpy(field, &lag, sizeof(lag));
+    else if (row->kind != CONF_TEXT && row->kind != CONF_LIST)
         memcpy(field, &value, sizeof(value));
     return 0;
 }

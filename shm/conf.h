@@ -23,6 +23,15 @@ enum conf_kind {
     CONF_SECS,
     CONF_FLAG,
     CONF_CHOICE,
+    CONF_LAG,
+};
+
+/* How far behind: so many of a unit. */
+enum conf_lag_unit { CONF_LAG_BROADCASTS, CONF_LAG_BYTES, CONF_LAG_MS };
+
+struct conf_lag_shm {
+    uint64_t amount;
+    uint64_t unit; /* enum conf_lag_unit */
 };
 
 #define CONF_FIELD_TEXT(field) char field[CONF_TEXT_BYTES];
@@ -32,6 +41,7 @@ enum conf_kind {
 #define CONF_FIELD_SECS(field) uint64_t field;
 #define CONF_FIELD_FLAG(field) uint64_t field;
 #define CONF_FIELD_CHOICE(field) uint64_t field;
+#define CONF_FIELD_LAG(field) struct conf_lag_shm field;
 
 struct conf_shm {
 #define CONF_ROW(kind, field, name, short_name, arg, value, help) CONF_FIELD_##kind(field)
@@ -43,6 +53,9 @@ struct conf_shm {
 
 /* The words of `--stdin`, in the order of its row in conf.def. */
 enum conf_console { CONF_CONSOLE_AUTO, CONF_CONSOLE_ON, CONF_CONSOLE_OFF };
+
+/* The words of `--slow`. */
+enum conf_slow { CONF_SLOW_CLOSE, CONF_SLOW_SKIP, CONF_SLOW_LATEST, CONF_SLOW_BLOCK };
 
 /* The words of `--compress`. */
 enum conf_compress { CONF_COMPRESS_ON, CONF_COMPRESS_OFF };

@@ -21,7 +21,7 @@
 #include "shm/conf.h"
 #include "shm/counter.h"
 
-enum { LAYOUT_VERSION = 3 };
+enum { LAYOUT_VERSION = 4 };
 
 #define LAYOUT_MAGIC "crier\n\x1a"
 
@@ -101,18 +101,21 @@ enum client_state {
 /* A connection; client_rec.h says who writes what. */
 struct client_shm {
     uint32_t version; /* seqlock: odd while the group of words below it is being changed */
-    uint32_t state;   /* enum client_state */
     uint32_t generation;
-    uint16_t worker; /* member index */
-    uint16_t life;   /* of that member when the descriptor was passed, low bits */
+    uint16_t life;  /* of its worker when the descriptor was passed, low bits */
+    uint16_t port;  /* host order */
+    uint8_t worker; /* member index */
+    uint8_t state;  /* enum client_state */
+    uint8_t family; /* AF_INET, AF_INET6, AF_UNIX */
 
-    uint8_t addr[16]; /* IPv4 in the first four bytes; a unix peer's pid in the first four */
-    uint16_t port;    /* host order */
-    uint16_t family;  /* AF_INET, AF_INET6, AF_UNIX */
-    uint32_t not_addressed;
+    /* Of [first_seq, next_seq) these were not accepted whole by the kernel, all others were. */
+    uint8_t cut;            /* 1: its begun frame, whose rest waits for it (worker/slow.h) */
+    uint32_t not_addressed; /* its own, for everybody else */
+    uint32_t skipped;       /* worker/slow.h */
 
-    uint64_t first_seq; /* the first broadcast it is due */
-    uint64_t next_seq;  /* everything below has been accepted whole by the kernel */
+    uint8_t addr[16];   /* IPv4 in the first four bytes; a unix peer's pid in the first four */
+    uint64_t first_seq; /* the first broadcast it is due, and is not counted yet (conn_book) */
+    uint64_t next_seq;
     uint64_t bytes_sent;
 };
 

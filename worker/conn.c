@@ -19,6 +19,7 @@
 #include "worker/conn_in.h"
 #include "worker/conn_out.h"
 #include "worker/liveness.h"
+#include "worker/slow.h"
 #include "worker/watch.h"
 
 const char *
@@ -139,7 +140,7 @@ conn_set_state(struct conn *conn, enum conn_state state)
     conn_list_leave(conn);
     if (conn->state == CONN_OPEN) {
         fanout_remove(conn->worker, conn);
-        if (!conn->next_done)
+        if (!conn->next_done || conn->cut)
             fanout_release(conn->worker, conn);
     }
     conn->state = state;
@@ -174,7 +175,7 @@ conn_update_events(struct conn *conn)
 void
 conn_return_record(struct worker *worker, struct client_shm *record)
 {
-    atomic_store_release(&record->state, (uint32_t)CLIENT_RETURNED);
+    atomic_store_release(&record->state, (uint8_t)CLIENT_RETURNED);
     atomic_store_release(&worker->me->clients_returned, worker->me->clients_returned + 1);
 }
 
@@ -189,7 +190,7 @@ conn_new(struct worker *worker, int fd, uint32_t index)
         conn_return_record(worker, record);
         return -ENOMEM;
     }
-    atomic_store_release(&record->state, (uint32_t)CLIENT_TAKEN);
+    atomic_store_release(&record->state, (uint8_t)CLIENT_TAKEN);
     conn->worker = worker;
     conn->fd = fd;
     conn->record = record;
@@ -214,7 +215,7 @@ conn_open(struct conn *conn)
     conn->record->first_seq = conn->next;
     conn->record->next_seq = conn->next;
     conn->heard_ms = worker->now_ms;
-    atomic_store_relaxed(&conn->record->state, (uint32_t)CLIENT_OPEN);
+    atomic_store_relaxed(&conn->record->state, (uint8_t)CLIENT_OPEN);
     client_rec_change_end(conn->record);
     conn_set_state(conn, CONN_OPEN);
     conn->opened = true;
@@ -354,22 +355,40 @@ conn_refuse_stopping(struct conn *conn)
     conn_refuse(conn, 503, "The server is shutting down.");
 }
 
-/* Every broadcast since its handshake is now one of: delivered, its own, undeliverable. The state
- * is first: whoever finds CLIENT_LEFT after this worker's death does not count the client again. */
+void
+conn_book(struct conn *conn)
+{
+    uint64_t *counters = conn->worker->counters;
+    struct client_shm *record = conn->record;
+    uint64_t due = conn->next - record->first_seq - record->cut;
+
+    counter_add(counters, broadcasts_due, due);
+    counter_add(counters, broadcasts_delivered, due - record->not_addressed - record->skipped);
+    counter_add(counters, broadcasts_not_addressed, record->not_addressed);
+    counter_add(counters, broadcasts_skipped, record->skipped);
+    client_rec_change_begin(record);
+    record->first_seq = conn->next - record->cut;
+    record->not_addressed = 0;
+    record->skipped = 0;
+    client_rec_change_end(record);
+}
+
+/* Every broadcast since its handshake is now one of: delivered, its own, skipped, undeliverable.
+ * The state is first: whoever finds CLIENT_LEFT after this worker's death does not count the client
+ * again. */
 static void
 conn_account(struct conn *conn)
 {
     struct worker *worker = conn->worker;
-    uint64_t due = ring_tail(&worker->ring) - conn->record->first_seq;
-    uint64_t own = conn->record->not_addressed + conn->own_ahead;
-    uint64_t delivered = conn->next - conn->record->first_seq - conn->record->not_addressed;
+    uint64_t left;
 
-    atomic_store_release(&conn->record->state, (uint32_t)CLIENT_LEFT);
+    atomic_store_release(&conn->record->state, (uint8_t)CLIENT_LEFT);
+    conn_book(conn);
+    left = ring_tail(&worker->ring) - conn->record->first_seq;
     counter_add(worker->counters, clients_left, 1);
-    counter_add(worker->counters, broadcasts_due, due);
-    counter_add(worker->counters, broadcasts_delivered, delivered);
-    counter_add(worker->counters, broadcasts_not_addressed, own);
-    counter_add(worker->counters, broadcasts_undeliverable, due - delivered - own);
+    counter_add(worker->counters, broadcasts_due, left);
+    counter_add(worker->counters, broadcasts_not_addressed, conn->own_ahead);
+    counter_add(worker->counters, broadcasts_undeliverable, left - conn->own_ahead);
     atomic_store_relaxed(&worker->me->clients_open, worker->me->clients_open - 1);
     if (conn_takes_twins(conn))
         atomic_store_relaxed(&worker->me->clients_deflate, worker->me->clients_deflate - 1);
@@ -389,6 +408,7 @@ conn_leave(struct conn *conn, bool reset)
     else if (conn->state != CONN_LINGER)
         counter_add(worker->counters, clients_refused, 1);
     fanout_release(worker, conn);
+    slow_forget(conn);
     conn->next_done = 0;
     conn_set_state(conn, CONN_GONE);
     if (reset)

@@ -56,13 +56,14 @@ struct conn {
     struct client_shm *record;
 
     uint64_t next;      /* the next broadcast that it needs */
-    uint32_t next_done; /* bytes of that frame that are out */
+    uint32_t next_done; /* bytes that are out of its frame, or, while it is set, of `cut` */
     uint32_t place;     /* in fanout.conns, while CONN_OPEN */
     union {
         uint32_t head_scanned; /* until CONN_OPEN: http1.h */
         uint32_t own_ahead;    /* from then on: broadcasts ahead that are for everybody but it */
     };
 
+    struct slow_cut *cut;     /* slow.h */
     struct pool_buf *input;   /* what cannot be parsed yet, or waits its turn */
     struct pool_buf *message; /* pieces of an unfinished message, or one that waits for room */
     struct pool_buf *output;  /* private bytes that the socket has not taken */
@@ -101,6 +102,9 @@ struct conn {
 };
 
 const char *conn_state_name(enum conn_state state);
+
+/* Counts what is below conn->next, but for a frame that is half out; its record begins anew. */
+void conn_book(struct conn *conn);
 
 /* Takes the descriptor, then owned; on -ENOMEM it is closed and the record is given back. */
 int conn_new(struct worker *worker, int fd, uint32_t record) __attribute__((warn_unused_result));

@@ -11,6 +11,7 @@
 #include "worker/conn.h"
 #include "worker/liveness.h"
 #include "worker/proto/deflate.h"
+#include "worker/slow.h"
 
 enum {
     CONN_OUT_FRAMES = 64,              /* of one writev to a client that catches up */
@@ -28,10 +29,10 @@ conn_out_blocked(struct conn *conn, int error)
     if (!conn->blocked)
         liveness_took(conn);
     conn->blocked = true;
-    if (conn_is_open(conn) || conn->next_done)
+    if (conn_is_open(conn) || (conn->next_done && !conn->cut))
         fanout_hold(conn->worker, conn);
     else
-        fanout_release(conn->worker, conn); /* what is left to send is private */
+        fanout_release(conn->worker, conn); /* what is left to send does not lie in the ring */
     conn_update_events(conn);
 }
 
@@ -50,6 +51,19 @@ conn_out_send(struct conn *conn, const void *data, size_t bytes)
 {
     counter_add(conn->worker->counters, sends, 1);
     return send(conn->fd, data, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static ssize_t
+conn_out_send_rest(struct conn *conn, bool *whole)
+{
+    size_t bytes;
+    const uint8_t *rest = slow_rest(conn, &bytes);
+    ssize_t sent = conn_out_send(conn, rest, bytes);
+
+    if (sent > 0)
+        slow_rest_sent(conn, (size_t)sent);
+    *whole = sent == (ssize_t)bytes;
+    return sent;
 }
 
 /* Broadcasts from conn->next on, up to what the sweep has reached; when a frame is begun and may
@@ -169,7 +183,9 @@ conn_out_flush(struct conn *conn)
         bool whole = false;
         ssize_t sent;
 
-        if (conn->next_done)
+        if (conn->cut)
+            sent = conn_out_send_rest(conn, &whole);
+        else if (conn->next_done)
             sent = conn_out_send_broadcasts(conn, conn->output || !behind, &whole);
         else if (conn->output)
             sent = conn_out_send_output(conn, &whole);

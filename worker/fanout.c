@@ -17,6 +17,7 @@
 #include "worker/conn.h"
 #include "worker/conn_out.h"
 #include "worker/last_words.h"
+#include "worker/slow.h"
 
 static uint32_t *
 fanout_held_at(const struct worker *worker, uint64_t seq)
@@ -121,15 +122,14 @@ fanout_frame(const struct conn *conn, const struct record_shm *record)
     return (struct fanout_frame){record_frame(record), record->frame_bytes};
 }
 
-static void
-fanout_set_next(struct worker *worker, struct conn *conn, uint64_t next)
+void
+fanout_move(struct worker *worker, struct conn *conn, uint64_t next)
 {
     if (conn->held) {
         --*fanout_held_at(worker, conn->next);
         ++*fanout_held_at(worker, next);
     }
     conn->next = next;
-    conn->next_done = 0;
 }
 
 static void
@@ -151,28 +151,50 @@ fanout_advance(struct worker *worker, struct conn *conn, size_t bytes)
             break;
         }
         left -= rest;
-        fanout_set_next(worker, conn, conn->next + 1);
+        conn->next_done = 0;
+        fanout_move(worker, conn, conn->next + 1);
     }
     fanout_count_sent(conn, bytes);
+}
+
+/* Is the broadcast the connection's own, for everybody else? */
+static bool
+fanout_is_own(const struct worker *worker, const struct conn *conn, uint64_t seq)
+{
+    const struct record_shm *record = fanout_record(worker, seq);
+    uint32_t index = (uint32_t)(conn->record - worker->segment.clients);
+
+    return (record->flags & RECORD_NOT_TO_ORIGIN) &&
+           record->origin == client_rec_id(index, conn->record);
 }
 
 bool
 fanout_skip_own(struct worker *worker, struct conn *conn)
 {
-    const struct record_shm *record;
-    uint32_t index = (uint32_t)(conn->record - worker->segment.clients);
-
-    if (conn->own_ahead == 0 || conn->next_done > 0)
-        return false;
-    record = fanout_record(worker, conn->next);
-    if (!(record->flags & RECORD_NOT_TO_ORIGIN) ||
-        record->origin != client_rec_id(index, conn->record))
+    if (conn->own_ahead == 0 || conn->next_done > 0 || !fanout_is_own(worker, conn, conn->next))
         return false;
     conn->own_ahead--;
-    fanout_set_next(worker, conn, conn->next + 1);
+    fanout_move(worker, conn, conn->next + 1);
     conn->record->not_addressed++;
     fanout_count_sent(conn, 0);
     return true;
+}
+
+void
+fanout_skip(struct worker *worker, struct conn *conn, uint64_t to)
+{
+    uint64_t missed = to - conn->next;
+    uint32_t own = 0;
+
+    for (uint64_t seq = conn->next; seq != to && own < conn->own_ahead; seq++)
+        own += fanout_is_own(worker, conn, seq) ? 1 : 0;
+    if (missed > UINT32_MAX - conn->record->skipped)
+        conn_book(conn);
+    conn->own_ahead -= own;
+    conn->record->not_addressed += own;
+    conn->record->skipped += (uint32_t)(missed - own);
+    fanout_move(worker, conn, to);
+    fanout_count_sent(conn, 0);
 }
 
 /* --- the sweep --- */
@@ -247,6 +269,7 @@ fanout_begin(struct worker *worker)
     fanout->begin = fanout->end;
     fanout->end += count;
     fanout->place = fanout->count;
+    slow_note(worker);
     return true;
 }
 

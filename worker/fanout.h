@@ -84,6 +84,9 @@ void fanout_hold(struct worker *worker, struct conn *conn);
 void fanout_release(struct worker *worker, struct conn *conn);
 void fanout_advance(struct worker *worker, struct conn *conn, size_t bytes);
 
+/* Its place is `next` from here on; whoever moves it counts what it has passed. */
+void fanout_move(struct worker *worker, struct conn *conn, uint64_t next);
+
 /* The published record at `seq`, which this worker holds in place. Aborts when shared memory holds
  * something that no publisher writes: this worker cannot go on, its successor may. */
 const struct record_shm *fanout_record(const struct worker *worker, uint64_t seq);
@@ -97,5 +100,9 @@ struct fanout_frame fanout_frame(const struct conn *conn, const struct record_sh
 
 /* The broadcast at conn->next is the connection's own, for everybody else: steps over it. */
 bool fanout_skip_own(struct worker *worker, struct conn *conn);
+
+/* The connection, at a frame boundary, does not get what is before `to`, behind conn->next: counts
+ * that, its own broadcasts among them as such. */
+void fanout_skip(struct worker *worker, struct conn *conn, uint64_t to);
 
 #endif

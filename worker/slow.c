@@ -1,7 +1,163 @@
+/*
+ * slow.c: read slow.h first. The edge; what happens to who is below; copies; the log.
+ */
 #include "worker/slow.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "shm/log.h"
 #include "worker/conn.h"
 #include "worker/conn_out.h"
+
+static bool
+slow_before(uint64_t a, uint64_t b)
+{
+    return (int64_t)(a - b) < 0;
+}
+
+/* --- the log --- */
+
+static void
+slow_tell(struct conn *conn, const char *fate)
+{
+    struct worker *worker = conn->worker;
+    struct slow *slow = &worker->slow;
+
+    if (slow->news_count++ > 0)
+        return;
+    client_rec_addr_text(conn->record, slow->news_addr);
+    slow->news_lag = ring_tail(&worker->ring) - conn->next;
+    slow->news_fate = fate;
+}
+
+static void
+slow_say(struct worker *worker)
+{
+    struct slow *slow = &worker->slow;
+    char others[48] = "";
+
+    if (slow->news_count == 0 || worker_elapsed_ms(worker, slow->news_ms) < SLOW_NEWS_MS)
+        return;
+    if (slow->news_count > 1)
+        snprintf(others, sizeof(others), "; %" PRIu64 " times more", slow->news_count - 1);
+    log_warnx("%s reads too slowly, it was %" PRIu64 " broadcasts behind: %s%s", slow->news_addr,
+              slow->news_lag, slow->news_fate, others);
+    slow->news_count = 0;
+    slow->news_ms = worker->now_ms;
+}
+
+/* --- the edge --- */
+
+static struct slow_mark *
+slow_mark_at(struct slow *slow, uint32_t i)
+{
+    return &slow->marks[(slow->first_mark + i) % SLOW_MARKS];
+}
+
+static void
+slow_drop_first_mark(struct slow *slow)
+{
+    slow->first_mark = (slow->first_mark + 1) % SLOW_MARKS;
+    slow->mark_count--;
+}
+
+/* More than SLOW_STEPS marks, this far apart, reach back further than `limit`. */
+static void
+slow_mark(struct slow *slow, uint64_t seq, uint64_t limit)
+{
+    if (slow->mark_count > 0 &&
+        slow->now - slow_mark_at(slow, slow->mark_count - 1)->at < limit / SLOW_STEPS + 1)
+        return;
+    if (slow->mark_count == SLOW_MARKS)
+        slow_drop_first_mark(slow);
+    *slow_mark_at(slow, slow->mark_count++) = (struct slow_mark){.at = slow->now, .seq = seq};
+}
+
+static uint64_t
+slow_marked_edge(struct slow *slow, uint64_t limit)
+{
+    while (slow->mark_count > 1 && slow->now - slow_mark_at(slow, 1)->at >= limit)
+        slow_drop_first_mark(slow);
+    if (slow->mark_count == 0 || slow->now - slow_mark_at(slow, 0)->at < limit)
+        return 0;
+    return slow_mark_at(slow, 0)->seq;
+}
+
+void
+slow_note(struct worker *worker)
+{
+    const struct conf_lag_shm *lag = &worker->conf->max_lag;
+    const struct fanout *fanout = &worker->fanout;
+
+    if (lag->amount == 0 || lag->unit != CONF_LAG_BYTES)
+        return;
+    for (uint64_t seq = fanout->begin; seq != fanout->end; seq++) {
+        slow_mark(&worker->slow, seq, lag->amount);
+        worker->slow.now += fanout_record(worker, seq)->frame_bytes;
+    }
+}
+
+static void
+slow_note_time(struct worker *worker, uint64_t tail)
+{
+    const struct conf_lag_shm *lag = &worker->conf->max_lag;
+    struct slow *slow = &worker->slow;
+
+    if (lag->amount == 0 || lag->unit != CONF_LAG_MS)
+        return;
+    slow->now += slow->mark_count > 0 ? worker_elapsed_ms(worker, slow->now_ms) : 0;
+    slow->now_ms = worker->now_ms;
+    slow_mark(slow, tail, lag->amount);
+}
+
+/* Nobody may be held below it because of --max-lag; 0: there is none. */
+static uint64_t
+slow_lag_edge(struct worker *worker, uint64_t tail)
+{
+    const struct conf_lag_shm *lag = &worker->conf->max_lag;
+
+    if (lag->amount == 0)
+        return 0;
+    if (lag->unit == CONF_LAG_BROADCASTS)
+        return tail > lag->amount ? tail - lag->amount : 0;
+    return slow_marked_edge(&worker->slow, lag->amount);
+}
+
+/* 0: there is none, or nobody wants room. */
+static uint64_t
+slow_pressure(struct worker *worker, uint64_t tail)
+{
+    if (worker->stage == WORKER_DELIVERING ||
+        (tail == worker->slow.seen_tail && !wake_is_starving(&worker->ring.wake)))
+        return 0;
+    return ring_pressure_seq(&worker->ring);
+}
+
+static uint64_t
+slow_edge(struct worker *worker, uint64_t tail)
+{
+    uint64_t edge = slow_lag_edge(worker, tail);
+
+    if (worker->conf->slow != CONF_SLOW_CLOSE) {
+        uint64_t pressure = slow_pressure(worker, tail);
+        if (slow_before(edge, pressure))
+            edge = pressure;
+    }
+    return slow_before(tail, edge) ? tail : edge;
+}
+
+/* --- the end --- */
+
+static void
+slow_reset(struct conn *conn)
+{
+    counter_add(conn->worker->counters, clients_slow_reset, 1);
+    slow_tell(conn, "reset");
+    conn->close_code = CLOSE_TOO_SLOW;
+    conn_leave(conn, true);
+}
 
 static void
 slow_close(struct conn *conn)
@@ -10,35 +166,235 @@ slow_close(struct conn *conn)
     if (conn_is_open(conn)) {
         conn->blocked = false; /* one try: a socket that has room now takes the Close */
         conn_close(conn, CLOSE_TOO_SLOW, "too slow");
-        if (conn->state == CONN_CLOSING && !conn->blocked && !conn->held)
+        if (conn->state == CONN_CLOSING && !conn->blocked && !conn->held) {
+            slow_tell(conn, "closed with 4008");
             return;
-        conn->close_code = CLOSE_TOO_SLOW;
+        }
     }
     if (conn->state != CONN_GONE)
-        conn_leave(conn, true);
+        slow_reset(conn);
+}
+
+/* --- copies --- */
+
+/* A broadcast's frame as some clients are sent it; all of it, as they are cut at different bytes. */
+struct slow_cut {
+    LIST_ENTRY(slow_cut) link;
+    uint64_t seq;
+    uint32_t clients;
+    uint32_t bytes;
+    bool twin;
+    uint8_t frame[];
+};
+
+static struct slow_cut_list *
+slow_cut_list(struct worker *worker, uint64_t seq)
+{
+    return &worker->slow.cuts[seq % SLOW_CUT_LISTS];
+}
+
+static struct slow_cut *
+slow_cut_find(struct worker *worker, uint64_t seq, bool twin)
+{
+    struct slow_cut *cut;
+
+    LIST_FOREACH(cut, slow_cut_list(worker, seq), link)
+    {
+        if (cut->seq == seq && cut->twin == twin)
+            return cut;
+    }
+    return NULL;
+}
+
+static struct slow_cut *
+slow_cut_new(struct worker *worker, uint64_t seq, bool twin, struct fanout_frame frame)
+{
+    size_t bytes = sizeof(struct slow_cut) + frame.bytes;
+    struct slow_cut *cut = NULL;
+
+    if (bytes <= worker->pool.limit_bytes / 2 - worker->slow.cut_bytes)
+        cut = pool_block_new(&worker->pool, bytes);
+    if (!cut)
+        return NULL;
+    *cut = (struct slow_cut){.seq = seq, .bytes = frame.bytes, .twin = twin};
+    memcpy(cut->frame, frame.at, frame.bytes);
+    LIST_INSERT_HEAD(slow_cut_list(worker, seq), cut, link);
+    worker->slow.cut_bytes += bytes;
+    counter_add(worker->counters, slow_copies, 1);
+    return cut;
+}
+
+/* Its place is behind the frame from here on, whose rest it gets from a copy. False: there is no
+ * memory for one. */
+static bool
+slow_cut(struct conn *conn)
+{
+    struct worker *worker = conn->worker;
+    const struct record_shm *record = fanout_record(worker, conn->next);
+    struct fanout_frame frame = fanout_frame(conn, record);
+    bool twin = frame.at != record_frame(record);
+
+    conn->cut = slow_cut_find(worker, conn->next, twin);
+    if (!conn->cut)
+        conn->cut = slow_cut_new(worker, conn->next, twin, frame);
+    if (!conn->cut)
+        return false;
+    conn->cut->clients++;
+    conn->record->cut = 1;
+    fanout_move(worker, conn, conn->next + 1);
+    atomic_store_relaxed(&conn->record->next_seq, conn->next);
+    return true;
+}
+
+void
+slow_forget(struct conn *conn)
+{
+    struct slow *slow = &conn->worker->slow;
+    struct slow_cut *cut = conn->cut;
+    size_t bytes;
+
+    if (!cut)
+        return;
+    conn->cut = NULL;
+    conn->next_done = 0;
+    conn->record->cut = 0;
+    if (--cut->clients > 0)
+        return;
+    bytes = sizeof(*cut) + cut->bytes;
+    LIST_REMOVE(cut, link);
+    slow->cut_bytes -= bytes;
+    pool_block_free(&conn->worker->pool, cut, bytes);
+}
+
+const uint8_t *
+slow_rest(const struct conn *conn, size_t *bytes)
+{
+    *bytes = conn->cut->bytes - conn->next_done;
+    return conn->cut->frame + conn->next_done;
+}
+
+void
+slow_rest_sent(struct conn *conn, size_t bytes)
+{
+    conn->next_done += (uint32_t)bytes;
+    atomic_bump(&conn->record->bytes_sent, bytes);
+    if (conn->next_done == conn->cut->bytes)
+        slow_forget(conn);
+}
+
+/* --- who is below the edge --- */
+
+static void
+slow_jump(struct conn *conn, uint64_t to)
+{
+    struct worker *worker = conn->worker;
+
+    if (conn->next_done && !conn->cut && !slow_cut(conn)) {
+        counter_add(worker->counters, clients_slow_closed, 1);
+        slow_reset(conn);
+    } else if (!conn_is_open(conn)) {
+        fanout_release(worker, conn); /* due nothing but the frame that it was cut in */
+    } else if (slow_before(conn->next, to)) {
+        slow_tell(conn, "it jumps ahead");
+        counter_add(worker->counters, slow_skips, 1);
+        fanout_skip(worker, conn, to);
+    }
+}
+
+static void
+slow_meet(struct worker *worker, uint64_t edge, uint64_t tail)
+{
+    uint64_t to = edge + (tail - edge) / 2;
+    struct conn *conn;
+    struct conn *next;
+
+    if (worker->conf->slow == CONF_SLOW_LATEST)
+        to = slow_before(edge, tail - 1) ? tail - 1 : edge;
+    for (conn = TAILQ_FIRST(&worker->held); conn; conn = next) {
+        next = TAILQ_NEXT(conn, held_link);
+        if (!conn->held || !slow_before(conn->next, edge))
+            continue; /* let go of on the way here, or not slow */
+        if (worker->conf->slow == CONF_SLOW_CLOSE)
+            slow_close(conn);
+        else
+            slow_jump(conn, to);
+    }
+}
+
+void
+slow_run(struct worker *worker)
+{
+    const struct fanout *fanout = &worker->fanout;
+    uint64_t tail;
+    uint64_t edge;
+
+    if (worker->conf->slow == CONF_SLOW_BLOCK)
+        return;
+    fanout_store_cursor(worker);
+    if (fanout->low == fanout->begin)
+        return; /* nobody is held behind the sweep, which holds the ring back itself */
+    tail = ring_tail(&worker->ring);
+    edge = slow_edge(worker, tail);
+    if (!slow_before(fanout->low, edge))
+        return;
+    slow_meet(worker, edge, tail);
+    fanout_store_cursor(worker);
+    slow_say(worker);
+}
+
+/* --slow close, below the pressure. */
+static void
+slow_tick_grace(struct worker *worker, uint64_t pressure)
+{
+    struct conn *conn;
+    struct conn *next;
+
+    for (conn = TAILQ_FIRST(&worker->held); conn; conn = next) {
+        next = TAILQ_NEXT(conn, held_link);
+        if (!conn->held)
+            continue; /* let go of on the way here */
+        if (!pressure || !slow_before(conn->next, pressure))
+            conn->slow_seq = 0;
+        else if (!conn->slow_seq || !slow_before(conn->next, conn->slow_seq)) {
+            conn->slow_seq = pressure;
+            conn->slow_ms = worker->now_ms;
+        } else if (worker_elapsed_ms(worker, conn->slow_ms) >= worker->conf->slow_grace_ms)
+            slow_close(conn);
+    }
+}
+
+/* --slow block: those who wait for themselves. */
+static void
+slow_tick_block(struct worker *worker)
+{
+    uint64_t timeout_ms = worker->conf->stuck_timeout_ms;
+    struct conn *conn;
+    struct conn *next;
+
+    for (conn = TAILQ_FIRST(&worker->held); conn; conn = next) {
+        next = TAILQ_NEXT(conn, held_link);
+        if (!conn->held || !conn->waits || !timeout_ms)
+            conn->slow_seq = 0;
+        else if (conn->slow_seq != conn->next) {
+            conn->slow_seq = conn->next;
+            conn->slow_ms = worker->now_ms;
+        } else if (worker_elapsed_ms(worker, conn->slow_ms) >= timeout_ms &&
+                   worker_elapsed_ms(worker, conn->stuck_ms) >= timeout_ms)
+            slow_close(conn);
+    }
 }
 
 void
 slow_tick(struct worker *worker)
 {
     uint64_t tail = ring_tail(&worker->ring);
-    bool wanted = worker->stage != WORKER_DELIVERING &&
-                  (tail != worker->slow_tail || wake_is_starving(&worker->ring.wake));
-    uint64_t pressure = wanted ? ring_pressure_seq(&worker->ring) : 0;
-    struct conn *conn;
-    struct conn *next;
 
-    worker->slow_tail = tail;
-    for (conn = TAILQ_FIRST(&worker->held); conn; conn = next) {
-        next = TAILQ_NEXT(conn, held_link);
-        if (!conn->held)
-            continue; /* let go of on the way here */
-        if (!pressure || (int64_t)(conn->next - pressure) >= 0)
-            conn->slow_seq = 0;
-        else if (!conn->slow_seq || (int64_t)(conn->next - conn->slow_seq) >= 0) {
-            conn->slow_seq = pressure;
-            conn->slow_ms = worker->now_ms;
-        } else if (worker_elapsed_ms(worker, conn->slow_ms) >= worker->conf->slow_grace_ms)
-            slow_close(conn);
-    }
+    slow_note_time(worker, tail);
+    if (worker->conf->slow == CONF_SLOW_CLOSE)
+        slow_tick_grace(worker, slow_pressure(worker, tail));
+    else if (worker->conf->slow == CONF_SLOW_BLOCK)
+        slow_tick_block(worker);
+    slow_run(worker);
+    worker->slow.seen_tail = tail;
+    slow_say(worker);
 }

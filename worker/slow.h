@@ -1,26 +1,130 @@
 /*
- * slow.h: clients that hold the ring back, and what becomes of them.
+ * slow.h: clients that do not keep up, and what becomes of them. This header is the specification.
  *
- * Role:     worker.
- * Context:  loop thread, several times a second.
+ * Role:     worker; each decides for its own clients.
+ * Owns:     the copies of frames that clients were cut in, out of the worker's pool.
+ * Context:  loop thread.
  *
- * A publisher whose room is used to three quarters names the sequence that would relieve it
- * (pressure_seq, ring.h). A client that is held below it is given --slow-grace to get past that
- * very sequence. So a flood goes at the pace of clients that keep moving, however far behind they
- * are, and who does not move a quarter of the ring in that time is given up: 4008 where its socket
- * still takes a whole Close at a frame boundary, else a reset, because after an orderly close the
- * kernel would keep what is unsent. Nobody else waits: a client that is not below the pressure
- * costs the others nothing.
+ * WHO IS SLOW
+ * A client whose socket is full is held: it keeps its place in the ring (fanout.h), costs nobody
+ * anything, and goes on when its socket is writable. It is slow when it is held below the edge, the
+ * later of these two:
  *
- * Only while room is wanted: when nothing was published since the last look and no publisher waits,
- * or when the server stops and nothing is to come, a slow client is in nobody's way and keeps its
- * time.
+ *   pressure  the sequence that would relieve a publisher whose room is used to three quarters
+ *             (pressure_seq, ring.h), while room is wanted: something was published since the last
+ *             tick, or a publisher waits. Not when the server stops and nothing is to come.
+ *   --max-lag so far behind the newest broadcast: N broadcasts (exact), bytes of their frames, or
+ *             seconds since they were published (both to 1/64 more, seconds to a tick more).
+ *             Whether or not room is wanted. 0: the pressure alone.
+ *
+ * WHAT HAPPENS (--slow)
+ *   close   (default) below the pressure it has --slow-grace to get past the very sequence that was
+ *           the pressure when it was first seen below. So a flood goes at the pace of clients that
+ *           keep moving, however far behind they are, and who does not move a quarter of the ring
+ *           in that time is closed: 4008 where its socket still takes a whole Close at a frame
+ *           boundary, else a reset, because after an orderly close the kernel would keep what is
+ *           unsent. Past --max-lag it is closed at once.
+ *   skip    at once it jumps to the middle between the edge and the newest broadcast, so that a
+ *           client that stands still jumps once in a while and not with every broadcast.
+ *   latest  at once it jumps to the newest broadcast, or behind it when even that is below the edge.
+ *   block   nothing: publishers wait until it has read (asleep, wake.h), and what feeds them is not
+ *           read. But a held client that has itself sent something for which there is no room would
+ *           wait for itself: it is closed as above when that has lasted for --stuck-timeout while
+ *           its socket took nothing. --max-lag has no meaning here and is refused.
+ *
+ * A FRAME THAT IS HALF OUT
+ *
+ *                socket full          below the edge, skip or latest
+ *   up to date --------------> held ---------------------------------> held further on
+ *        ^                      |  |                                     |  `cut`: the rest of
+ *        |      writable        |  | has left, or only had its frame     |  the begun frame is
+ *        '----------------------'  | to finish before a Close: not held  |  in the copy
+ *        ^                         '------------------> cut              |
+ *        '---- writable: first the rest, then private frames, then broadcasts from its new place
+ *
+ * Nobody's stream is torn: who jumps with a frame half out gets its rest, out of a copy. There is
+ * one copy of a broadcast for all clients of the worker that were cut in it, and another one for
+ * those that are sent its twin (record.h), which has other bytes. It is freed with the last of
+ * them. Copies take at most half of the pool, so that they do not push out those who read; who needs
+ * one beyond that is reset instead, and counts as closed.
+ *
+ * WHAT IS COUNTED
+ * For each client, in its record and, when it leaves, in the counters: due = delivered + skipped +
+ * undeliverable + not addressed. Skipped is what it jumped over, but for its own broadcasts that go
+ * to everybody else: these stay "not addressed". The frame that it was cut in is delivered when its
+ * last byte is out, and undeliverable when it leaves before. slow_skips counts jumps, slow_copies
+ * copies, clients_slow_closed and clients_slow_reset ends.
+ *
+ * The log names a slow client, how far behind it was and what became of it, at most once a second,
+ * and how often something became of one besides since the line before.
+ *
+ * MEMORY
+ * A slow client has its place in the ring, its record and its connection like any other, and a share
+ * of at most one copy. What the kernel holds for it is bounded by TCP_NOTSENT_LOWAT and its peer's
+ * window.
  */
 #ifndef CRIER_WORKER_SLOW_H
 #define CRIER_WORKER_SLOW_H
 
-struct worker;
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
 
+#include "shm/client_rec.h"
+
+struct worker;
+struct conn;
+
+enum {
+    SLOW_CUT_LISTS = 256, /* of copies, by sequence */
+    SLOW_STEPS = 64,      /* --max-lag in bytes and seconds is accurate to one of them */
+    SLOW_MARKS = SLOW_STEPS + 2,
+    SLOW_NEWS_MS = 1000, /* between two lines in the log */
+};
+
+LIST_HEAD(slow_cut_list, slow_cut);
+
+/* When so many bytes had been published, or so many milliseconds had passed, the next broadcast was
+ * this one. */
+struct slow_mark {
+    uint64_t at;
+    uint64_t seq;
+};
+
+struct slow {
+    uint64_t seen_tail; /* at the last tick */
+    struct slow_cut_list cuts[SLOW_CUT_LISTS];
+    uint64_t cut_bytes; /* of the pool */
+
+    struct slow_mark marks[SLOW_MARKS]; /* oldest first, from first_mark on, around */
+    uint32_t first_mark;
+    uint32_t mark_count;
+    uint64_t now; /* in what marks are in */
+    uint32_t now_ms;
+
+    /* Not yet in the log. */
+    uint64_t news_count;
+    char news_addr[CLIENT_ADDR_TEXT_BYTES];
+    uint64_t news_lag;
+    const char *news_fate;
+    uint32_t news_ms; /* of the last line */
+};
+
+/* Each turn of the loop: what is to happen at once. */
+void slow_run(struct worker *worker);
+
+/* Several times a second: what takes its time. */
 void slow_tick(struct worker *worker);
+
+/* A sweep over new broadcasts begins. */
+void slow_note(struct worker *worker);
+
+/* What is to follow the conn->next_done bytes of the frame that conn->cut is the copy of; so many of
+ * them have been accepted by the kernel. */
+const uint8_t *slow_rest(const struct conn *conn, size_t *bytes);
+void slow_rest_sent(struct conn *conn, size_t bytes);
+
+/* It will not get the rest. */
+void slow_forget(struct conn *conn);
 
 #endif

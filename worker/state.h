@@ -20,6 +20,7 @@
 #include "worker/fanout.h"
 #include "worker/pool.h"
 #include "worker/proto/handshake.h"
+#include "worker/slow.h"
 
 TAILQ_HEAD(conn_list, conn);
 
@@ -59,6 +60,7 @@ struct worker {
     struct pool pool;
     struct fanout fanout;
     struct liveness liveness;
+    struct slow slow;
     struct deflate *deflate;
     struct inflate *inflate;
 
@@ -71,7 +73,6 @@ struct worker {
     uint32_t now_ms;      /* of this turn of the loop; wraps, compare by difference */
 
     size_t conn_count;            /* in any state */
-    uint64_t slow_tail;           /* the ring's tail when slow_tick last looked */
     size_t deliver_place;         /* where worker_deliver goes on in fanout.conns */
     struct conn_list handshaking; /* CONN_HANDSHAKE, oldest first */
     struct conn_list waiting;     /* those whose handler waits for room in the ring, oldest first */

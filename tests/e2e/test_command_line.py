@@ -12,7 +12,7 @@ import pytest
 from harness import CRIER, RawClient, plain_environment, run_crier
 
 FLAGS = ["--listen", "--workers", "--welcome", "--no-welcome", "--goodbye", "--on-message", "--stdin", "--exit-on-eof",
-         "--ring", "--pool", "--slow-grace", "--client-buffer", "--wait-clients", "--max-message",
+         "--ring", "--pool", "--slow", "--max-lag", "--slow-grace", "--client-buffer", "--wait-clients", "--max-message",
          "--handshake-timeout", "--ping", "--ping-timeout", "--stuck-timeout", "--origin", "--drain", "--help",
          "--version"]
 
@@ -52,6 +52,9 @@ def test_version_is_one_line_on_stdout():
     (["--max-message", "-1"], "--max-message"),
     (["--max-message", ""], "--max-message"),
     (["--slow-grace", "soon"], "--slow-grace"),
+    (["--slow", "never"], "--slow"),
+    (["--max-lag", "far"], "--max-lag"),
+    (["--slow", "block", "--max-lag", "10s"], "--max-lag"),
     (["--wait-clients", "1.5"], "--wait-clients"),
     (["--stuck-timeout", "0.5"], "--stuck-timeout"),
     (["--ring", "1M"], "--ring"),

@@ -271,7 +271,7 @@ def test_connections_made_while_no_worker_runs_are_served_by_the_next(crier):
 
 def last_sums(server):
     """due, delivered, undeliverable and not addressed, from the last line; they must add up."""
-    found = re.search(r"due: (\d+) = (\d+) delivered \+ (\d+) undeliverable \+ (\d+) not addressed",
+    found = re.search(r"due: (\d+) = (\d+) delivered \+ 0 skipped \+ (\d+) undeliverable \+ (\d+) not addressed",
                       server.wait_log("stopped;"))
     due, delivered, undeliverable, not_addressed = map(int, found.groups())
     assert due == delivered + undeliverable + not_addressed, found.group()

@@ -209,6 +209,18 @@ conn_rig_hang_up(int client_fd)
     conn_rig_settle();
 }
 
+struct worker *
+conn_rig_worker(void)
+{
+    return worker;
+}
+
+struct conf_shm *
+conn_rig_conf(void)
+{
+    return &segment.head->conf;
+}
+
 uint64_t
 conn_rig_counter(enum counter counter)
 {
@@ -235,6 +247,7 @@ conn_rig_require_idle(void)
     REQUIRE(counter_get(counters, clients_opened) == counter_get(counters, clients_left));
     REQUIRE(counter_get(counters, broadcasts_due) ==
             counter_get(counters, broadcasts_delivered) +
+                counter_get(counters, broadcasts_skipped) +
                 counter_get(counters, broadcasts_not_addressed) +
                 counter_get(counters, broadcasts_undeliverable));
     REQUIRE(counter_get(counters, broadcasts_undeliverable) <=

@@ -41,6 +41,10 @@ void conn_rig_hang_up(int client_fd);
 /* Behind the last client: everything was given back, and the books add up. */
 void conn_rig_require_idle(void);
 
+/* The worker, and the options that it goes by, which may change between two turns. */
+struct worker *conn_rig_worker(void);
+struct conf_shm *conn_rig_conf(void);
+
 /* One of the worker's counters. */
 uint64_t conn_rig_counter(enum counter counter);
 

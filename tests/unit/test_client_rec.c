@@ -150,7 +150,7 @@ is_whole(const struct client_shm *copy)
 
     memset(expected, copy->addr[0], sizeof(expected));
     return memcmp(copy->addr, expected, 16) == 0 && memcmp(&copy->port, expected, 2) == 0 &&
-           memcmp(&copy->first_seq, expected, 8) == 0 && memcmp(&copy->state, expected, 4) == 0;
+           memcmp(&copy->first_seq, expected, 8) == 0 && copy->state == expected[0];
 }
 
 static void

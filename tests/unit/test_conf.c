@@ -151,6 +151,22 @@ test_conf_seconds_are_kept_in_milliseconds_and_rounded_up(void **state)
 }
 
 static void
+test_conf_lag_is_in_the_unit_that_it_ends_with(void **state)
+{
+    (void)state;
+    ACCEPTS("max-lag", max_lag.amount, {"5000", 5000}, {"4M", 4 << 20}, {"10s", 10000}, {"0", 0},
+            {".5s", 500}, {"0k", 0}, {"18446744073709551615", UINT64_MAX});
+    REFUSES("max-lag", max_lag.amount, "", "s", "-1", "-1s", "1.5", "1.5M", "1ms", "10 s", "Ms",
+            "10m", "4MB", "1e10s", "00000000000000000000000000000000000000001s");
+    assert_int_equal(set("max-lag", "7"), 0);
+    assert_int_equal(conf.max_lag.unit, CONF_LAG_BROADCASTS);
+    assert_int_equal(set("max-lag", "7k"), 0);
+    assert_int_equal(conf.max_lag.unit, CONF_LAG_BYTES);
+    assert_int_equal(set("max-lag", "7s"), 0);
+    assert_int_equal(conf.max_lag.unit, CONF_LAG_MS);
+}
+
+static void
 test_conf_flag_is_one_or_zero(void **state)
 {
     (void)state;
@@ -280,6 +296,7 @@ main(void)
         CONF_TEST(test_conf_count_is_a_whole_number),
         CONF_TEST(test_conf_size_takes_powers_of_1024),
         CONF_TEST(test_conf_seconds_are_kept_in_milliseconds_and_rounded_up),
+        CONF_TEST(test_conf_lag_is_in_the_unit_that_it_ends_with),
         CONF_TEST(test_conf_flag_is_one_or_zero),
         CONF_TEST(test_conf_choice_is_one_of_its_words),
         CONF_TEST(test_conf_choice_is_found_by_its_index),
