@@ -24,10 +24,11 @@ PROTO  := deflate extension frame handshake http1 inflate mask utf8 utf8_walk wi
 HTTP   := page
 APPS   := standard
 TOOLS  := crier_ring image locate# the program is crier-ring
+BENCHER := crier_bench bench_client bench_histogram bench_options bench_plot bench_process bench_report bench_sender bench_stamp bench_thread bench_track# the program is crier-bench
 
 # UNIT=ring FUZZ= TORTURE= on the command line narrow what is built and run.
 UNIT    := utf8 mask frame http1 extension handshake deflate inflate segment ring history arena client_rec record twin \
-           conf chan pool turns wheel slow
+           conf chan pool turns wheel slow bench_histogram bench_stamp bench_track
 FUZZ    := utf8 http1 extension handshake frame deflate conn
 TORTURE := ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history)# also built with tags that wrap, and test points
@@ -41,12 +42,14 @@ LIB_C     := $(SHM_C) $(SERVER:%=server/%.c) $(WORKER:%=worker/%.c) $(PROTO:%=wo
              $(HTTP:%=worker/http/%.c)
 APPS_C    := $(APPS:%=worker/apps/%.c)
 TOOLS_C   := $(TOOLS:%=tools/%.c)
+BENCHER_C := $(BENCHER:%=tools/%.c)
 
 # ---- products ------------------------------------------------------------------------------------
 
 B           := build/$(VARIANT)
 CRIER       := $(B)/crier
 CRIER_RING  := $(B)/crier-ring
+CRIER_BENCH := $(B)/crier-bench
 LIB         := $(B)/libcrier.a
 UNIT_BIN    := $(UNIT:%=$(B)/tests/unit/test_%)
 FUZZ_BIN    := $(FUZZ:%=$(B)/tests/fuzz/fuzz_%)
@@ -57,7 +60,7 @@ TEST_BIN    := $(UNIT_BIN) $(FUZZ_BIN) $(TORTURE_BIN) $(LOAD_BIN) $(BENCH_BIN)
 NARROW_BIN  := $(patsubst %,$(B)/%_narrow,$(filter $(TEST_BIN:$(B)/%=%),$(NARROW)))
 SUITE_BIN   := $(UNIT_BIN) $(filter $(B)/tests/unit/%,$(NARROW_BIN)) $(FUZZ_BIN) \
                $(TORTURE_BIN) $(filter $(B)/tests/torture/%,$(NARROW_BIN))
-ALL_C       := $(LIB_C) $(APPS_C) $(TOOLS_C) $(TEST_BIN:$(B)/%=%.c) tests/fuzz/replay.c tests/lib/conn_rig.c
+ALL_C       := $(LIB_C) $(APPS_C) $(TOOLS_C) $(BENCHER_C) $(TEST_BIN:$(B)/%=%.c) tests/fuzz/replay.c tests/lib/conn_rig.c
 OBJECTS     := $(ALL_C:%.c=$(B)/%.o) $(SHM_C:%.c=$(B)/narrow/%.o) $(NARROW:%=$(B)/narrow/%.o)
 
 # ---- flags ---------------------------------------------------------------------------------------
@@ -123,7 +126,7 @@ define link
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(findstring /tests/unit/,$@),$(CMOCKA_LIBS)) $(LDLIBS)
 endef
 
-all: $(CRIER) $(CRIER_RING) $(LIB) build/compile_commands.json  ## build the server and the library (default)
+all: $(CRIER) $(CRIER_RING) $(CRIER_BENCH) $(LIB) build/compile_commands.json  ## build the server, its tools and the library (default)
 
 suite: all $(SUITE_BIN) $(LOAD_BIN)
 # Rewritten only when the flags differ: everything that was compiled depends on it.
@@ -147,11 +150,13 @@ $(LIB) $(B)/narrow/libshm.a: $(B)/flags Makefile
 
 $(CRIER): $(APPS_C:%.c=$(B)/%.o)
 $(CRIER_RING): $(TOOLS_C:%.c=$(B)/%.o)
+$(CRIER_BENCH): $(BENCHER_C:%.c=$(B)/%.o)
 $(TEST_BIN): %: %.o
 $(FUZZ_BIN): $(if $(filter fuzz,$(VARIANT)),,$(B)/tests/fuzz/replay.o)
 $(FUZZ_BIN): LDFLAGS += $(if $(filter fuzz,$(VARIANT)),-fsanitize=fuzzer)
+$(filter %/test_bench_histogram %/test_bench_stamp %/test_bench_track,$(UNIT_BIN)): $(B)/tests/unit/test_%: $(B)/tools/%.o
 $(B)/tests/fuzz/fuzz_conn $(B)/tests/unit/test_turns $(B)/tests/unit/test_wheel $(B)/tests/unit/test_slow: $(B)/tests/lib/conn_rig.o
-$(CRIER) $(CRIER_RING) $(TEST_BIN): $(LIB)
+$(CRIER) $(CRIER_RING) $(CRIER_BENCH) $(TEST_BIN): $(LIB)
 	$(link)
 
 $(NARROW_BIN): $(B)/%_narrow: $(B)/narrow/%.o $(B)/narrow/libshm.a
@@ -226,13 +231,14 @@ format:  ## rewrite the C sources in the project's format
 
 DEST := $(DESTDIR)$(PREFIX)
 install: all  ## install into PREFIX (/usr/local), below DESTDIR
-	install -D -m 755 -t $(DEST)/bin $(CRIER) $(CRIER_RING)
-	install -D -m 644 -t $(DEST)/share/man/man1 docs/crier-ring.1
+	install -D -m 755 -t $(DEST)/bin $(CRIER) $(CRIER_RING) $(CRIER_BENCH)
+	install -D -m 644 -t $(DEST)/share/man/man1 docs/crier-ring.1 docs/crier-bench.1
 	install -D -m 644 worker/api/crier.h $(DEST)/include/crier.h
 	install -D -m 644 $(LIB) $(DEST)/lib/libcrier.a
 
 uninstall:  ## remove what install put there
-	rm -f $(DEST)/bin/crier $(DEST)/bin/crier-ring $(DEST)/share/man/man1/crier-ring.1 $(DEST)/include/crier.h $(DEST)/lib/libcrier.a
+	rm -f $(addprefix $(DEST)/bin/,crier crier-ring crier-bench) $(DEST)/include/crier.h $(DEST)/lib/libcrier.a
+	rm -f $(addprefix $(DEST)/share/man/man1/,crier-ring.1 crier-bench.1)
 
 clean:  ## remove build/
 	rm -rf build

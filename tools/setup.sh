@@ -12,7 +12,8 @@ usage() {
 
 [ $# -eq 1 ] || usage
 case $1 in
-run | bench) purposes='run' ;;
+run) purposes='run' ;;
+bench) purposes='run bench' ;;
 test) purposes='run test' ;;
 lint) purposes='run test lint' ;; # lint compiles the tests as well
 long) purposes='run test long' ;;
@@ -42,6 +43,7 @@ test | valgrind           | command valgrind
 test | strace             | command strace
 long | spin               | command spin
 interop | chromium        | command chromium
+bench | gnuplot-nox       | command gnuplot
 fuzz | clang              | command clang
 fuzz | libclang-rt-dev    | clang_rt fuzzer
 lint | clang-format       | command clang-format

@@ -1,0 +1,378 @@
+/*
+ * crier_bench.c: crier-bench, which loads a WebSocket server, measures it, and checks what comes
+ * back. Its threads do the work (bench_thread.h); this one starts the server when it is to, moves
+ * the phases on, looks at the server before and after, and reports.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <netinet/in.h>
+
+#include "shm/atomic.h"
+#include "tools/bench_plot.h"
+#include "tools/bench_report.h"
+#include "worker/proto/handshake.h"
+
+enum {
+    DESCRIPTORS_MORE = 64, /* besides those of the clients */
+    READY_MS = 10000,      /* until a command has to listen */
+    READY_AGAIN_MS = 20,
+    STALL_NS = 10 * 1000000000ULL, /* without any client that gets connected */
+    LOOK_NS = 10 * 1000000,        /* how often the end of DRAIN is looked for */
+    SECOND_NS = 1000000000,
+    TITLE_BYTES = 128,
+};
+
+struct bench {
+    struct bench_options options;
+    struct bench_run run;
+    struct bench_child child;
+    struct bench_result result;
+    char *request;
+    char accept[HANDSHAKE_ACCEPT_BYTES + 1];
+    int signals; /* signalfd */
+    bool progress;
+    uint64_t progress_ns; /* when it is due again */
+    struct bench_shown progress_shown;
+};
+
+static int __attribute__((format(printf, 1, 2))) give_up(const char *format, ...)
+{
+    va_list args;
+
+    fputs("crier-bench: ", stderr);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    return BENCH_EXIT_FAILED;
+}
+
+/* --- before: functions return -1, or the exit code --- */
+
+static int
+prepare_descriptors(const struct bench *bench)
+{
+    struct rlimit limit;
+    rlim_t needed = (rlim_t)bench->options.clients + DESCRIPTORS_MORE;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return give_up("cannot read the limit of descriptors: %s", strerror(errno));
+    if (limit.rlim_max < needed)
+        return give_up("%" PRIu32 " clients need more descriptors than the hard limit of %" PRIu64
+                       " (ulimit -Hn) allows",
+                       bench->options.clients, (uint64_t)limit.rlim_max);
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return give_up("cannot raise the limit of descriptors: %s", strerror(errno));
+    return -1;
+}
+
+/* One key for the whole run, random as RFC 6455 section 4.1 asks for. What it has to be answered
+ * with is found out by being the server for once. */
+static int
+prepare_request(struct bench *bench)
+{
+    const struct bench_options *o = &bench->options;
+    struct handshake_policy policy = {.origin = HANDSHAKE_ORIGIN_ANY};
+    struct handshake_verdict verdict;
+    struct http1_request request = {0};
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    unsigned char dice[22]; /* 22 digits are 132 bits, of which the last 4 are no part of the key */
+    char key[sizeof(dice) + 1] = "";
+    bool brackets = strchr(o->host, ':');
+
+    if (getrandom(dice, sizeof(dice), 0) != sizeof(dice))
+        return give_up("cannot get random bytes: %s", strerror(errno));
+    for (size_t i = 0; i < sizeof(dice); i++)
+        key[i] = digits[i + 1 < sizeof(dice) ? dice[i] % 64 : dice[i] % 4 * 16];
+    if (asprintf(&bench->request,
+                 "GET %s HTTP/1.1\r\nHost: %s%s%s:%s\r\nUpgrade: websocket\r\n"
+                 "Connection: Upgrade\r\nSec-WebSocket-Key: %s==\r\n"
+                 "Sec-WebSocket-Version: 13\r\n\r\n",
+                 o->path, brackets ? "[" : "", o->host, brackets ? "]" : "", o->port, key) < 0)
+        return give_up("no memory");
+    if (http1_parse(bench->request, strlen(bench->request), &request) != HTTP1_OK)
+        return give_up("'%.80s' is no path to ask for: %s", o->path,
+                       request.fail_sentence ? request.fail_sentence : "it is too long");
+    handshake_check(&request, &policy, &verdict);
+    if (verdict.status != 101)
+        return give_up("cannot make a key: %s", verdict.sentence);
+    memcpy(bench->accept, verdict.accept, sizeof(bench->accept));
+    return -1;
+}
+
+static int
+prepare_wire(struct bench *bench)
+{
+    const struct bench_options *o = &bench->options;
+    struct bench_wire *wire = &bench->run.wire;
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&o->address;
+    int code = prepare_request(bench);
+
+    if (code >= 0)
+        return code;
+    *wire = (struct bench_wire){
+        .address = o->address,
+        .address_bytes = o->address_bytes,
+        .many_sources =
+            v4->sin_family == AF_INET && ntohl(v4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET,
+        .binary = o->binary,
+        .size_bytes = o->size_bytes,
+        .request = bench->request,
+        .request_bytes = strlen(bench->request),
+        .accept = bench->accept,
+    };
+    if (!wire->many_sources && o->clients > BENCH_CLIENT_SOURCE_PORTS)
+        fprintf(stderr,
+                "crier-bench: %" PRIu32 " clients are more than one address has ports for; from "
+                "more than one they come only to a server at 127.0.0.0/8\n",
+                o->clients);
+    return -1;
+}
+
+/* All signals that end a program nicely are read, by this thread. */
+static int
+prepare_signals(struct bench *bench)
+{
+    sigset_t set;
+
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    bench->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return bench->signals >= 0 ? -1 : give_up("signalfd: %s", strerror(errno));
+}
+
+/* Does somebody listen there? 0 or -errno. */
+static int
+probe(const struct bench *bench)
+{
+    const struct bench_wire *wire = &bench->run.wire;
+    int fd = socket(wire->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int rc = 0;
+
+    if (fd < 0 || connect(fd, (const struct sockaddr *)&wire->address, wire->address_bytes) != 0)
+        rc = -errno;
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+static int
+start_server(struct bench *bench)
+{
+    struct pollfd signals = {.fd = bench->signals, .events = POLLIN};
+    char **command = bench->options.command;
+    int rc =
+        command ? bench_process_start(&bench->child, command, bench->options.publish_stdin) : 0;
+
+    if (rc)
+        return give_up("cannot start %.200s: %s", command[0], strerror(-rc));
+    for (int ms = 0; (rc = probe(bench)) != 0 && command && ms < READY_MS; ms += READY_AGAIN_MS) {
+        if (bench_process_ended(&bench->child))
+            return give_up("%.200s ended before anything could connect to it", command[0]);
+        if (poll(&signals, 1, READY_AGAIN_MS) > 0)
+            return give_up("interrupted");
+    }
+    if (rc)
+        return give_up("cannot connect to %s port %s: %s", bench->options.host, bench->options.port,
+                       strerror(-rc));
+    bench->result.pid = bench->options.pid ? bench->options.pid : bench->child.pid;
+    bench_process_usage(&bench->result.before, bench->result.pid, true);
+    if (bench->result.pid && bench->result.before.processes == 0)
+        return give_up("there is no process %d", (int)bench->result.pid);
+    return -1;
+}
+
+/* --- the run --- */
+
+static void
+show_progress(struct bench *bench, uint64_t now_ns)
+{
+    struct bench_shown sum;
+    const struct bench_shown *last = &bench->progress_shown;
+
+    if (!bench->progress || now_ns < bench->progress_ns)
+        return;
+    bench_thread_sum(&bench->run, &sum);
+    fprintf(stderr,
+            "crier-bench: %3.0f s: %" PRIu64 " connected, %" PRIu64 " sent, %" PRIu64
+            " received (%" PRIu64 "/s)\n",
+            (double)(now_ns - bench->run.connect_ns) / 1e9,
+            bench->options.mode == BENCH_STORM ? sum.opened : sum.open, sum.sent, sum.received,
+            sum.received - last->received);
+    bench->progress_shown = sum;
+    bench->progress_ns = now_ns + SECOND_NS;
+}
+
+/* Until then at the longest, or a thread or a signal has something to say. -1, or the exit code. */
+static int
+wait_until(struct bench *bench, uint64_t end_ns)
+{
+    struct pollfd fds[] = {{.fd = bench->signals, .events = POLLIN},
+                           {.fd = bench->run.tell, .events = POLLIN}};
+    uint64_t now_ns = bench_loop_clock_ns();
+    struct timespec timeout = {0};
+    const struct bench_thread *failed;
+    struct signalfd_siginfo ignored;
+
+    show_progress(bench, now_ns);
+    if (bench->progress && bench->progress_ns < end_ns)
+        end_ns = bench->progress_ns;
+    if (end_ns > now_ns) {
+        timeout.tv_sec = (time_t)((end_ns - now_ns) / SECOND_NS);
+        timeout.tv_nsec = (long)((end_ns - now_ns) % SECOND_NS);
+    }
+    if (ppoll(fds, 2, &timeout, NULL) > 0) {
+        if (fds[0].revents && read(bench->signals, &ignored, sizeof(ignored)) > 0)
+            bench->result.interrupted = true;
+        if (fds[1].revents && read(bench->run.tell, &ignored, sizeof(uint64_t)) < 0)
+            return give_up("eventfd: %s", strerror(errno));
+    }
+    failed = bench_thread_failed(&bench->run);
+    return failed ? give_up("%s", failed->why) : -1;
+}
+
+static int
+run_connect(struct bench *bench)
+{
+    struct bench_shown sum = {0};
+    uint64_t moved_ns = bench->run.connect_ns;
+    uint64_t opened = 0;
+    int code = -1;
+
+    while (bench->options.mode != BENCH_STORM && code < 0 && opened < bench->options.clients) {
+        uint64_t stall_ns = moved_ns + STALL_NS;
+
+        if (bench->options.connect_rate > 0)
+            stall_ns += (uint64_t)(1e9 / bench->options.connect_rate);
+        code = wait_until(bench, bench_loop_clock_ns() + LOOK_NS);
+        bench_thread_sum(&bench->run, &sum);
+        if (code < 0 && bench->result.interrupted)
+            return give_up("interrupted when %" PRIu64 " of %" PRIu32 " clients were connected",
+                           sum.opened, bench->options.clients);
+        if (sum.opened != opened)
+            moved_ns = bench_loop_clock_ns();
+        else if (code < 0 && bench_loop_clock_ns() > stall_ns)
+            return give_up("%" PRIu64 " of %" PRIu32 " clients were connected, and then no more",
+                           sum.opened, bench->options.clients);
+        opened = sum.opened;
+    }
+    bench->result.connect_ns = bench_loop_clock_ns() - bench->run.connect_ns;
+    return code;
+}
+
+static int
+run_measure(struct bench *bench)
+{
+    struct bench_run *run = &bench->run;
+    uint64_t end_ns;
+    int code = -1;
+
+    bench_process_usage(&bench->result.begin, bench->result.pid, false);
+    run->start_ns = bench_loop_clock_ns();
+    end_ns = run->start_ns + bench->options.duration_ns;
+    atomic_store_relaxed(&run->end_ns, end_ns); /* the phase publishes it */
+    bench_thread_set_phase(run, BENCH_MEASURE);
+    while (code < 0 && !bench->result.interrupted && bench_loop_clock_ns() < end_ns)
+        code = wait_until(bench, end_ns);
+    if (bench_loop_clock_ns() < end_ns)
+        atomic_store_relaxed(&run->end_ns, bench_loop_clock_ns()); /* a hint; DRAIN ends it too */
+    bench_thread_set_phase(run, BENCH_DRAIN);
+    end_ns = bench_loop_clock_ns() + bench->options.drain_ns;
+    while (code < 0 && !bench_thread_drained(run) && bench_loop_clock_ns() < end_ns)
+        code = wait_until(bench, bench_loop_clock_ns() + LOOK_NS);
+    bench->result.elapsed_ns = bench_loop_clock_ns() - run->start_ns;
+    bench_process_usage(&bench->result.end, bench->result.pid, true);
+    return code;
+}
+
+static int
+run_all(struct bench *bench)
+{
+    struct bench_run *run = &bench->run;
+    int code;
+    int rc;
+
+    run->options = &bench->options;
+    run->thread_count = bench->options.threads;
+    bench->result.run = run;
+    run->threads =
+        aligned_alloc(_Alignof(struct bench_thread), run->thread_count * sizeof(*run->threads));
+    if (!run->threads)
+        return give_up("no memory");
+    memset(run->threads, 0, run->thread_count * sizeof(*run->threads));
+    rc = bench_thread_start_all(run, bench->child.input);
+    if (rc)
+        return give_up("cannot start: %s", strerror(-rc));
+    bench->progress_ns = run->connect_ns + SECOND_NS;
+    code = run_connect(bench);
+    if (code < 0)
+        code = run_measure(bench);
+    bench_thread_set_phase(run, BENCH_END);
+    bench_thread_join_all(run, &bench->result.tally);
+    return code;
+}
+
+static int
+report(const struct bench *bench)
+{
+    const struct bench_options *o = &bench->options;
+    const struct bench_tally *tally = &bench->result.tally;
+    char title[TITLE_BYTES];
+    bool good = true;
+
+    (o->json ? bench_report_json : bench_report_text)(stdout, &bench->result);
+    snprintf(title, sizeof(title), "crier-bench: %s, %" PRIu32 " clients", bench_mode_name(o->mode),
+             o->clients);
+    if (o->plot)
+        good = bench_plot_draw(o->plot, title, &tally->latency);
+    if (fflush(stdout) != 0)
+        return give_up("cannot write the report: %s", strerror(errno));
+    if (bench_report_has_faults(tally))
+        return BENCH_EXIT_FAULTS;
+    return good ? EXIT_SUCCESS : BENCH_EXIT_FAILED;
+}
+
+int
+main(int argc, char **argv)
+{
+    static struct bench bench = {.child.input = -1};
+    int code = bench_options_parse(&bench.options, argc, argv);
+
+    if (code >= 0)
+        return code;
+    bench.progress = bench.options.progress || isatty(STDERR_FILENO);
+    if (bench.options.plot && !bench_plot_possible())
+        return BENCH_EXIT_FAILED;
+    code = prepare_descriptors(&bench);
+    if (code < 0)
+        code = prepare_wire(&bench);
+    if (code < 0)
+        code = prepare_signals(&bench);
+    if (code < 0)
+        code = start_server(&bench);
+    if (code < 0)
+        code = run_all(&bench);
+    if (code < 0)
+        code = report(&bench);
+    if (bench.run.threads)
+        bench_thread_fini_all(&bench.run);
+    bench_process_stop(&bench.child);
+    free(bench.run.threads);
+    free(bench.request);
+    bench_options_fini(&bench.options);
+    return code;
+}
