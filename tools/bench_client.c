@@ -22,6 +22,7 @@ enum {
     IN_BYTES = 256 << 10,
     OUT_BYTES = 64 << 10, /* and one message */
     ANSWER_MAX_BYTES = 8192,
+    SOURCES_MAX = 1000, /* by then it is the memory that is used up */
     WHY_BYTES = 160,
     LENGTH_16_BITS = 126,
     LENGTH_64_BITS = 127,
@@ -180,6 +181,7 @@ client_flush(struct bench_loop *loop, struct bench_client *client)
         free(client->out);
         client->out = NULL;
         client->out_off = 0;
+        client->room_ns = bench_loop_clock_ns();
         client_watch(loop, client, false);
     }
 }
@@ -234,7 +236,7 @@ bench_client_put(struct bench_loop *loop, const struct bench_client *client, siz
     if (client->pipe) {
         bench_stamp_write(stamp, (char *)to, bytes);
         to[bytes] = '\n';
-        return used + bytes + BENCH_CLIENT_LINE_MORE;
+        return used + bytes + 1;
     }
     head = client_head(loop, to, loop->wire->binary ? FRAME_OP_BINARY : FRAME_OP_TEXT, bytes);
     bench_stamp_write(stamp, (char *)to + head, bytes);
@@ -253,42 +255,59 @@ bench_client_close(struct bench_loop *loop, struct bench_client *client)
 
 /* --- connecting --- */
 
-/* Connections from one address to one server are as many as there are local ports. */
 static int
-client_choose_source(int fd, uint64_t number)
+client_choose_source(int fd, uint32_t source)
 {
-    uint32_t host = 2 + (uint32_t)(number / BENCH_CLIENT_SOURCE_PORTS) % 0xfffffc;
-    struct sockaddr_in source = {
+    struct sockaddr_in address = {
         .sin_family = AF_INET,
-        .sin_addr.s_addr = htonl(UINT32_C(127) << 24 | host),
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK + source),
     };
     int one = 1;
 
-    /* The port is chosen by connect, which knows the other end and so has all of them to choose from. */
+    /* The port is chosen by connect, which knows the other end, and so has all to choose from. */
     if (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one)) != 0)
         return -1;
-    return bind(fd, (struct sockaddr *)&source, sizeof(source));
+    return bind(fd, (struct sockaddr *)&address, sizeof(address));
 }
 
-int
-bench_client_connect(struct bench_loop *loop, struct bench_client *client, uint64_t number)
+/* A descriptor that is being connected, or -errno. */
+static int
+client_socket(const struct bench_loop *loop)
 {
     const struct bench_wire *wire = loop->wire;
-    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.ptr = client};
-    int one = 1;
     int fd = socket(wire->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int one = 1;
     int rc = 0;
 
     if (fd < 0)
         return -errno;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* slower without, not wrong */
-    if (wire->many_sources && number >= BENCH_CLIENT_SOURCE_PORTS)
-        rc = client_choose_source(fd, number - BENCH_CLIENT_SOURCE_PORTS);
+    if (loop->source > 0)
+        rc = client_choose_source(fd, loop->source);
     if (rc == 0)
         rc = connect(fd, (const struct sockaddr *)&wire->address, wire->address_bytes);
-    if ((rc != 0 && errno != EINPROGRESS) ||
-        epoll_ctl(loop->epoll, EPOLL_CTL_ADD, fd, &event) != 0) {
-        rc = -errno;
+    if (rc == 0 || errno == EINPROGRESS)
+        return fd;
+    rc = -errno;
+    close(fd);
+    return rc;
+}
+
+int
+bench_client_connect(struct bench_loop *loop, struct bench_client *client)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.ptr = client};
+    int fd = client_socket(loop);
+
+    /* Connections from one address to one server are as many as there are local ports. */
+    while (fd == -EADDRNOTAVAIL && loop->wire->many_sources && loop->source < SOURCES_MAX) {
+        loop->source++;
+        fd = client_socket(loop);
+    }
+    if (fd < 0)
+        return fd;
+    if (epoll_ctl(loop->epoll, EPOLL_CTL_ADD, fd, &event) != 0) {
+        int rc = -errno;
         close(fd);
         return rc;
     }

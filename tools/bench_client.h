@@ -31,12 +31,6 @@ enum bench_client_state {
     BENCH_CLIENT_CLOSING, /* has sent a Close */
 };
 
-enum {
-    BENCH_CLIENT_SOURCE_PORTS =
-        28000,                  /* connections from one address: the kernel's own range is 28,232 */
-    BENCH_CLIENT_LINE_MORE = 1, /* behind a message that goes into a pipe */
-};
-
 struct bench_client {
     int fd;
     uint8_t state; /* enum bench_client_state */
@@ -48,6 +42,7 @@ struct bench_client {
     uint64_t received;   /* good messages, duplicates not counted */
     uint64_t settled;    /* messages that have come, or were found missing */
     uint64_t order;      /* a hash over all that came, in their order */
+    uint64_t room_ns;    /* when the kernel took messages again, after it had not */
     uint64_t begun_ns;   /* when the connection was, or was due to be, begun */
     struct frame_parser parser;
     struct bench_reader reader;
@@ -74,7 +69,8 @@ struct bench_client_handlers {
 struct bench_wire {
     struct sockaddr_storage address;
     socklen_t address_bytes;
-    bool many_sources; /* the server is at 127.0.0.0/8: clients come from 127.0.0.2 and up */
+    bool
+        many_sources; /* the server is at 127.0.0.0/8: clients may come from any of its addresses */
     bool binary;
     size_t size_bytes;   /* of a message */
     const char *request; /* the opening handshake */
@@ -91,7 +87,8 @@ struct bench_loop {
     uint8_t *out;    /* frames are put together here; room for bench_loop_out_bytes() */
     uint64_t now_ns; /* CLOCK_MONOTONIC, when the last recv returned */
     uint64_t received_bytes;
-    uint32_t dice; /* for masking keys */
+    uint32_t dice;   /* for masking keys */
+    uint32_t source; /* connections come from 127.0.0.1 + so many; 0: as the kernel chooses */
 };
 
 const char *bench_client_state_name(enum bench_client_state state);
@@ -103,8 +100,8 @@ void bench_loop_fini(struct bench_loop *loop);
 
 uint64_t bench_loop_clock_ns(void);
 
-/* Begins a connection; `number` chooses the source address. 0, or -errno and nothing has begun. */
-int bench_client_connect(struct bench_loop *loop, struct bench_client *client, uint64_t number);
+/* Begins a connection. 0, or -errno and nothing has begun; -EADDRNOTAVAIL: no local port is left. */
+int bench_client_connect(struct bench_loop *loop, struct bench_client *client);
 
 /* 0 or -errno; `fd` stays the caller's. */
 int bench_client_open_pipe(struct bench_loop *loop, struct bench_client *client, int fd);

@@ -91,7 +91,7 @@ sender_write(struct bench_thread *thread, struct bench_client *client, uint64_t 
                              BENCH_STAMP_IDS),
         };
         used = bench_client_put(loop, client, used, &stamp);
-        if (thread->run->options->rate > 0)
+        if (thread->run->options->rate > 0 && due_ns >= client->room_ns) /* or it is the server */
             bench_histogram_add(&thread->tally.late, now_ns - due_ns);
         client->sent++;
         count++;
@@ -195,8 +195,8 @@ bench_sender_turn(struct bench_thread *thread)
         return turn_rate(thread);
     if (options->mode == BENCH_BROADCAST)
         return turn_broadcast(thread);
-    if (thread->round == 0 && thread->phase == BENCH_MEASURE) { /* each echo brings the next */
-        thread->round = 1;
+    if (!thread->begun && thread->phase == BENCH_MEASURE) { /* then each echo brings the next */
+        thread->begun = true;
         for (uint32_t i = 0; i < thread->sender_count; i++)
             sender_fill(thread, &thread->senders[i], UINT64_MAX);
     }

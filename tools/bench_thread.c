@@ -117,6 +117,8 @@ on_cycle_over(struct bench_thread *thread, struct bench_client *client, bool who
 {
     uint32_t number = (uint32_t)(client - thread->clients);
 
+    if (thread->free_count == 0)
+        thread->free_ns = bench_loop_clock_ns();
     thread->free[thread->free_count++] = number;
     if (whole) {
         thread->tally.cycles++;
@@ -140,6 +142,7 @@ on_disconnected(struct bench_thread *thread, struct bench_client *client, const 
     if (thread->run->options->mode == BENCH_ECHO)
         atomic_bump(&thread->shown.echoes, -(uint64_t)client->sent);
     kick(thread->run->threads[0].wake);
+    kick(thread->run->tell);
 }
 
 static void
@@ -239,15 +242,17 @@ attempt_due_ns(const struct bench_thread *thread, uint64_t begin_ns)
 }
 
 static void
-attempt(struct bench_thread *thread, struct bench_client *client, uint64_t due_ns, uint64_t number)
+attempt(struct bench_thread *thread, struct bench_client *client, uint64_t due_ns)
 {
     int rc;
 
     client->begun_ns = due_ns;
     thread->opening++;
-    rc = bench_client_connect(&thread->loop, client, number);
+    rc = bench_client_connect(&thread->loop, client);
     if (rc)
-        on_closed(&thread->loop, client, BENCH_CLIENT_CONNECTING, strerror(-rc));
+        on_closed(&thread->loop, client, BENCH_CLIENT_CONNECTING,
+                  rc == -EADDRNOTAVAIL ? "no local port is left (net.ipv4.ip_local_port_range)"
+                                       : strerror(-rc));
 }
 
 /* Nanoseconds until the next is due, or UINT64_MAX: it waits for another one. */
@@ -265,7 +270,7 @@ connect_turn(struct bench_thread *thread)
         if (due_ns > now_ns)
             return due_ns - now_ns;
         thread->started++;
-        attempt(thread, &thread->clients[i], due_ns, thread->client_first + i);
+        attempt(thread, &thread->clients[i], due_ns);
         now_ns = bench_loop_clock_ns();
     }
     return UINT64_MAX;
@@ -282,16 +287,15 @@ storm_turn(struct bench_thread *thread)
         return UINT64_MAX;
     for (uint32_t i = 0; i < EVENTS && thread->free_count > 0 && !thread->shown.failed; i++) {
         uint64_t due_ns = paced ? attempt_due_ns(thread, thread->run->start_ns) : now_ns;
-        uint64_t number = (uint64_t)thread->started * thread->run->thread_count + thread->index;
 
         if (due_ns >= end_ns)
             return UINT64_MAX;
         if (due_ns > now_ns)
             return due_ns - now_ns;
-        if (paced)
+        if (paced && due_ns >= thread->free_ns) /* or it is the server that is late */
             bench_histogram_add(&thread->tally.late, now_ns - due_ns);
         thread->started++;
-        attempt(thread, &thread->clients[thread->free[--thread->free_count]], due_ns, number);
+        attempt(thread, &thread->clients[thread->free[--thread->free_count]], due_ns);
         now_ns = bench_loop_clock_ns();
     }
     return thread->free_count > 0 ? 0 : UINT64_MAX;

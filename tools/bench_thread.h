@@ -62,7 +62,7 @@ struct bench_tally {
     uint64_t other_order;  /* clients that saw all, but not in the order of the first such */
     struct bench_histogram latency; /* from due to received; storm: to the end of the cycle */
     struct bench_histogram opening; /* from connect to 101 */
-    struct bench_histogram late;    /* from due to sent, of a rate */
+    struct bench_histogram late;    /* from due to sent, of a rate, where there was room to send */
 };
 
 struct bench_run;
@@ -85,12 +85,14 @@ struct bench_thread {
     uint32_t sender_count;
     uint32_t sender_next; /* whose turn it is */
     uint64_t round;       /* of a rate: how often all had their turn */
+    bool begun;           /* of an echo's window: it was filled */
     bool schedule_done;   /* of a rate: all that is due in the run has been looked at */
 
     uint32_t started; /* CONNECT: clients that have begun; storm: attempts */
     uint32_t opening;
     uint32_t *free; /* storm: clients that are not connected */
     uint32_t free_count;
+    uint64_t free_ns; /* when there was one again, after there had been none */
 
     uint64_t cpu_begin_ns, cpu_ns;     /* of this thread in MEASURE and DRAIN */
     uint64_t delay_begin_ns, delay_ns; /* it could have run, but the CPUs were busy */

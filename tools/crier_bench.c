@@ -132,11 +132,6 @@ prepare_wire(struct bench *bench)
         .request_bytes = strlen(bench->request),
         .accept = bench->accept,
     };
-    if (!wire->many_sources && o->clients > BENCH_CLIENT_SOURCE_PORTS)
-        fprintf(stderr,
-                "crier-bench: %" PRIu32 " clients are more than one address has ports for; from "
-                "more than one they come only to a server at 127.0.0.0/8\n",
-                o->clients);
     return -1;
 }
 
@@ -274,6 +269,16 @@ run_connect(struct bench *bench)
     return code;
 }
 
+/* When all were disconnected there is nothing left to wait for. */
+static bool
+anybody_left(const struct bench *bench)
+{
+    struct bench_shown sum;
+
+    bench_thread_sum(&bench->run, &sum);
+    return bench->options.mode == BENCH_STORM || sum.open > 0;
+}
+
 static int
 run_measure(struct bench *bench)
 {
@@ -286,7 +291,8 @@ run_measure(struct bench *bench)
     end_ns = run->start_ns + bench->options.duration_ns;
     atomic_store_relaxed(&run->end_ns, end_ns); /* the phase publishes it */
     bench_thread_set_phase(run, BENCH_MEASURE);
-    while (code < 0 && !bench->result.interrupted && bench_loop_clock_ns() < end_ns)
+    while (code < 0 && !bench->result.interrupted && bench_loop_clock_ns() < end_ns &&
+           anybody_left(bench))
         code = wait_until(bench, end_ns);
     if (bench_loop_clock_ns() < end_ns)
         atomic_store_relaxed(&run->end_ns, bench_loop_clock_ns()); /* a hint; DRAIN ends it too */

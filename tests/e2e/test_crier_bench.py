@@ -105,7 +105,7 @@ def test_a_storm_connects_and_leaves_again_and_again(crier, how):
     found = bench(url_of(server), *BRIEF, "--storm", "--clients", 8, *how)
     assert found["cycles"] >= 20 and found["faults"] == CLEAN, found
     if "--connect-rate" in how:
-        assert found["cycles"] == 100 and found["sent_late_ns"]["count"] == 100, found
+        assert found["cycles"] == 100 and 0 < found["sent_late_ns"]["count"] <= 100, found
     assert found["opening_ns"]["count"] == found["latency_ns"]["count"] == found["cycles"]
     assert counted(server)[0] == found["cycles"]
 
@@ -152,6 +152,30 @@ def test_an_open_loop_measures_the_wait_behind_a_server_that_stands_still(crier)
     found = json.loads(running.communicate(timeout=PATIENCE)[0])
     assert found["sent"] == 600 and found["faults"] == CLEAN, found
     assert found["latency_ns"]["max"] > 400e6 and found["latency_ns"]["p90"] > 100e6, found["latency_ns"]
+
+
+@pytest.mark.skipif(not shutil.which("ip"), reason="the ip command is not installed")
+def test_more_clients_than_one_address_has_ports_for_come_from_several():
+    """In a network of its own with 50 local ports."""
+    script = ("ip link set lo up && echo '20000 20049' >/proc/sys/net/ipv4/ip_local_port_range || exit 77; "
+              'exec "$@" ws://127.0.0.1:8080/ -- "$0" --no-welcome --on-message broadcast --workers 1')
+    done = run_crier("--user", "--map-root-user", "--net", "sh", "-c", script, CRIER, CRIER_BENCH, "--json",
+                     "--clients", "180", "--duration", "0.1", "--rate", "100", "--threads", "2", program="unshare")
+    if done.returncode in (1, 77) and "crier-bench" not in done.stderr:
+        pytest.skip(f"no network of its own to be had here: {done.stderr}")
+    assert done.returncode == 0, done
+    found = json.loads(done.stdout)
+    assert found["received"] == found["sent"] * 180 and found["faults"] == CLEAN, found
+
+
+def test_a_server_that_goes_away_ends_the_run(crier):
+    server = crier("--no-welcome", "--on-message", "broadcast", "--drain", "1")
+    running = subprocess.Popen([CRIER_BENCH, url_of(server), "--duration", "600", "--rate", "100", "--clients", "3", "--json",
+                                "--progress"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=plain_environment())
+    wait_until(lambda: re.search(rb" [1-9]\d* received", running.stderr.readline()), "messages")
+    server.stop()
+    found = json.loads(running.communicate(timeout=PATIENCE)[0])
+    assert running.returncode == 3 and found["faults"]["disconnected"] == 3 and found["elapsed_s"] < 60, found
 
 
 # ---- what it must notice ----
