@@ -2,6 +2,7 @@
  * slow.h: what becomes of clients that do not keep up, in a whole worker that is turned by hand.
  * The test is the publisher; the clients' sockets take a few kilobytes.
  */
+/* long: one worker in one process, which all of it needs */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -3,7 +3,7 @@
 from .deflate_client import DeflateClient, deflate, inflate
 from .marks import each_worker_count, needs_ipv6
 from .procs import (all_pids, assert_still, cpu_seconds, descriptors, is_alive, memory, memory_files,
-                    open_descriptors, process_state)
+                    open_descriptors, process_state, resident, tcp_memory)
 from .raw_client import (BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Closed, Disconnected, Frame, RawClient,
                          encode_frame, server_frame)
 from .server import BUILD, CRIER, CRIER_RING, PROBE, REPOSITORY, Server, plain_environment, run_crier
@@ -15,6 +15,6 @@ __all__ = [
     "Disconnected", "Frame", "PATIENCE",
     "PING", "PONG", "PROBE", "REPOSITORY", "RawClient", "SANITIZED", "Server", "Swarm", "TEXT", "all_pids",
     "assert_still", "at_once", "cpu_seconds", "deflate", "descriptors", "each_worker_count", "encode_frame", "inflate", "is_alive", "memory",
-    "memory_files", "needs_ipv6", "open_descriptors", "pause", "plain_environment", "process_state", "run_crier",
-    "server_frame", "transcript_hash", "wait_until",
+    "memory_files", "needs_ipv6", "open_descriptors", "pause", "plain_environment", "process_state", "resident", "run_crier",
+    "server_frame", "tcp_memory", "transcript_hash", "wait_until",
 ]

@@ -117,6 +117,21 @@ def memory(pids):
     return total
 
 
+def resident(pids):
+    """Resident bytes of each process, shared pages included: {pid: bytes}."""
+    found = {}
+    for pid in pids:
+        with open(f"/proc/{pid}/status") as f:
+            found[pid] = int(re.search(r"^VmRSS:\s*(\d+)", f.read(), re.M).group(1)) * 1024
+    return found
+
+
+def tcp_memory():
+    """Bytes that TCP sockets hold, of the whole machine."""
+    with open("/proc/net/sockstat") as f:
+        return int(re.search(r"^TCP:.* mem (\d+)", f.read(), re.M).group(1)) * os.sysconf("SC_PAGE_SIZE")
+
+
 def socket_inode(local_port, remote_port):
     """The inode of the TCP socket on this machine with these two ports, or None."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
