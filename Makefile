@@ -24,7 +24,7 @@ PROTO  := deflate extension frame handshake http1 inflate mask utf8 utf8_walk wi
 HTTP   := page
 APPS   := standard
 TOOLS  := crier_ring image locate# the program is crier-ring
-BENCHER := crier_bench bench_client bench_histogram bench_options bench_plot bench_process bench_report bench_sender bench_stamp bench_thread bench_track# the program is crier-bench
+BENCHER := crier_bench $(patsubst %,bench_%,client histogram options plot process report sender stamp thread track)# crier-bench
 
 # UNIT=ring FUZZ= TORTURE= on the command line narrow what is built and run.
 UNIT    := utf8 mask frame http1 extension handshake deflate inflate segment ring history arena client_rec record twin \
@@ -32,6 +32,7 @@ UNIT    := utf8 mask frame http1 extension handshake deflate inflate segment rin
 FUZZ    := utf8 http1 extension handshake frame deflate conn
 TORTURE := ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history)# also built with tags that wrap, and test points
+RIGGED  := fuzz/fuzz_conn unit/test_turns unit/test_wheel unit/test_slow# a whole worker in the test's own process
 LOAD    := swarm probe_app
 BENCH   := bench_ring bench_server bench_echo bench_proto bench_connect
 
@@ -60,7 +61,7 @@ TEST_BIN    := $(UNIT_BIN) $(FUZZ_BIN) $(TORTURE_BIN) $(LOAD_BIN) $(BENCH_BIN)
 NARROW_BIN  := $(patsubst %,$(B)/%_narrow,$(filter $(TEST_BIN:$(B)/%=%),$(NARROW)))
 SUITE_BIN   := $(UNIT_BIN) $(filter $(B)/tests/unit/%,$(NARROW_BIN)) $(FUZZ_BIN) \
                $(TORTURE_BIN) $(filter $(B)/tests/torture/%,$(NARROW_BIN))
-ALL_C       := $(LIB_C) $(APPS_C) $(TOOLS_C) $(BENCHER_C) $(TEST_BIN:$(B)/%=%.c) tests/fuzz/replay.c tests/lib/conn_rig.c
+ALL_C       := $(LIB_C) $(APPS_C) $(TOOLS_C) $(BENCHER_C) $(TEST_BIN:$(B)/%=%.c) tests/fuzz/replay.c tests/lib/conn_rig.c tests/lib/hand_clock.c
 OBJECTS     := $(ALL_C:%.c=$(B)/%.o) $(SHM_C:%.c=$(B)/narrow/%.o) $(NARROW:%=$(B)/narrow/%.o)
 
 # ---- flags ---------------------------------------------------------------------------------------
@@ -155,7 +156,7 @@ $(TEST_BIN): %: %.o
 $(FUZZ_BIN): $(if $(filter fuzz,$(VARIANT)),,$(B)/tests/fuzz/replay.o)
 $(FUZZ_BIN): LDFLAGS += $(if $(filter fuzz,$(VARIANT)),-fsanitize=fuzzer)
 $(filter %/test_bench_histogram %/test_bench_stamp %/test_bench_track,$(UNIT_BIN)): $(B)/tests/unit/test_%: $(B)/tools/%.o
-$(B)/tests/fuzz/fuzz_conn $(B)/tests/unit/test_turns $(B)/tests/unit/test_wheel $(B)/tests/unit/test_slow: $(B)/tests/lib/conn_rig.o
+$(RIGGED:%=$(B)/tests/%): $(B)/tests/lib/conn_rig.o $(B)/tests/lib/hand_clock.o
 $(CRIER) $(CRIER_RING) $(CRIER_BENCH) $(TEST_BIN): $(LIB)
 	$(link)
 

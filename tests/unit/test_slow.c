@@ -16,11 +16,12 @@
 #include <cmocka.h>
 
 #include "tests/lib/conn_rig.h"
+#include "tests/lib/hand_clock.h"
 #include "worker/conn.h"
 
 enum {
-    RING_BYTES = 256 * 1024,
-    MESSAGE_BYTES = 6000, /* more than the kernel takes in one piece, so that frames are cut */
+    RING_BYTES = 512 * 1024,
+    MESSAGE_BYTES = 12000, /* more than the kernel takes in one piece, so that frames are cut */
     FRAME_BYTES = 4 + MESSAGE_BYTES,
     ROUND = RING_BYTES / MESSAGE_BYTES, /* broadcasts that go around the ring once */
     SEEN_MAX = 64 * ROUND,
@@ -342,13 +343,19 @@ static void
 test_slow_client_that_is_cut_can_still_be_told_why_it_is_closed(void **state)
 {
     struct reader *slow;
+    struct conn *conn;
 
     (void)state;
     begin(CONF_SLOW_SKIP);
     slow = open_reader(SMALL, false);
     publish_many(3 * ROUND);
-    conn_close(last_conn(), CLOSE_NORMAL, NULL);
-    publish_many(3 * ROUND); /* it holds nothing back */
+    conn = last_conn();
+    conn_close(conn, CLOSE_NORMAL, NULL);
+    assert_true(conn->cut && !conn->held); /* what it waits for does not lie in the ring */
+    assert_true(read_some(slow));
+    conn_rig_turn();
+    assert_true(conn->cut && conn->blocked && !conn->held);
+    publish_many(3 * ROUND);
     read_all(slow);
     assert_int_equal(slow->close_code, CLOSE_NORMAL);
     end();
@@ -456,11 +463,39 @@ test_slow_client_that_is_not_below_the_pressure_skips_nothing(void **state)
 
 /* --- the edge of --max-lag --- */
 
+/* Until the next tick, which is late. */
 static void
 pass_time(uint32_t ms)
 {
-    conn_rig_worker()->now_ms += ms;
+    hand_clock_turn(ms);
+    conn_rig_turn();
     slow_tick(conn_rig_worker());
+}
+
+/* The first jump of a client that may lag 20: how far behind the newest broadcast that takes it. */
+static uint64_t
+lag_behind_jump(enum conf_slow slow)
+{
+    struct conn *conn;
+    uint64_t lag;
+
+    begin(slow);
+    conn_rig_conf()->max_lag = (struct conf_lag_shm){20, CONF_LAG_BROADCASTS};
+    open_reader(SMALL, false);
+    conn = last_conn();
+    while (GREW(slow_skips) == 0)
+        publish_many(1);
+    lag = ring_tail(&conn_rig_worker()->ring) - conn->next;
+    end();
+    return lag;
+}
+
+static void
+test_slow_client_jumps_to_the_middle_of_what_it_may_hold_or_to_the_latest(void **state)
+{
+    (void)state;
+    assert_int_equal(lag_behind_jump(CONF_SLOW_SKIP), 10);
+    assert_int_equal(lag_behind_jump(CONF_SLOW_LATEST), 1);
 }
 
 /* How far the client may be behind: publishes one by one until it jumps for the first time. */
@@ -556,18 +591,22 @@ static void
 test_slow_client_that_moves_past_the_pressure_it_met_is_not_closed(void **state)
 {
     struct reader *slow;
+    struct conn *conn;
     uint64_t first = published;
 
     (void)state;
     begin(CONF_SLOW_CLOSE);
     conn_rig_conf()->slow_grace_ms = 1000;
     slow = open_reader(SMALL, false);
+    conn = last_conn();
     for (int lap = 0; lap < 10; lap++) {
         while (publish())
             conn_rig_turn();
         pass_time(900);
-        for (int i = 0; i < ROUND && read_some(slow); i++)
+        assert_true(conn->held && conn->slow_seq > conn->next);
+        while (conn->next < conn->slow_seq && read_some(slow)) /* and no further */
             conn_rig_turn();
+        assert_true(conn->held);
     }
     assert_int_equal(GREW(clients_slow_closed), 0);
     read_all(slow);
@@ -601,13 +640,14 @@ test_slow_client_whose_socket_takes_a_close_is_told_4008(void **state)
     (void)state;
     begin(CONF_SLOW_CLOSE);
     conn_rig_conf()->slow_grace_ms = 1000;
-    slow = open_reader(SMALL, false);
+    slow = open_reader(4 * FRAME_BYTES, false);
     while (publish())
         conn_rig_turn();
     pass_time(100);
     while (read_some(slow)) /* and the worker has not noticed yet */
         ;
-    pass_time(1000);
+    conn_rig_worker()->now_ms += 1000;
+    slow_tick(conn_rig_worker());
     assert_int_equal(GREW(clients_slow_closed), 1);
     assert_int_equal(GREW(clients_slow_reset), 0);
     read_all(slow);
@@ -633,7 +673,7 @@ test_slow_client_that_blocks_stops_publishers_and_misses_nothing(void **state)
             pass_time(1000);
         conn_rig_settle();
         assert_false(publish());
-        for (int i = 0; i < ROUND && read_some(slow); i++)
+        for (int i = 0; i < 4 * ROUND && read_some(slow); i++)
             conn_rig_turn();
     }
     read_all(slow);
@@ -690,6 +730,7 @@ main(void)
         cmocka_unit_test(test_slow_client_does_not_skip_what_is_its_own),
         cmocka_unit_test(test_slow_client_may_skip_more_than_its_record_can_count),
         cmocka_unit_test(test_slow_client_that_is_not_below_the_pressure_skips_nothing),
+        cmocka_unit_test(test_slow_client_jumps_to_the_middle_of_what_it_may_hold_or_to_the_latest),
         cmocka_unit_test(test_slow_edge_counts_broadcasts),
         cmocka_unit_test(test_slow_edge_counts_bytes),
         cmocka_unit_test(test_slow_edge_counts_seconds),

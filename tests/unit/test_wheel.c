@@ -8,13 +8,13 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "tests/lib/conn_rig.h"
+#include "tests/lib/hand_clock.h"
 
 enum {
     PING_MS = 100000, /* the wheel holds 33 s */
@@ -23,21 +23,6 @@ enum {
     LATE_MS = 400, /* a bucket, and the steps in which it is looked at */
     NEVER_MS = 10 * (PING_MS + TIMEOUT_MS),
 };
-
-static int64_t ahead_ms;
-
-/* In place of the C library's, for everybody in this program. */
-int
-clock_gettime(clockid_t clock, struct timespec *now)
-{
-    int rc = (int)syscall(SYS_clock_gettime, clock, now);
-
-    now->tv_sec += ahead_ms / 1000;
-    now->tv_nsec += ahead_ms % 1000 * 1000000;
-    now->tv_sec += now->tv_nsec / 1000000000;
-    now->tv_nsec %= 1000000000;
-    return rc;
-}
 
 static uint32_t
 clock_ms(void)
@@ -58,7 +43,7 @@ wait_for(int fd, const void *expected, ssize_t bytes)
 
     while ((got = recv(fd, heard, sizeof(heard), 0)) < 0) {
         assert_true(clock_ms() - start < NEVER_MS);
-        ahead_ms += STEP_MS;
+        hand_clock_turn(STEP_MS);
         conn_rig_turn();
     }
     assert_int_equal(got, bytes);
@@ -97,7 +82,7 @@ test_wheel_counts_from_the_last_sign_of_life(void **state)
     (void)state;
     for (int i = 0; i < 3; i++) {
         assert_pinged(fd);
-        ahead_ms += TIMEOUT_MS / 2;
+        hand_clock_turn(TIMEOUT_MS / 2);
         conn_rig_turn();
         assert_int_equal(send(fd, pong, sizeof(pong), 0), sizeof(pong));
         conn_rig_settle();
@@ -112,7 +97,7 @@ test_wheel_goes_on_when_the_clock_of_32_bits_wraps(void **state)
 {
     (void)state;
     for (uint32_t before_ms = 0; before_ms <= PING_MS + TIMEOUT_MS; before_ms += 35000) {
-        ahead_ms += UINT32_MAX - clock_ms() - before_ms;
+        hand_clock_turn(UINT32_MAX - clock_ms() - before_ms);
         conn_rig_settle();
         test_wheel_pings_after_the_interval_and_cuts_off_after_the_timeout(NULL);
     }
