@@ -50,7 +50,6 @@ enum { CONN_CLOSE_TIMEOUT_MS = 5000 };
 
 struct conn {
     struct worker *worker;
-    int fd;
     TAILQ_ENTRY(conn) link;      /* in the list that the state names */
     TAILQ_ENTRY(conn) held_link; /* in worker.held, while `held` */
     struct client_shm *record;
@@ -62,6 +61,7 @@ struct conn {
         uint32_t head_scanned; /* until CONN_OPEN: http1.h */
         uint32_t own_ahead;    /* from then on: broadcasts ahead that are for everybody but it */
     };
+    int fd;
 
     struct slow_cut *cut;     /* slow.h */
     struct pool_buf *input;   /* what cannot be parsed yet, or waits its turn */
