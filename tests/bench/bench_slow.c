@@ -1,0 +1,195 @@
+/*
+ * bench_slow.c: what clients that stand still cost those who read.
+ *
+ *   latency   from writing a line to the console until it has arrived, the median over 100 reading
+ *             clients and all lines, beside 5,000 that never read (--slow skip) and without them,
+ *             in turn. Lines of 10 KiB, 100 a second, so that the ring goes round every four
+ *             seconds and those who stand still jump twice in that time.
+ *
+ * The readers are a process of their own. Everything stays on 127.0.0.1.
+ */
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+#include "tests/bench/server_rig.h"
+
+enum {
+    READERS = 100,
+    STANDING = 5000,
+    ROUNDS = 15,
+    LINES = 100, /* of a round */
+    LINE_BYTES = 10 * 1024,
+    FRAME_BYTES = LINE_BYTES + 4, /* RFC 6455 section 5.2 */
+    PERIOD_NS = 10 * 1000 * 1000,
+    FILLING = 2000, /* lines after which every socket that is not read is full */
+};
+
+/* When each reader got the line that is under way, in memory shared with the readers' process. */
+struct arrivals {
+    int event; /* written when all have it */
+    uint64_t ns[READERS];
+};
+
+static uint64_t
+now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
+
+static void
+readers_read(struct arrivals *arrivals, const int *fds, int epoll)
+{
+    static char buffer[65536];
+    static size_t got[READERS];
+    struct epoll_event events[READERS];
+    int arrived = 0;
+
+    for (;;) {
+        int count = epoll_wait(epoll, events, READERS, -1);
+
+        for (int i = 0; i < count; i++) {
+            uint32_t reader = events[i].data.u32;
+            ssize_t bytes = recv(fds[reader], buffer, sizeof(buffer), MSG_DONTWAIT);
+            if (bytes <= 0)
+                _exit(0);
+            got[reader] += (size_t)bytes;
+            if (got[reader] < FRAME_BYTES)
+                continue;
+            got[reader] -= FRAME_BYTES;
+            arrivals->ns[reader] = now_ns();
+            arrived++;
+        }
+        if (arrived == READERS) {
+            arrived = 0;
+            server_rig_tell(arrivals->event);
+        }
+    }
+}
+
+static pid_t
+readers_start(struct arrivals *arrivals, uint16_t port)
+{
+    static int fds[READERS];
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        int epoll = epoll_create1(0);
+
+        for (uint32_t i = 0; i < READERS; i++) {
+            struct epoll_event event = {.events = EPOLLIN, .data.u32 = i};
+            fds[i] = server_rig_connect(port, true);
+            epoll_ctl(epoll, EPOLL_CTL_ADD, fds[i], &event);
+        }
+        server_rig_tell(arrivals->event);
+        readers_read(arrivals, fds, epoll);
+    }
+    server_rig_await(arrivals->event, "readers");
+    return pid;
+}
+
+/* --- a server with its clients --- */
+
+struct scene {
+    struct server_rig server;
+    struct arrivals *arrivals;
+    pid_t readers;
+    int *standing;
+    int standing_count;
+};
+
+/* Returns when the line was written; all readers have it by then. */
+static uint64_t
+scene_broadcast(struct scene *scene)
+{
+    static char line[LINE_BYTES + 1];
+    uint64_t begin_ns = now_ns();
+
+    memset(line, 'x', LINE_BYTES);
+    line[LINE_BYTES] = '\n';
+    if (write(scene->server.console, line, sizeof(line)) != (ssize_t)sizeof(line))
+        server_rig_fail("console");
+    server_rig_await(scene->arrivals->event, "delivery");
+    return begin_ns;
+}
+
+static void
+scene_open(struct scene *scene, const char *program, int standing_count)
+{
+    static const char *const flags[] = {"--workers", "2",      "--ping", "0", "--slow",
+                                        "skip",      "--ring", "4M",     NULL};
+
+    scene->arrivals = mmap(NULL, sizeof(*scene->arrivals), PROT_READ | PROT_WRITE,
+                           MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    scene->standing = calloc((size_t)standing_count + 1, sizeof(int));
+    if (scene->arrivals == MAP_FAILED || !scene->standing)
+        server_rig_fail("memory");
+    scene->arrivals->event = eventfd(0, 0);
+    scene->standing_count = standing_count;
+    server_rig_start(&scene->server, program, flags);
+    for (int i = 0; i < standing_count; i++)
+        scene->standing[i] = server_rig_connect(scene->server.port, true);
+    scene->readers = readers_start(scene->arrivals, scene->server.port);
+    for (int i = 0; i < FILLING; i++)
+        scene_broadcast(scene);
+}
+
+static void
+scene_close(struct scene *scene)
+{
+    server_rig_stop(&scene->server);
+    kill(scene->readers, SIGKILL);
+    waitpid(scene->readers, NULL, 0);
+    for (int i = 0; i < scene->standing_count; i++)
+        close(scene->standing[i]);
+    close(scene->arrivals->event);
+    munmap(scene->arrivals, sizeof(*scene->arrivals));
+    free(scene->standing);
+}
+
+/* The median over all lines and readers of a round. */
+static double
+scene_round(struct scene *scene)
+{
+    static double us[LINES * READERS];
+    uint64_t due_ns = now_ns();
+
+    for (int line = 0; line < LINES; line++) {
+        struct timespec due = {.tv_sec = (time_t)(due_ns / 1000000000U),
+                               .tv_nsec = (long)(due_ns % 1000000000U)};
+        uint64_t begin_ns;
+
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL);
+        due_ns += PERIOD_NS;
+        begin_ns = scene_broadcast(scene);
+        for (int i = 0; i < READERS; i++)
+            us[line * READERS + i] = (double)(scene->arrivals->ns[i] - begin_ns) / 1e3;
+    }
+    qsort(us, LINES * READERS, sizeof(us[0]), server_rig_compare);
+    return us[LINES * READERS / 2];
+}
+
+int
+main(int argc, char **argv)
+{
+    static struct server_rig_rounds rounds = {.count = ROUNDS};
+    const char *program = server_rig_open(argc, argv, STANDING + 100);
+    struct scene alone;
+    struct scene beside;
+
+    scene_open(&alone, program, 0);
+    scene_open(&beside, program, STANDING);
+    for (int r = -1; r < ROUNDS; r++) { /* one to warm up */
+        rounds.bare_us[r < 0 ? 0 : r] = scene_round(&alone);
+        rounds.crier_us[r < 0 ? 0 : r] = scene_round(&beside);
+    }
+    printf("median latency of %d reading clients, of crier beside %d that stand still:\n", READERS,
+           STANDING);
+    server_rig_report(&rounds, "nobody stands still", 1.2);
+    scene_close(&beside);
+    scene_close(&alone);
+    return 0;
+}
