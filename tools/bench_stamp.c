@@ -30,7 +30,7 @@ static const char digits[DIGITS + 1] =
     "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
 
 static char filler_text[FILLER_PERIOD + FILLER_PIECE];
-static int8_t digit_values[256];
+static uint8_t digit_values[256]; /* DIGITS: it is none */
 static pthread_once_t tables_once = PTHREAD_ONCE_INIT;
 
 static void
@@ -38,9 +38,9 @@ tables_make(void)
 {
     uint32_t dice = 1;
 
-    memset(digit_values, -1, sizeof(digit_values));
+    memset(digit_values, DIGITS, sizeof(digit_values));
     for (int i = 0; i < DIGITS; i++)
-        digit_values[(uint8_t)digits[i]] = (int8_t)i;
+        digit_values[(uint8_t)digits[i]] = (uint8_t)i;
     for (size_t i = 0; i < sizeof(filler_text); i++) {
         dice =
             dice * 1664525 + 1013904223; /* a linear congruence; its upper bits are good enough */
@@ -61,15 +61,15 @@ number_write(char *to, int count, uint64_t value)
 static bool
 number_read(const char *from, int count, uint64_t *value)
 {
-    int bad = 0;
+    uint32_t all = 0;
 
     *value = 0;
     for (int i = 0; i < count; i++) {
-        int digit = digit_values[(uint8_t)from[i]];
-        bad |= digit;
-        *value = *value << DIGIT_BITS | (uint64_t)(digit & (DIGITS - 1));
+        uint32_t digit = digit_values[(uint8_t)from[i]];
+        all |= digit;
+        *value = *value << DIGIT_BITS | digit % DIGITS;
     }
-    return bad >= 0;
+    return all < DIGITS;
 }
 
 /* Odd weights: a digit that changes by less than 64 changes the sum modulo 64. */
@@ -79,7 +79,7 @@ head_check(const char *head)
     uint32_t sum = 0;
 
     for (uint32_t i = ID_AT; i < CHECK_AT; i++)
-        sum += (2 * i + 1) * (uint32_t)digit_values[(uint8_t)head[i]];
+        sum += (2 * i + 1) * digit_values[(uint8_t)head[i]];
     return digits[sum % DIGITS];
 }
 

@@ -77,8 +77,9 @@ prepare_descriptors(const struct bench *bench)
     return -1;
 }
 
-/* One key for the whole run, random as RFC 6455 section 4.1 asks for. What it has to be answered
- * with is found out by being the server for once. */
+/* One random key for the whole run, where RFC 6455 section 4.1 wants one for each connection: a SHA-1
+ * for each is not what a load generator should be busy with. What the key has to be answered with is
+ * found out by being the server for once. */
 static int
 prepare_request(struct bench *bench)
 {
@@ -90,24 +91,29 @@ prepare_request(struct bench *bench)
     unsigned char dice[22]; /* 22 digits are 132 bits, of which the last 4 are no part of the key */
     char key[sizeof(dice) + 1] = "";
     bool brackets = strchr(o->host, ':');
+    int bytes;
 
     if (getrandom(dice, sizeof(dice), 0) != sizeof(dice))
         return give_up("cannot get random bytes: %s", strerror(errno));
     for (size_t i = 0; i < sizeof(dice); i++)
         key[i] = digits[i + 1 < sizeof(dice) ? dice[i] % 64 : dice[i] % 4 * 16];
-    if (asprintf(&bench->request,
-                 "GET %s HTTP/1.1\r\nHost: %s%s%s:%s\r\nUpgrade: websocket\r\n"
-                 "Connection: Upgrade\r\nSec-WebSocket-Key: %s==\r\n"
-                 "Sec-WebSocket-Version: 13\r\n\r\n",
-                 o->path, brackets ? "[" : "", o->host, brackets ? "]" : "", o->port, key) < 0)
+    bytes = asprintf(&bench->request,
+                     "GET %s HTTP/1.1\r\nHost: %s%s%s:%s\r\nUpgrade: websocket\r\n"
+                     "Connection: Upgrade\r\nSec-WebSocket-Key: %s==\r\n"
+                     "Sec-WebSocket-Version: 13\r\n\r\n",
+                     o->path, brackets ? "[" : "", o->host, brackets ? "]" : "", o->port, key);
+    if (bytes < 0)
         return give_up("no memory");
-    if (http1_parse(bench->request, strlen(bench->request), &request) != HTTP1_OK)
+    if (http1_parse(bench->request, (size_t)bytes, &request) != HTTP1_OK)
         return give_up("'%.80s' is no path to ask for: %s", o->path,
                        request.fail_sentence ? request.fail_sentence : "it is too long");
     handshake_check(&request, &policy, &verdict);
     if (verdict.status != 101)
         return give_up("cannot make a key: %s", verdict.sentence);
     memcpy(bench->accept, verdict.accept, sizeof(bench->accept));
+    bench->run.wire.request = bench->request;
+    bench->run.wire.request_bytes = (size_t)bytes;
+    bench->run.wire.accept = bench->accept;
     return -1;
 }
 
@@ -117,22 +123,14 @@ prepare_wire(struct bench *bench)
     const struct bench_options *o = &bench->options;
     struct bench_wire *wire = &bench->run.wire;
     const struct sockaddr_in *v4 = (const struct sockaddr_in *)&o->address;
-    int code = prepare_request(bench);
 
-    if (code >= 0)
-        return code;
-    *wire = (struct bench_wire){
-        .address = o->address,
-        .address_bytes = o->address_bytes,
-        .many_sources =
-            v4->sin_family == AF_INET && ntohl(v4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET,
-        .binary = o->binary,
-        .size_bytes = o->size_bytes,
-        .request = bench->request,
-        .request_bytes = strlen(bench->request),
-        .accept = bench->accept,
-    };
-    return -1;
+    wire->address = o->address;
+    wire->address_bytes = o->address_bytes;
+    wire->many_sources =
+        v4->sin_family == AF_INET && ntohl(v4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+    wire->binary = o->binary;
+    wire->size_bytes = o->size_bytes;
+    return prepare_request(bench);
 }
 
 /* All signals that end a program nicely are read, by this thread. */
