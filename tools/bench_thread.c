@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -317,14 +318,29 @@ thread_show(struct bench_thread *thread)
     bench_sender_tell(thread);
 }
 
+/* To the nanosecond where the kernel can (Linux 5.11), otherwise up to a millisecond too long. */
+static int
+thread_epoll(const struct bench_thread *thread, struct epoll_event *events, uint64_t wait_ns)
+{
+    struct timespec timeout = {(time_t)(wait_ns / 1000000000U), (long)(wait_ns % 1000000000U)};
+    bool for_ever = wait_ns == UINT64_MAX;
+    uint64_t wait_ms = wait_ns / 1000000 + (wait_ns % 1000000 > 0);
+    int count = epoll_pwait2(thread->loop.epoll, events, EVENTS, for_ever ? NULL : &timeout, NULL);
+
+    if (count < 0 && errno == ENOSYS)
+        count = epoll_wait(thread->loop.epoll, events, EVENTS,
+                           for_ever            ? -1
+                           : wait_ms < INT_MAX ? (int)wait_ms
+                                               : INT_MAX);
+    return count;
+}
+
 static void
 thread_wait(struct bench_thread *thread, uint64_t wait_ns)
 {
     struct epoll_event events[EVENTS];
-    struct timespec timeout = {(time_t)(wait_ns / 1000000000U), (long)(wait_ns % 1000000000U)};
+    int count = thread_epoll(thread, events, wait_ns);
     uint64_t ignored;
-    int count = epoll_pwait2(thread->loop.epoll, events, EVENTS,
-                             wait_ns == UINT64_MAX ? NULL : &timeout, NULL);
 
     for (int i = 0; i < count; i++) {
         struct bench_client *client = events[i].data.ptr;
