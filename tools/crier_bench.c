@@ -26,6 +26,8 @@ enum {
     DESCRIPTORS_MORE = 64, /* besides those of the clients */
     READY_MS = 10000,      /* until a command has to listen */
     READY_AGAIN_MS = 20,
+    SETTLE_MS = 3000,
+    SETTLE_AGAIN_MS = 100,
     STALL_NS = 10 * 1000000000ULL, /* without any client that gets connected */
     LOOK_NS = 10 * 1000000,        /* how often the end of DRAIN is looked for */
     SECOND_NS = 1000000000,
@@ -163,6 +165,24 @@ probe(const struct bench *bench)
     return rc;
 }
 
+/* A server that has just begun to listen goes on preparing itself: until its memory stays as it is. */
+static void
+await_settled(struct bench *bench)
+{
+    struct pollfd signals = {.fd = bench->signals, .events = POLLIN};
+    struct bench_usage *now = &bench->result.before;
+    struct bench_usage last;
+
+    for (int ms = 0; ms < SETTLE_MS; ms += SETTLE_AGAIN_MS) {
+        last = *now;
+        if (poll(&signals, 1, SETTLE_AGAIN_MS) > 0)
+            return; /* the run will find that out */
+        bench_process_usage(now, bench->result.pid, true);
+        if (now->processes == last.processes && now->pss_bytes == last.pss_bytes)
+            return;
+    }
+}
+
 static int
 start_server(struct bench *bench)
 {
@@ -184,6 +204,8 @@ start_server(struct bench *bench)
                        strerror(-rc));
     bench->result.pid = bench->options.pid ? bench->options.pid : bench->child.pid;
     bench_process_usage(&bench->result.before, bench->result.pid, true);
+    if (command)
+        await_settled(bench);
     if (bench->result.pid && bench->result.before.processes == 0)
         return give_up("there is no process %d", (int)bench->result.pid);
     return -1;

@@ -13,7 +13,7 @@ import xml.dom.minidom
 
 import pytest
 
-from harness import (BUILD, CRIER, PATIENCE, Disconnected, RawClient, plain_environment, run_crier, server_frame,
+from harness import (BUILD, CRIER, PATIENCE, SANITIZED, Disconnected, RawClient, plain_environment, run_crier, server_frame,
                      wait_until)
 
 CRIER_BENCH = os.path.join(BUILD, "crier-bench")
@@ -95,8 +95,16 @@ def test_idle_clients_stay_and_what_they_cost_is_seen(crier):
     found = bench(url_of(server), *BRIEF, "--idle", "--clients", 500, "--threads", 2, "--pid", server.pid)
     assert found["opening_ns"]["count"] == 500 and found["faults"] == CLEAN and found["sent"] == 0, found
     assert found["server"]["processes"] == 3
-    assert found["server"]["pss_bytes"] > found["server"]["pss_bytes_before"] > 0
+    assert found["server"]["pss_bytes"] > 0 and found["server"]["pss_bytes_before"] > 0
     assert counted(server)[0] == 500
+
+
+def test_memory_of_a_client_is_that_without_what_the_server_needs_for_itself():
+    address = loopback_address()
+    found = bench(f"ws://{address}/", "--duration", 0.1, "--idle", "--clients", 5000, "--", CRIER, "--no-welcome",
+                  "--listen", address, "--workers", 2)["server"]
+    assert found["processes"] == 3 and found["pss_bytes_before"] > found["pss_bytes"] / 3, found
+    assert 50 < found["pss_bytes_per_client"] < 2000 * (20 if SANITIZED else 1), found
 
 
 @pytest.mark.parametrize("how", [("--threads", "2"), ("--connect-rate", "200")])
@@ -312,10 +320,17 @@ def test_clients_that_do_not_see_the_same_order_are_noticed(crier):
 
 def test_clients_that_the_server_closes_are_counted_and_the_others_go_on(crier):
     server = crier("--no-welcome", "--on-message", "broadcast", "--max-message", "1k", workers=1)
-    found = bench(url_of(server), *BRIEF, "--clients", 5, "--size", "2k", status=3)
+    found = bench(url_of(server), *BRIEF, "--clients", 5, "--size", "2k", "--drain", 0.1, status=3)
     assert found["faults"] == {**CLEAN, "disconnected": 1}, found
-    shown = run_crier(url_of(server), *BRIEF, "--clients", "5", "--size", "2k", program=CRIER_BENCH)
+    shown = run_crier(url_of(server), *BRIEF, "--clients", "5", "--size", "2k", "--drain", "0.1", program=CRIER_BENCH)
     assert shown.returncode == 3 and "client 0: the server closed it with 1009" in shown.stdout, shown
+
+
+def test_a_server_that_does_not_broadcast_is_told_apart_from_one_that_loses(crier):
+    server = crier("--no-welcome")
+    done = run_crier(url_of(server), *BRIEF, "--rate", "20", "--clients", "3", "--drain", "0.1", program=CRIER_BENCH)
+    assert done.returncode == 3 and "20 messages did not arrive" in done.stdout, done
+    assert "only publishers received anything" in done.stdout, done
 
 
 # ---- what it says ----
