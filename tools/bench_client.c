@@ -486,7 +486,6 @@ client_read(struct bench_loop *loop, struct bench_client *client)
         client_fail(loop, client, n < 0 ? strerror(errno) : "the server ended the connection");
         return;
     }
-    loop->received_bytes += bytes;
     if (client->state == BENCH_CLIENT_OPENING) {
         size_t answer = client_answer(loop, client, at, bytes);
         if (answer == 0)
@@ -494,6 +493,7 @@ client_read(struct bench_loop *loop, struct bench_client *client)
         at += answer;
         bytes -= answer;
     }
+    loop->received_bytes += bytes;
     at -= client->rest_bytes;
     memcpy(at, client->rest, client->rest_bytes);
     client_frames(loop, client, at, bytes + client->rest_bytes);

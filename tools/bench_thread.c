@@ -67,7 +67,6 @@ thread_look_at_phase(struct bench_thread *thread)
     if (thread->phase == BENCH_CONNECT) {
         thread->cpu_begin_ns = cpu_ns;
         thread->delay_begin_ns = delay_ns;
-        thread->loop.received_bytes = 0;
     }
     if (phase == BENCH_END) {
         thread->cpu_ns = cpu_ns - thread->cpu_begin_ns;
