@@ -196,7 +196,7 @@ slow_cut_list(struct worker *worker, uint64_t seq)
 static struct slow_cut *
 slow_cut_find(struct worker *worker, uint64_t seq, bool twin)
 {
-    struct slow_cut *cut;
+    struct slow_cut *cut = NULL;
 
     LIST_FOREACH(cut, slow_cut_list(worker, seq), link)
     {

@@ -50,8 +50,7 @@ struct server_rig_rounds {
     double crier_us[SERVER_RIG_ROUNDS_MAX];
 };
 
-static inline void
-server_rig_fail(const char *what)
+static inline void __attribute__((noreturn)) server_rig_fail(const char *what)
 {
     fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, what, strerror(errno));
     exit(1);
@@ -162,7 +161,6 @@ server_rig_port(FILE *log)
     }
     errno = EPROTO;
     server_rig_fail("the server did not say where it listens");
-    return 0;
 }
 
 static inline void
