@@ -11,6 +11,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/timerfd.h>
 
 #include "tests/bench/server_rig.h"
 
@@ -155,19 +156,20 @@ static double
 scene_round(struct scene *scene)
 {
     static double us[LINES * READERS];
-    uint64_t due_ns = now_ns();
+    static const struct itimerspec period = {.it_value.tv_nsec = PERIOD_NS,
+                                             .it_interval.tv_nsec = PERIOD_NS};
+    int timer = timerfd_create(CLOCK_MONOTONIC, 0);
 
+    timerfd_settime(timer, 0, &period, NULL);
     for (int line = 0; line < LINES; line++) {
-        struct timespec due = {.tv_sec = (time_t)(due_ns / 1000000000U),
-                               .tv_nsec = (long)(due_ns % 1000000000U)};
         uint64_t begin_ns;
 
-        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL);
-        due_ns += PERIOD_NS;
+        server_rig_await(timer, "time to pass");
         begin_ns = scene_broadcast(scene);
         for (int i = 0; i < READERS; i++)
             us[line * READERS + i] = (double)(scene->arrivals->ns[i] - begin_ns) / 1e3;
     }
+    close(timer);
     qsort(us, LINES * READERS, sizeof(us[0]), server_rig_compare);
     return us[LINES * READERS / 2];
 }
