@@ -196,14 +196,11 @@ slow_cut_list(struct worker *worker, uint64_t seq)
 static struct slow_cut *
 slow_cut_find(struct worker *worker, uint64_t seq, bool twin)
 {
-    struct slow_cut *cut = NULL;
+    struct slow_cut *cut = LIST_FIRST(slow_cut_list(worker, seq));
 
-    LIST_FOREACH(cut, slow_cut_list(worker, seq), link)
-    {
-        if (cut->seq == seq && cut->twin == twin)
-            return cut;
-    }
-    return NULL;
+    while (cut && (cut->seq != seq || cut->twin != twin))
+        cut = LIST_NEXT(cut, link);
+    return cut;
 }
 
 static struct slow_cut *
@@ -301,19 +298,22 @@ slow_jump(struct conn *conn, uint64_t to)
     }
 }
 
+/* Those who have been looked at go to the end of the list: the next turn goes on with the others. */
 static void
 slow_meet(struct worker *worker, uint64_t edge, uint64_t tail)
 {
+    struct conn *last = TAILQ_LAST(&worker->held, conn_list);
     uint64_t to = edge + (tail - edge) / 2;
-    struct conn *conn;
-    struct conn *next;
+    struct conn *conn = NULL;
 
     if (worker->conf->slow == CONF_SLOW_LATEST)
         to = slow_before(edge, tail - 1) ? tail - 1 : edge;
-    for (conn = TAILQ_FIRST(&worker->held); conn; conn = next) {
-        next = TAILQ_NEXT(conn, held_link);
-        if (!conn->held || !slow_before(conn->next, edge))
-            continue; /* let go of on the way here, or not slow */
+    for (int i = 0; i < SLOW_CHUNK && conn != last && !TAILQ_EMPTY(&worker->held); i++) {
+        conn = TAILQ_FIRST(&worker->held);
+        TAILQ_REMOVE(&worker->held, conn, held_link);
+        TAILQ_INSERT_TAIL(&worker->held, conn, held_link);
+        if (!slow_before(conn->next, edge))
+            continue;
         if (worker->conf->slow == CONF_SLOW_CLOSE)
             slow_close(conn);
         else
@@ -321,7 +321,7 @@ slow_meet(struct worker *worker, uint64_t edge, uint64_t tail)
     }
 }
 
-void
+bool
 slow_run(struct worker *worker)
 {
     const struct fanout *fanout = &worker->fanout;
@@ -329,17 +329,18 @@ slow_run(struct worker *worker)
     uint64_t edge;
 
     if (worker->conf->slow == CONF_SLOW_BLOCK)
-        return;
+        return false;
     fanout_store_cursor(worker);
     if (fanout->low == fanout->begin)
-        return; /* nobody is held behind the sweep, which holds the ring back itself */
+        return false; /* nobody is held behind the sweep, which holds the ring back itself */
     tail = ring_tail(&worker->ring);
     edge = slow_edge(worker, tail);
     if (!slow_before(fanout->low, edge))
-        return;
+        return false;
     slow_meet(worker, edge, tail);
     fanout_store_cursor(worker);
     slow_say(worker);
+    return fanout->low != fanout->begin && slow_before(fanout->low, edge);
 }
 
 /* --slow close, below the pressure. */
@@ -394,7 +395,7 @@ slow_tick(struct worker *worker)
         slow_tick_grace(worker, slow_pressure(worker, tail));
     else if (worker->conf->slow == CONF_SLOW_BLOCK)
         slow_tick_block(worker);
-    slow_run(worker);
+    (void)slow_run(worker);
     worker->slow.seen_tail = tail;
     slow_say(worker);
 }

@@ -66,6 +66,7 @@
 #ifndef CRIER_WORKER_SLOW_H
 #define CRIER_WORKER_SLOW_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
@@ -76,6 +77,7 @@ struct worker;
 struct conn;
 
 enum {
+    SLOW_CHUNK = 128,     /* clients between two turns of the event loop */
     SLOW_CUT_LISTS = 256, /* of copies, by sequence */
     SLOW_STEPS = 64,      /* --max-lag in bytes and seconds is accurate to one of them */
     SLOW_MARKS = SLOW_STEPS + 2,
@@ -110,8 +112,8 @@ struct slow {
     uint32_t news_ms; /* of the last line */
 };
 
-/* Each turn of the loop: what is to happen at once. */
-void slow_run(struct worker *worker);
+/* Each turn of the loop: what is to happen at once, to a chunk of clients. True: call again soon. */
+bool slow_run(struct worker *worker);
 
 /* Several times a second: what takes its time. */
 void slow_tick(struct worker *worker);

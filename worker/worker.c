@@ -244,7 +244,7 @@ worker_turn(struct worker *worker)
     worker->now_ms = worker_clock_ms();
     worker->pass_work = 0;
     more = fanout_run(worker);
-    slow_run(worker);
+    more |= slow_run(worker);
     more |= liveness_run(worker);
     if (!TAILQ_EMPTY(&worker->waiting))
         conn_retry_waiting(worker);
