@@ -166,7 +166,6 @@ threads_cpu_ns(pid_t pid)
     if (!tasks)
         return 0;
     /* cppcheck-suppress readdirCalled ; one thread */
-    /* cppcheck-suppress readdirCalled ; each stream is one thread's */
     while ((entry = readdir(tasks))) {
         int bytes =
             snprintf(path, sizeof(path), "/proc/%d/task/%.20s/schedstat", (int)pid, entry->d_name);
@@ -202,7 +201,6 @@ stats_read(struct process_stat **stats)
 
     *stats = NULL;
     /* cppcheck-suppress readdirCalled ; one thread */
-    /* cppcheck-suppress readdirCalled ; each stream is one thread's */
     while (proc && (entry = readdir(proc))) {
         pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
 
