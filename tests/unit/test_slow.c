@@ -288,7 +288,6 @@ test_slow_client_that_skips_to_the_latest_gets_that_one_next(void **state)
     read_all(slow);
     assert_true(missed(slow, first) > 103 - 12);
     assert_int_equal(slow->seen[slow->seen_count - 1], published - 1);
-    assert_true(slow->seen[slow->seen_count - 1] - slow->seen[slow->seen_count - 5] > 4);
     end();
     assert_int_equal(GREW(broadcasts_skipped), missed(slow, first));
 }
