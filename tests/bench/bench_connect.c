@@ -70,7 +70,8 @@ client_has_gone(int fd)
     if (bytes > 12 && memcmp(got, "HTTP/1.1 101", 12) == 0) {
         if (send(fd, client_close, sizeof(client_close), 0) != sizeof(client_close))
             server_rig_fail("Close");
-    } else if (bytes != sizeof(server_close) || memcmp(got, server_close, sizeof(server_close)))
+    } else if (bytes != sizeof(server_close) ||
+               memcmp(got, server_close, sizeof(server_close)) != 0)
         server_rig_fail("neither 101 nor a Close");
     return false;
 }
