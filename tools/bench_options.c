@@ -111,7 +111,8 @@ bench_mode_name(enum bench_mode mode)
     return "unknown";
 }
 
-static int __attribute__((format(printf, 1, 2))) refuse(const char *format, ...)
+int
+bench_options_complain(int code, const char *format, ...)
 {
     va_list args;
 
@@ -120,7 +121,7 @@ static int __attribute__((format(printf, 1, 2))) refuse(const char *format, ...)
     vfprintf(stderr, format, args);
     va_end(args);
     fputc('\n', stderr);
-    return BENCH_EXIT_USAGE;
+    return code;
 }
 
 /* --- numbers: -1, or the exit code --- */
@@ -133,7 +134,9 @@ parse_real(const char *name, const char *text, double min, double max, double *v
     *value = strtod(text, &end);
     if (*text >= '0' && *text <= '9' && !*end && *value >= min && *value <= max)
         return -1;
-    return refuse("--%s wants a number from %g to %.12g, not '%.80s'", name, min, max, text);
+    return bench_options_complain(BENCH_EXIT_USAGE,
+                                  "--%s wants a number from %g to %.12g, not '%.80s'", name, min,
+                                  max, text);
 }
 
 static int
@@ -145,7 +148,9 @@ parse_count(const char *name, const char *text, uint32_t min, uint32_t max, uint
     *value = (uint32_t)number;
     if (*text >= '0' && *text <= '9' && !*end && number >= min && number <= max)
         return -1;
-    return refuse("--%s wants a whole number from %u to %u, not '%.80s'", name, min, max, text);
+    return bench_options_complain(BENCH_EXIT_USAGE,
+                                  "--%s wants a whole number from %u to %u, not '%.80s'", name, min,
+                                  max, text);
 }
 
 static int
@@ -169,8 +174,8 @@ parse_size(const char *text, size_t *bytes)
     if (*text >= '0' && *text <= '9' && !end[shift ? 1 : 0] && number <= SIZE_BYTES_MAX &&
         *bytes >= BENCH_STAMP_BYTES && *bytes <= SIZE_BYTES_MAX)
         return -1;
-    return refuse("--size wants %d bytes to %dM, not '%.80s'", BENCH_STAMP_BYTES,
-                  SIZE_BYTES_MAX >> 20, text);
+    return bench_options_complain(BENCH_EXIT_USAGE, "--size wants %d bytes to %dM, not '%.80s'",
+                                  BENCH_STAMP_BYTES, SIZE_BYTES_MAX >> 20, text);
 }
 
 /* --- options --- */
@@ -181,7 +186,8 @@ parse_publish(struct bench_options *options, const char *text)
     options->publish_stdin = strcmp(text, "stdin") == 0;
     if (options->publish_stdin || strcmp(text, "ws") == 0)
         return -1;
-    return refuse("--publish wants ws or stdin, not '%.80s'", text);
+    return bench_options_complain(BENCH_EXIT_USAGE, "--publish wants ws or stdin, not '%.80s'",
+                                  text);
 }
 
 static int
@@ -192,7 +198,8 @@ parse_plot(struct bench_options *options, const char *file)
     options->plot = file;
     if (dot && (strcasecmp(dot, ".svg") == 0 || strcasecmp(dot, ".png") == 0))
         return -1;
-    return refuse("--plot wants a file that ends with .svg or .png, not '%.80s'", file);
+    return bench_options_complain(
+        BENCH_EXIT_USAGE, "--plot wants a file that ends with .svg or .png, not '%.80s'", file);
 }
 
 static int
@@ -242,20 +249,27 @@ static int
 check_together(struct bench_options *options)
 {
     if (options->rate > 0 && options->window)
-        return refuse("--rate and --window exclude each other: messages are sent when they are "
-                      "due, or when others have come back");
+        return bench_options_complain(
+            BENCH_EXIT_USAGE,
+            "--rate and --window exclude each other: messages are sent when they are "
+            "due, or when others have come back");
     if (options->rate <= 0 && !options->window)
         options->window = 1;
     if (options->publish_stdin && !options->command)
-        return refuse("--publish stdin needs the server's command line: crier-bench --publish "
-                      "stdin -- crier");
+        return bench_options_complain(
+            BENCH_EXIT_USAGE,
+            "--publish stdin needs the server's command line: crier-bench --publish "
+            "stdin -- crier");
     if (options->publish_stdin && options->mode != BENCH_BROADCAST)
-        return refuse("--publish stdin makes sense with --broadcast only");
+        return bench_options_complain(BENCH_EXIT_USAGE,
+                                      "--publish stdin makes sense with --broadcast only");
     if (options->publish_stdin && options->publishers > 1)
-        return refuse("--publish stdin is one publisher");
+        return bench_options_complain(BENCH_EXIT_USAGE, "--publish stdin is one publisher");
     if (options->publishers > options->clients)
-        return refuse("--publishers %u are more than --clients %u, of which they are a part",
-                      options->publishers, options->clients);
+        return bench_options_complain(
+            BENCH_EXIT_USAGE,
+            "--publishers %u are more than --clients %u, of which they are a part",
+            options->publishers, options->clients);
     if (options->threads > options->clients)
         options->threads = options->clients;
     return -1;
@@ -274,16 +288,19 @@ parse_url(struct bench_options *options, const char *url)
     int bracket;
 
     if (strncasecmp(url, "wss://", strlen("wss://")) == 0)
-        return refuse("TLS is not supported: '%.80s' would need it", url);
+        return bench_options_complain(BENCH_EXIT_USAGE,
+                                      "TLS is not supported: '%.80s' would need it", url);
     if (strncasecmp(url, "ws://", strlen("ws://")) != 0 || strpbrk(url, " \r\n#"))
-        return refuse("the URL is ws://HOST:PORT/PATH, not '%.80s'", url);
+        return bench_options_complain(BENCH_EXIT_USAGE,
+                                      "the URL is ws://HOST:PORT/PATH, not '%.80s'", url);
     bracket = *host == '[';
     host += bracket;
     all_bytes = strcspn(host, "/?");
     host_bytes = strcspn(host, bracket ? "]/?" : ":/?");
     port = host + host_bytes + bracket;
     if (host_bytes == 0 || (bracket && host[host_bytes] != ']'))
-        return refuse("the URL is ws://HOST:PORT/PATH, not '%.80s'", url);
+        return bench_options_complain(BENCH_EXIT_USAGE,
+                                      "the URL is ws://HOST:PORT/PATH, not '%.80s'", url);
     if (asprintf(&options->host, "%.*s", (int)host_bytes, host) < 0 ||
         asprintf(&options->port, "%.*s", *port == ':' ? (int)(host + all_bytes - port - 1) : 2,
                  *port == ':' ? port + 1 : "80") < 0 ||
@@ -300,7 +317,8 @@ resolve(struct bench_options *options)
     int rc = getaddrinfo(options->host, options->port, &hints, &found);
 
     if (rc) {
-        refuse("cannot find %s port %s: %s", options->host, options->port, gai_strerror(rc));
+        bench_options_complain(BENCH_EXIT_USAGE, "cannot find %s port %s: %s", options->host,
+                               options->port, gai_strerror(rc));
         return BENCH_EXIT_FAILED;
     }
     memcpy(&options->address, found->ai_addr, found->ai_addrlen);
@@ -337,7 +355,9 @@ bench_options_parse(struct bench_options *options, int argc, char **argv)
     if (optind < own)
         url = argv[optind++];
     if (optind < own)
-        return refuse("one URL at a time, not '%.80s' too; a command goes behind --", argv[optind]);
+        return bench_options_complain(
+            BENCH_EXIT_USAGE, "one URL at a time, not '%.80s' too; a command goes behind --",
+            argv[optind]);
     code = check_together(options);
     if (code < 0)
         code = parse_url(options, url);

@@ -60,4 +60,7 @@ const char *bench_mode_name(enum bench_mode mode);
 int bench_options_parse(struct bench_options *options, int argc, char **argv);
 void bench_options_fini(struct bench_options *options);
 
+/* One sentence on stderr; returns `code`, the exit code. */
+int bench_options_complain(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 #endif

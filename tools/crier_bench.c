@@ -7,7 +7,6 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -47,18 +46,6 @@ struct bench {
     struct bench_shown progress_shown;
 };
 
-static int __attribute__((format(printf, 1, 2))) give_up(const char *format, ...)
-{
-    va_list args;
-
-    fputs("crier-bench: ", stderr);
-    va_start(args, format);
-    vfprintf(stderr, format, args);
-    va_end(args);
-    fputc('\n', stderr);
-    return BENCH_EXIT_FAILED;
-}
-
 /* --- before: functions return -1, or the exit code --- */
 
 static int
@@ -68,14 +55,18 @@ prepare_descriptors(const struct bench *bench)
     rlim_t needed = (rlim_t)bench->options.clients + DESCRIPTORS_MORE;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-        return give_up("cannot read the limit of descriptors: %s", strerror(errno));
+        return bench_options_complain(BENCH_EXIT_FAILED, "cannot read the limit of descriptors: %s",
+                                      strerror(errno));
     if (limit.rlim_max < needed)
-        return give_up("%" PRIu32 " clients need more descriptors than the hard limit of %" PRIu64
-                       " (ulimit -Hn) allows",
-                       bench->options.clients, (uint64_t)limit.rlim_max);
+        return bench_options_complain(
+            BENCH_EXIT_FAILED,
+            "%" PRIu32 " clients need more descriptors than the hard limit of %" PRIu64
+            " (ulimit -Hn) allows",
+            bench->options.clients, (uint64_t)limit.rlim_max);
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
-        return give_up("cannot raise the limit of descriptors: %s", strerror(errno));
+        return bench_options_complain(BENCH_EXIT_FAILED,
+                                      "cannot raise the limit of descriptors: %s", strerror(errno));
     return -1;
 }
 
@@ -96,7 +87,8 @@ prepare_request(struct bench *bench)
     int bytes;
 
     if (getrandom(dice, sizeof(dice), 0) != sizeof(dice))
-        return give_up("cannot get random bytes: %s", strerror(errno));
+        return bench_options_complain(BENCH_EXIT_FAILED, "cannot get random bytes: %s",
+                                      strerror(errno));
     for (size_t i = 0; i < sizeof(dice); i++)
         key[i] = digits[i + 1 < sizeof(dice) ? dice[i] % 64 : dice[i] % 4 * 16];
     bytes = asprintf(&bench->request,
@@ -105,13 +97,14 @@ prepare_request(struct bench *bench)
                      "Sec-WebSocket-Version: 13\r\n\r\n",
                      o->path, brackets ? "[" : "", o->host, brackets ? "]" : "", o->port, key);
     if (bytes < 0)
-        return give_up("no memory");
+        return bench_options_complain(BENCH_EXIT_FAILED, "no memory");
     if (http1_parse(bench->request, (size_t)bytes, &request) != HTTP1_OK)
-        return give_up("'%.80s' is no path to ask for: %s", o->path,
-                       request.fail_sentence ? request.fail_sentence : "it is too long");
+        return bench_options_complain(
+            BENCH_EXIT_FAILED, "'%.80s' is no path to ask for: %s", o->path,
+            request.fail_sentence ? request.fail_sentence : "it is too long");
     handshake_check(&request, &policy, &verdict);
     if (verdict.status != 101)
-        return give_up("cannot make a key: %s", verdict.sentence);
+        return bench_options_complain(BENCH_EXIT_FAILED, "cannot make a key: %s", verdict.sentence);
     memcpy(bench->accept, verdict.accept, sizeof(bench->accept));
     bench->run.wire.request = bench->request;
     bench->run.wire.request_bytes = (size_t)bytes;
@@ -147,7 +140,9 @@ prepare_signals(struct bench *bench)
     sigaddset(&set, SIGTERM);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     bench->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    return bench->signals >= 0 ? -1 : give_up("signalfd: %s", strerror(errno));
+    return bench->signals >= 0
+               ? -1
+               : bench_options_complain(BENCH_EXIT_FAILED, "signalfd: %s", strerror(errno));
 }
 
 /* Does somebody listen there? 0 or -errno. */
@@ -192,22 +187,25 @@ start_server(struct bench *bench)
         command ? bench_process_start(&bench->child, command, bench->options.publish_stdin) : 0;
 
     if (rc)
-        return give_up("cannot start %.200s: %s", command[0], strerror(-rc));
+        return bench_options_complain(BENCH_EXIT_FAILED, "cannot start %.200s: %s", command[0],
+                                      strerror(-rc));
     for (int ms = 0; (rc = probe(bench)) != 0 && command && ms < READY_MS; ms += READY_AGAIN_MS) {
         if (bench_process_ended(&bench->child))
-            return give_up("%.200s ended before anything could connect to it", command[0]);
+            return bench_options_complain(
+                BENCH_EXIT_FAILED, "%.200s ended before anything could connect to it", command[0]);
         if (poll(&signals, 1, READY_AGAIN_MS) > 0)
-            return give_up("interrupted");
+            return bench_options_complain(BENCH_EXIT_FAILED, "interrupted");
     }
     if (rc)
-        return give_up("cannot connect to %s port %s: %s", bench->options.host, bench->options.port,
-                       strerror(-rc));
+        return bench_options_complain(BENCH_EXIT_FAILED, "cannot connect to %s port %s: %s",
+                                      bench->options.host, bench->options.port, strerror(-rc));
     bench->result.pid = bench->options.pid ? bench->options.pid : bench->child.pid;
     bench_process_usage(&bench->result.before, bench->result.pid, true);
     if (command)
         await_settled(bench);
     if (bench->result.pid && bench->result.before.processes == 0)
-        return give_up("there is no process %d", (int)bench->result.pid);
+        return bench_options_complain(BENCH_EXIT_FAILED, "there is no process %d",
+                                      (int)bench->result.pid);
     return -1;
 }
 
@@ -254,10 +252,10 @@ wait_until(struct bench *bench, uint64_t end_ns)
         if (fds[0].revents && read(bench->signals, &ignored, sizeof(ignored)) > 0)
             bench->result.interrupted = true;
         if (fds[1].revents && read(bench->run.tell, &ignored, sizeof(uint64_t)) < 0)
-            return give_up("eventfd: %s", strerror(errno));
+            return bench_options_complain(BENCH_EXIT_FAILED, "eventfd: %s", strerror(errno));
     }
     failed = bench_thread_failed(&bench->run);
-    return failed ? give_up("%s", failed->why) : -1;
+    return failed ? bench_options_complain(BENCH_EXIT_FAILED, "%s", failed->why) : -1;
 }
 
 static int
@@ -276,13 +274,17 @@ run_connect(struct bench *bench)
         code = wait_until(bench, bench_loop_clock_ns() + LOOK_NS);
         bench_thread_sum(&bench->run, &sum);
         if (code < 0 && bench->result.interrupted)
-            return give_up("interrupted when %" PRIu64 " of %" PRIu32 " clients were connected",
-                           sum.opened, bench->options.clients);
+            return bench_options_complain(BENCH_EXIT_FAILED,
+                                          "interrupted when %" PRIu64 " of %" PRIu32
+                                          " clients were connected",
+                                          sum.opened, bench->options.clients);
         if (sum.opened != opened)
             moved_ns = bench_loop_clock_ns();
         else if (code < 0 && bench_loop_clock_ns() > stall_ns)
-            return give_up("%" PRIu64 " of %" PRIu32 " clients were connected, and then no more",
-                           sum.opened, bench->options.clients);
+            return bench_options_complain(BENCH_EXIT_FAILED,
+                                          "%" PRIu64 " of %" PRIu32
+                                          " clients were connected, and then no more",
+                                          sum.opened, bench->options.clients);
         opened = sum.opened;
     }
     bench->result.connect_ns = bench_loop_clock_ns() - bench->run.connect_ns;
@@ -338,11 +340,11 @@ run_all(struct bench *bench)
     run->threads =
         aligned_alloc(_Alignof(struct bench_thread), run->thread_count * sizeof(*run->threads));
     if (!run->threads)
-        return give_up("no memory");
+        return bench_options_complain(BENCH_EXIT_FAILED, "no memory");
     memset(run->threads, 0, run->thread_count * sizeof(*run->threads));
     rc = bench_thread_start_all(run, bench->child.input);
     if (rc)
-        return give_up("cannot start: %s", strerror(-rc));
+        return bench_options_complain(BENCH_EXIT_FAILED, "cannot start: %s", strerror(-rc));
     bench->progress_ns = run->connect_ns + SECOND_NS;
     code = run_connect(bench);
     if (code < 0)
@@ -366,7 +368,8 @@ report(const struct bench *bench)
     if (o->plot)
         good = bench_plot_draw(o->plot, title, &tally->latency);
     if (fflush(stdout) != 0)
-        return give_up("cannot write the report: %s", strerror(errno));
+        return bench_options_complain(BENCH_EXIT_FAILED, "cannot write the report: %s",
+                                      strerror(errno));
     if (bench_report_has_faults(tally))
         return BENCH_EXIT_FAULTS;
     return good ? EXIT_SUCCESS : BENCH_EXIT_FAILED;

@@ -32,12 +32,6 @@ static const uint8_t server_close[] = {0x88, 2, 3, 232};
 
 /* --- the clients --- */
 
-struct load {
-    pid_t pid;
-    int begin; /* eventfds */
-    int done;
-};
-
 static void
 client_open(uint16_t port, int epoll)
 {
@@ -103,7 +97,7 @@ load_turn(uint16_t port, int epoll)
 }
 
 static void
-load_start(struct load *load, uint16_t port)
+load_start(struct server_rig_load *load, uint16_t port)
 {
     load->begin = eventfd(0, 0);
     load->done = eventfd(0, 0);
@@ -118,15 +112,6 @@ load_start(struct load *load, uint16_t port)
         }
         _exit(1);
     }
-}
-
-static void
-load_stop(struct load *load)
-{
-    kill(load->pid, SIGKILL);
-    waitpid(load->pid, NULL, 0);
-    close(load->begin);
-    close(load->done);
 }
 
 /* --- the bare server --- */
@@ -230,7 +215,7 @@ tree_cpu_ns(const struct server_rig *server)
 }
 
 static void
-load_run(const struct load *load)
+load_run(const struct server_rig_load *load)
 {
     server_rig_tell(load->begin);
     server_rig_await(load->done, "connections");
@@ -240,7 +225,7 @@ static void
 round_run(const char *program, const char *workers, struct server_rig_rounds *rounds, int round)
 {
     const char *const flags[] = {"--workers", workers, NULL};
-    struct load crier_load, bare_load;
+    struct server_rig_load crier_load, bare_load;
     struct server_rig server;
     uint64_t bare_ns = 0;
     uint64_t crier_ns = 0;
@@ -259,8 +244,8 @@ round_run(const char *program, const char *workers, struct server_rig_rounds *ro
         load_run(&crier_load);
         crier_ns += i ? tree_cpu_ns(&server) - before : 0;
     }
-    load_stop(&bare_load);
-    load_stop(&crier_load);
+    server_rig_load_stop(&bare_load);
+    server_rig_load_stop(&crier_load);
     kill(bare, SIGKILL);
     waitpid(bare, NULL, 0);
     server_rig_stop(&server);

@@ -34,9 +34,7 @@ enum {
 struct load {
     uint32_t clients;
     uint32_t echoes; /* of each client in a turn */
-    pid_t pid;
-    int begin; /* eventfds */
-    int done;
+    struct server_rig_load process;
 };
 
 /* What is measured of a server process. */
@@ -119,10 +117,10 @@ load_turn(const struct load *load, int epoll, const int fds[CLIENTS], const uint
 static void
 load_start(struct load *load, uint16_t port, bool handshake)
 {
-    load->begin = eventfd(0, 0);
-    load->done = eventfd(0, 0);
-    load->pid = fork();
-    if (load->pid == 0) {
+    load->process.begin = eventfd(0, 0);
+    load->process.done = eventfd(0, 0);
+    load->process.pid = fork();
+    if (load->process.pid == 0) {
         uint8_t sent[SENT];
         uint8_t echo[ECHO];
         int fds[CLIENTS];
@@ -138,23 +136,14 @@ load_start(struct load *load, uint16_t port, bool handshake)
             setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
             epoll_ctl(epoll, EPOLL_CTL_ADD, fds[i], &event);
         }
-        server_rig_tell(load->done);
-        while (read(load->begin, &begun, sizeof(begun)) == sizeof(begun)) {
+        server_rig_tell(load->process.done);
+        while (read(load->process.begin, &begun, sizeof(begun)) == sizeof(begun)) {
             load_turn(load, epoll, fds, sent, echo);
-            server_rig_tell(load->done);
+            server_rig_tell(load->process.done);
         }
         _exit(1);
     }
-    server_rig_await(load->done, "clients");
-}
-
-static void
-load_stop(struct load *load)
-{
-    kill(load->pid, SIGKILL);
-    waitpid(load->pid, NULL, 0);
-    close(load->begin);
-    close(load->done);
+    server_rig_await(load->process.done, "clients");
 }
 
 /* --- the bare server --- */
@@ -248,8 +237,8 @@ measure(pid_t pid, const struct load *load, struct reading *sum)
     struct reading before = reading_take(pid);
     struct reading after;
 
-    server_rig_tell(load->begin);
-    server_rig_await(load->done, "round trips");
+    server_rig_tell(load->process.begin);
+    server_rig_await(load->process.done, "round trips");
     after = reading_take(pid);
     sum->cpu_ns += after.cpu_ns - before.cpu_ns;
     sum->sleeps += after.sleeps - before.sleeps;
@@ -278,8 +267,8 @@ round_run(const char *program, const struct load *load, struct reading *bare_sum
         measure(bare, &bare_load, bare_sum);
         measure(server.children[0], &crier_load, crier_sum);
     }
-    load_stop(&bare_load);
-    load_stop(&crier_load);
+    server_rig_load_stop(&bare_load.process);
+    server_rig_load_stop(&crier_load.process);
     waitpid(bare, NULL, 0);
     server_rig_stop(&server);
 }

@@ -216,6 +216,24 @@ server_rig_stop(struct server_rig *server)
     waitpid(server->pid, NULL, 0);
 }
 
+/* --- the load --- */
+
+/* A process that loads a server when it is told to, and says when that is done. */
+struct server_rig_load {
+    pid_t pid;
+    int begin; /* eventfds */
+    int done;
+};
+
+static inline void
+server_rig_load_stop(struct server_rig_load *load)
+{
+    kill(load->pid, SIGKILL);
+    waitpid(load->pid, NULL, 0);
+    close(load->begin);
+    close(load->done);
+}
+
 /* --- comparing --- */
 
 /* User and system time of a process, exact, whether it runs or sleeps. */
