@@ -3,7 +3,8 @@
  *
  * Role:     every process that publishes. A broadcast is deflated at most once in the whole server,
  *           by its publisher, between reserving and committing its record; every worker sends what
- *           it made.
+ *           it made. (Twice if another publisher takes the last slot in between: the record is
+ *           then made anew when there is room.)
  * Owns:     nothing; what deflates is the publisher's own (shm/ is free of zlib).
  * Errors:   none: a broadcast without a twin goes to everybody as it is, which RFC 7692 section 6
  *           allows for any message.

@@ -17,7 +17,7 @@
 struct conn;
 
 /* Queues one private frame / bytes as they are. -ENOMEM: the pool is used up even now that others
- * were closed; the connection has been closed with 1013. */
+ * were closed; the connection is closed with 1013, or cut off where that takes memory, too. */
 int conn_out_frame(struct conn *conn, uint8_t opcode, const void *data, size_t bytes);
 int conn_out_raw(struct conn *conn, const void *data, size_t bytes);
 

@@ -248,10 +248,7 @@ worker_turn(struct worker *worker)
     more |= liveness_run(worker);
     if (!TAILQ_EMPTY(&worker->waiting))
         conn_retry_waiting(worker);
-    if (!TAILQ_EMPTY(&worker->eager)) {
-        conn_go_on(worker);
-        more |= !TAILQ_EMPTY(&worker->eager);
-    }
+    conn_go_on(worker);
     conn_reap(worker);
     if (worker->orphaned)
         worker_follow_nobody(worker);
@@ -268,6 +265,7 @@ worker_turn(struct worker *worker)
     ring_flush(&worker->ring);
     if (worker->done)
         return;
+    more |= !TAILQ_EMPTY(&worker->eager); /* whatever of the above has made somebody so */
     if (!more)
         more = !ring_sleep_begin(&worker->ring, worker->fanout.end);
     event_base_loop(worker->base, EVLOOP_ONCE | (more ? EVLOOP_NONBLOCK : 0));

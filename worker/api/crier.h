@@ -100,7 +100,7 @@ int crier_broadcast_others(struct crier_client *client, enum crier_type type, co
 
 /* To this client alone, in the order of the calls. Never -EAGAIN; -EMSGSIZE: more than a quarter of
  * --pool, which any message that a client may send is not; -EPIPE: it is being closed, or has left;
- * -ENOMEM: the pool is used up, the client is closed with 1013. */
+ * -ENOMEM: the pool is used up, the client is closed with 1013 or cut off. */
 int crier_send(struct crier_client *client, enum crier_type type, const void *data, size_t bytes);
 
 /* Closes with a code (1000, 1001, 1008, 1011, 3000 to 4999) and a reason of at most 123 bytes or
