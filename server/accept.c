@@ -4,12 +4,15 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "shm/log.h"
 
 enum {
     ACCEPT_BURST = 64, /* per listener and turn of the loop */
     ACCEPT_PAUSE_MS = 100,
+    ACCEPT_GATHER_MS = 1,
+    ACCEPT_RUSH_NS = 2 * 1000 * 1000, /* who comes so soon after the last one is part of a rush */
 };
 
 struct accept_source {
@@ -18,34 +21,39 @@ struct accept_source {
     struct event *readable;
 };
 
+/* Newcomers wait in the kernel's backlog. */
+static void
+accept_rest(struct acceptor *acceptor, int ms)
+{
+    struct timeval rest = {.tv_usec = ms * 1000};
+
+    for (size_t i = 0; i < acceptor->count && !acceptor->resting; i++)
+        event_del(acceptor->sources[i].readable);
+    acceptor->resting = true;
+    event_add(acceptor->resume, &rest);
+}
+
 static void
 accept_pause(struct acceptor *acceptor)
 {
-    static const struct timeval pause = {.tv_usec = ACCEPT_PAUSE_MS * 1000};
-
     acceptor->paused = true;
-    for (size_t i = 0; i < acceptor->count; i++)
-        event_del(acceptor->sources[i].readable);
-    event_add(acceptor->resume, &pause);
+    accept_rest(acceptor, ACCEPT_PAUSE_MS);
 }
 
-void
-accept_go_on(struct acceptor *acceptor)
+static void
+accept_watch(struct acceptor *acceptor)
 {
-    if (!acceptor->paused)
-        return;
-    acceptor->paused = false;
+    acceptor->resting = acceptor->paused = false;
     event_del(acceptor->resume);
     for (size_t i = 0; i < acceptor->count; i++)
         event_add(acceptor->sources[i].readable, NULL);
 }
 
-static void
-accept_resume(evutil_socket_t fd, short events, void *arg)
+void
+accept_go_on(struct acceptor *acceptor)
 {
-    (void)fd;
-    (void)events;
-    accept_go_on(arg);
+    if (acceptor->paused)
+        accept_watch(acceptor);
 }
 
 /* False, and paused, when no worker can take another connection. */
@@ -119,18 +127,64 @@ accept_one(struct accept_source *source)
     }
 }
 
+/* How many came; fewer than ACCEPT_BURST: nobody waits any more, or accepting is paused. */
+static uint32_t
+accept_burst(struct accept_source *source)
+{
+    uint32_t count = 0;
+
+    while (count < ACCEPT_BURST && accept_has_room(source->acceptor) && accept_one(source))
+        count++;
+    return count;
+}
+
+/* Did the last ones come only a moment ago? */
+static bool
+accept_is_rush(struct acceptor *acceptor)
+{
+    struct timespec now;
+    uint64_t last_ns = acceptor->last_ns;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    acceptor->last_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+    return acceptor->last_ns - last_ns < ACCEPT_RUSH_NS;
+}
+
 static void
-accept_burst(evutil_socket_t fd, short events, void *arg)
+accept_ready(evutil_socket_t fd, short events, void *arg)
 {
     struct accept_source *source = arg;
+    struct acceptor *acceptor = source->acceptor;
+    uint32_t count = accept_burst(source);
 
     (void)fd;
     (void)events;
-    for (int i = 0; i < ACCEPT_BURST; i++) {
-        if (!accept_has_room(source->acceptor) || !accept_one(source))
-            break;
+    dispatch_flush(acceptor->dispatch);
+    if (count < ACCEPT_BURST && !acceptor->paused && accept_is_rush(acceptor))
+        accept_rest(acceptor, ACCEPT_GATHER_MS);
+}
+
+/* A rush goes on until nobody came for a whole ACCEPT_GATHER_MS. */
+static void
+accept_resume(evutil_socket_t fd, short events, void *arg)
+{
+    struct acceptor *acceptor = arg;
+    uint32_t most = 0;
+
+    (void)fd;
+    (void)events;
+    acceptor->paused = false;
+    for (size_t i = 0; i < acceptor->count && !acceptor->paused; i++) {
+        uint32_t count = accept_burst(&acceptor->sources[i]);
+        most = count > most ? count : most;
     }
-    dispatch_flush(source->acceptor->dispatch);
+    dispatch_flush(acceptor->dispatch);
+    if (acceptor->paused)
+        return;
+    if (most > 0 && most < ACCEPT_BURST)
+        accept_rest(acceptor, ACCEPT_GATHER_MS);
+    else
+        accept_watch(acceptor);
 }
 
 int
@@ -149,7 +203,7 @@ accept_start(struct acceptor *acceptor, struct event_base *base, const struct li
         source->acceptor = acceptor;
         source->listener = &listeners->list[i];
         source->readable =
-            event_new(base, source->listener->fd, EV_READ | EV_PERSIST, accept_burst, source);
+            event_new(base, source->listener->fd, EV_READ | EV_PERSIST, accept_ready, source);
         if (!source->readable || event_add(source->readable, NULL) != 0)
             return -ENOMEM;
         acceptor->count++;
