@@ -179,7 +179,7 @@ conn_return_record(struct worker *worker, struct client_shm *record)
     atomic_store_release(&worker->me->clients_returned, worker->me->clients_returned + 1);
 }
 
-int
+struct conn *
 conn_new(struct worker *worker, int fd, uint32_t index)
 {
     struct client_shm *record = &worker->segment.clients[index];
@@ -188,7 +188,7 @@ conn_new(struct worker *worker, int fd, uint32_t index)
     if (!conn) {
         close(fd);
         conn_return_record(worker, record);
-        return -ENOMEM;
+        return NULL;
     }
     atomic_store_release(&record->state, (uint8_t)CLIENT_TAKEN);
     conn->worker = worker;
@@ -198,10 +198,9 @@ conn_new(struct worker *worker, int fd, uint32_t index)
     conn->state = CONN_HANDSHAKE;
     conn->since_ms = conn->heard_ms = worker->now_ms;
     conn_list_enter(conn);
-    conn_update_events(conn);
     worker->conn_count++;
     counter_add(worker->counters, clients_accepted, 1);
-    return 0;
+    return conn;
 }
 
 static int

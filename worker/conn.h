@@ -106,8 +106,10 @@ const char *conn_state_name(enum conn_state state);
 /* Counts what is below conn->next, but for a frame that is half out; its record begins anew. */
 void conn_book(struct conn *conn);
 
-/* Takes the descriptor, then owned; on -ENOMEM it is closed and the record is given back. */
-int conn_new(struct worker *worker, int fd, uint32_t record) __attribute__((warn_unused_result));
+/* Takes the descriptor, then owned; conn_in_begin follows. NULL: no memory, it was closed and the
+ * record was given back. */
+struct conn *conn_new(struct worker *worker, int fd, uint32_t record)
+    __attribute__((warn_unused_result));
 
 /* Gives back a record whose descriptor is closed, or never arrived. */
 void conn_return_record(struct worker *worker, struct client_shm *record);

@@ -378,6 +378,14 @@ conn_in_readable(struct conn *conn)
 }
 
 void
+conn_in_begin(struct conn *conn)
+{
+    conn_in_readable(conn);
+    if (conn->state != CONN_GONE)
+        conn_update_events(conn);
+}
+
+void
 conn_in_event(struct conn *conn, unsigned ready)
 {
     if ((ready & EPOLLOUT) && conn->state != CONN_GONE) {

@@ -12,6 +12,9 @@
 
 struct conn;
 
+/* A new connection: its request may be here already. Watches for the rest. */
+void conn_in_begin(struct conn *conn);
+
 /* Its socket is ready for EPOLLIN, EPOLLOUT, or both. */
 void conn_in_event(struct conn *conn, unsigned ready);
 

@@ -36,13 +36,11 @@ conn_out_blocked(struct conn *conn, int error)
     conn_update_events(conn);
 }
 
-static ssize_t
-conn_out_writev(struct conn *conn, struct iovec *iov, size_t count)
+/* Is what goes out followed by the FIN, at once? Then one segment carries both. */
+static bool
+conn_out_ends(const struct conn *conn)
 {
-    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = count};
-
-    counter_add(conn->worker->counters, sends, 1);
-    return sendmsg(conn->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return conn->state == CONN_LINGER || (conn->state == CONN_CLOSING && conn->close_received);
 }
 
 /* One range: the kernel has no vector to copy and to check. */
@@ -50,7 +48,19 @@ static ssize_t
 conn_out_send(struct conn *conn, const void *data, size_t bytes)
 {
     counter_add(conn->worker->counters, sends, 1);
-    return send(conn->fd, data, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return send(conn->fd, data, bytes,
+                MSG_NOSIGNAL | MSG_DONTWAIT | (conn_out_ends(conn) ? MSG_MORE : 0));
+}
+
+static ssize_t
+conn_out_writev(struct conn *conn, struct iovec *iov, size_t count)
+{
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = count};
+
+    if (count == 1)
+        return conn_out_send(conn, iov->iov_base, iov->iov_len);
+    counter_add(conn->worker->counters, sends, 1);
+    return sendmsg(conn->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 static ssize_t

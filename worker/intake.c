@@ -6,13 +6,13 @@
 #include "shm/chan.h"
 #include "shm/log.h"
 #include "worker/conn.h"
-
-/* Batches between two turns of the loop: a rush of newcomers does not silence the others. */
-enum { INTAKE_BATCHES = 4 };
+#include "worker/conn_in.h"
 
 static void
 intake_one(struct worker *worker, int fd, uint32_t client)
 {
+    struct conn *conn;
+
     if (client >= worker->segment.geometry.client_capacity) {
         if (fd >= 0)
             close(fd);
@@ -25,7 +25,10 @@ intake_one(struct worker *worker, int fd, uint32_t client)
         conn_return_record(worker, &worker->segment.clients[client]);
         return;
     }
-    if (conn_new(worker, fd, client) != 0)
+    conn = conn_new(worker, fd, client);
+    if (conn)
+        conn_in_begin(conn);
+    else
         log_warnx("out of memory for another client; it was disconnected");
 }
 
@@ -33,15 +36,13 @@ enum intake_result
 intake_take(struct worker *worker)
 {
     struct chan_batch batch;
+    int rc = chan_recv(CHAN_FD_CHANNEL, &batch);
 
-    for (int i = 0; i < INTAKE_BATCHES; i++) {
-        int rc = chan_recv(CHAN_FD_CHANNEL, &batch);
-        if (rc == -EPIPE || rc == -ECONNRESET)
-            return INTAKE_MASTER_GONE;
-        if (rc) /* -EAGAIN: all is taken; or no memory now: the channel keeps it */
-            return INTAKE_EMPTY;
-        for (uint32_t k = 0; k < batch.count; k++)
-            intake_one(worker, batch.fds[k], batch.clients[k]);
-    }
+    if (rc == -EPIPE || rc == -ECONNRESET)
+        return INTAKE_MASTER_GONE;
+    if (rc) /* -EAGAIN: all is taken; or no memory now: the channel keeps it */
+        return INTAKE_EMPTY;
+    for (uint32_t i = 0; i < batch.count; i++)
+        intake_one(worker, batch.fds[i], batch.clients[i]);
     return INTAKE_MORE;
 }

@@ -11,12 +11,13 @@ struct worker;
 
 /* What the channel held. */
 enum intake_result {
-    INTAKE_MORE,        /* a bounded number was taken, there may be more */
+    INTAKE_MORE,        /* a batch was taken, there may be more */
     INTAKE_EMPTY,       /* all is taken */
     INTAKE_MASTER_GONE, /* end of file: nobody has the other end */
 };
 
-/* Takes some of the connections that wait in the channel. */
+/* Takes a batch of those connections that wait in the channel, so that a rush of newcomers does not
+ * silence the others; their requests, where they are here already, are answered at once. */
 enum intake_result intake_take(struct worker *worker);
 
 #endif
