@@ -22,6 +22,8 @@
 #include "worker/slow.h"
 #include "worker/watch.h"
 
+enum { CONN_PART_CHUNK = 64 }; /* of those who part, in a turn of the loop */
+
 const char *
 conn_state_name(enum conn_state state)
 {
@@ -62,6 +64,12 @@ conn_log(const struct conn *conn, unsigned code)
                   clients == 1 ? "" : "s");
 }
 
+static bool
+conn_is_late(const struct conn *conn, uint64_t timeout_ms)
+{
+    return timeout_ms && worker_elapsed_ms(conn->worker, conn->since_ms) >= timeout_ms;
+}
+
 /* --- states and lists --- */
 
 static struct conn_list *
@@ -73,6 +81,8 @@ conn_list(struct conn *conn)
         return &worker->waiting;
     if (conn->eager)
         return &worker->eager;
+    if (conn->parting)
+        return &worker->parting;
     switch ((enum conn_state)conn->state) {
     case CONN_HANDSHAKE: return &worker->handshaking;
     case CONN_CLOSING:
@@ -123,6 +133,15 @@ conn_set_eager(struct conn *conn, bool eager)
 }
 
 void
+conn_set_parting(struct conn *conn)
+{
+    conn_list_leave(conn);
+    conn->parting = true;
+    conn_list_enter(conn);
+    conn_update_events(conn);
+}
+
+void
 conn_wait(struct conn *conn, bool waits)
 {
     if (conn->waits == waits)
@@ -146,6 +165,7 @@ conn_set_state(struct conn *conn, enum conn_state state)
     conn->state = state;
     conn->waits = false;
     conn->eager = false;
+    conn->parting = false;
     conn->deferred = false;
     conn->full = false;
     conn->since_ms = conn->worker->now_ms;
@@ -284,6 +304,23 @@ conn_go_on(struct worker *worker)
         conn_set_eager(conn, false);
         conn_in_resume(conn);
     }
+}
+
+bool
+conn_part(struct worker *worker)
+{
+    struct conn *conn;
+    int left = CONN_PART_CHUNK;
+
+    while ((conn = TAILQ_FIRST(&worker->parting)) && conn_is_late(conn, CONN_PARTING_MS)) {
+        if (left-- == 0)
+            return true;
+        conn_list_leave(conn);
+        conn->parting = false;
+        conn_list_enter(conn);
+        conn_in_begin(conn);
+    }
+    return false;
 }
 
 /* --- end --- */
@@ -444,12 +481,6 @@ conn_reap(struct worker *worker)
 
 /* --- time --- */
 
-static bool
-conn_is_late(const struct conn *conn, uint64_t timeout_ms)
-{
-    return timeout_ms && worker_elapsed_ms(conn->worker, conn->since_ms) >= timeout_ms;
-}
-
 /* Has the peer's kernel acknowledged every byte? */
 static bool
 conn_has_all(const struct conn *conn)
@@ -520,8 +551,8 @@ conn_costlier(struct conn *a, struct conn *b)
 static struct conn *
 conn_costliest(struct worker *worker)
 {
-    struct conn_list *lists[] = {&worker->handshaking, &worker->waiting, &worker->closing,
-                                 &worker->eager};
+    struct conn_list *lists[] = {&worker->handshaking, &worker->waiting, &worker->eager,
+                                 &worker->parting, &worker->closing};
     struct conn *most = NULL;
     struct conn *conn;
 

@@ -24,10 +24,11 @@
  *
  * A state names the list that `link` is in: HANDSHAKE worker.handshaking; JOINING worker.waiting;
  * OPEN worker.waiting while a message waits for room, else a bucket of liveness.h (fanout has it
- * either way); CLOSING and LINGER worker.closing; GONE worker.gone. While input that is here waits
- * for its turn it is worker.eager in any of them. Only conn_set_state, conn_wait, conn_set_eager
- * and conn_enlist move it from one to another. A connection is freed by conn_reap alone, between
- * two turns of the loop: until then a pointer to it stays good.
+ * either way); CLOSING worker.closing; LINGER worker.parting for a moment after the FIN, else
+ * worker.closing; GONE worker.gone. While input that is here waits for its turn it is worker.eager
+ * in any of them. Only conn_set_state, conn_wait, conn_set_eager, conn_set_parting and conn_enlist
+ * move it from one to another. A connection is freed by conn_reap alone, between two turns of the
+ * loop: until then a pointer to it stays good.
  */
 #ifndef CRIER_WORKER_CONN_H
 #define CRIER_WORKER_CONN_H
@@ -47,6 +48,10 @@ enum conn_state {
 
 /* How long a peer may take to answer a Close, or to read an error and hang up. */
 enum { CONN_CLOSE_TIMEOUT_MS = 5000 };
+
+/* Nobody is woken by the answer to a FIN: it is looked for in the first turn of the loop after this
+ * time. A peer that is near has answered by then, one that is not is watched from there on. */
+enum { CONN_PARTING_MS = 2 };
 
 struct conn {
     struct worker *worker;
@@ -98,7 +103,8 @@ struct conn {
     bool close_sent : 1;     /* our Close is queued or out: nothing may follow */
     bool close_received : 1; /* the peer's Close is here */
     bool fin_sent : 1;
-    bool opened : 1; /* was CONN_OPEN: is counted, is due broadcasts, has a disconnect handler */
+    bool parting : 1; /* and nobody has looked for its answer yet */
+    bool opened : 1;  /* was CONN_OPEN: is counted, is due broadcasts, has a disconnect handler */
 };
 
 const char *conn_state_name(enum conn_state state);
@@ -136,7 +142,7 @@ conn_may_read(const struct conn *conn)
     if (conn->state == CONN_OPEN)
         return !conn->waits && !conn->deferred && !conn->full &&
                conn->worker->stage == WORKER_SERVING;
-    return conn->state != CONN_JOINING && conn->state != CONN_GONE;
+    return conn->state != CONN_JOINING && conn->state != CONN_GONE && !conn->parting;
 }
 
 /* The only way from one state to another. */
@@ -149,6 +155,11 @@ void conn_retry_waiting(struct worker *worker);
 /* Input that is here waits for the next turn: conn_go_on resumes each that was so when it was called. */
 void conn_set_eager(struct conn *conn, bool eager);
 void conn_go_on(struct worker *worker);
+
+/* The FIN is out; conn_part looks for the answers of some of those to whom it has been for
+ * CONN_PARTING_MS. True: there are more. */
+void conn_set_parting(struct conn *conn);
+bool conn_part(struct worker *worker);
 
 /* To the list where it belongs now. */
 void conn_enlist(struct conn *conn);

@@ -12,7 +12,7 @@
 
 struct conn;
 
-/* A new connection: its request may be here already. Watches for the rest. */
+/* Reads what may be here already, of a newcomer or of one that parts; then watches for the rest. */
 void conn_in_begin(struct conn *conn);
 
 /* Its socket is ready for EPOLLIN, EPOLLOUT, or both. */

@@ -174,7 +174,7 @@ conn_out_drained(struct conn *conn)
     if (conn->state == CONN_LINGER && !conn->fin_sent) {
         conn->fin_sent = true;
         shutdown(conn->fd, SHUT_WR);
-        conn_update_events(conn);
+        conn_set_parting(conn);
     } else if (conn_is_open(conn) && worker->stage == WORKER_DELIVERING &&
                (int64_t)(conn->next - worker->last_seq) >= 0)
         conn_close(conn, worker->close_code, NULL);

@@ -101,7 +101,8 @@ worker_deliver(struct worker *worker)
 static void
 worker_abort(struct worker *worker)
 {
-    struct conn_list *lists[] = {&worker->handshaking, &worker->waiting, &worker->closing};
+    struct conn_list *lists[] = {&worker->handshaking, &worker->waiting, &worker->parting,
+                                 &worker->closing};
     struct conn *conn;
 
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
@@ -249,6 +250,7 @@ worker_turn(struct worker *worker)
     if (!TAILQ_EMPTY(&worker->waiting))
         conn_retry_waiting(worker);
     conn_go_on(worker);
+    more |= conn_part(worker);
     conn_reap(worker);
     if (worker->orphaned)
         worker_follow_nobody(worker);
@@ -378,6 +380,7 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
     TAILQ_INIT(&worker->waiting);
     TAILQ_INIT(&worker->eager);
     TAILQ_INIT(&worker->held);
+    TAILQ_INIT(&worker->parting);
     TAILQ_INIT(&worker->closing);
     TAILQ_INIT(&worker->gone);
     for (uint32_t i = 0; i < worker->segment.geometry.member_count; i++)

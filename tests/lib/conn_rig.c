@@ -160,6 +160,16 @@ conn_rig_turn(void)
     REQUIRE(!worker->done && worker->pool.used_bytes <= worker->pool.limit_bytes);
 }
 
+/* Their moment is over, whatever the clock says. */
+static void
+rig_hurry_parting(void)
+{
+    struct conn *conn;
+
+    TAILQ_FOREACH(conn, &worker->parting, link)
+    conn->since_ms = worker->now_ms - CONN_PARTING_MS;
+}
+
 /* A signal may take a turn away from what was ready: libFuzzer has a timer. */
 void
 conn_rig_settle(void)
@@ -171,10 +181,12 @@ conn_rig_settle(void)
     rig_look(&after);
     while (quiet_turns < 2) {
         before = after;
+        rig_hurry_parting();
         conn_rig_turn();
         rig_look(&after);
         REQUIRE(++turns < RIG_TURNS_MAX);
-        if (memcmp(&before, &after, sizeof(before)) != 0 || !TAILQ_EMPTY(&worker->eager))
+        if (memcmp(&before, &after, sizeof(before)) != 0 || !TAILQ_EMPTY(&worker->eager) ||
+            !TAILQ_EMPTY(&worker->parting))
             quiet_turns = 0;
         else
             quiet_turns++;
@@ -236,8 +248,8 @@ conn_rig_require_idle(void)
     REQUIRE(client_count == 0 && worker->conn_count == 0 && worker->fanout.count == 0);
     REQUIRE(worker->pool.used_bytes == 0);
     REQUIRE(TAILQ_EMPTY(&worker->handshaking) && TAILQ_EMPTY(&worker->waiting) &&
-            TAILQ_EMPTY(&worker->held) && TAILQ_EMPTY(&worker->closing) &&
-            TAILQ_EMPTY(&worker->gone));
+            TAILQ_EMPTY(&worker->held) && TAILQ_EMPTY(&worker->parting) &&
+            TAILQ_EMPTY(&worker->closing) && TAILQ_EMPTY(&worker->gone));
     REQUIRE(worker->me->clients_open == 0 &&
             worker->me->clients_returned == counter_get(counters, clients_accepted));
     REQUIRE(worker->fanout.cursor == ring_tail(&worker->ring));
