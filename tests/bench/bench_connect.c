@@ -13,10 +13,10 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
+#include "tests/bench/pairs.h"
 #include "tests/bench/server_rig.h"
 
 enum {
-    ROUNDS = 15,
     TURNS = 4, /* of each server in a round; the first is to warm up */
     CONNECTIONS = 1000,
     AT_ONCE = 64,
@@ -35,14 +35,10 @@ static const uint8_t server_close[] = {0x88, 2, 3, 232};
 static void
 client_open(uint16_t port, int epoll)
 {
-    struct sockaddr_in to = {
-        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     struct epoll_event event = {.events = EPOLLIN};
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int fd = server_rig_socket(port);
     int one = 1;
 
-    if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to)) != 0)
-        server_rig_fail("connect");
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     if (send(fd, request, sizeof(request) - 1, 0) != (ssize_t)sizeof(request) - 1)
         server_rig_fail("handshake");
@@ -221,36 +217,42 @@ load_run(const struct server_rig_load *load)
     server_rig_await(load->done, "connections");
 }
 
+struct scene {
+    const char *program;
+    const char *workers;
+};
+
+/* One of new processes, whose turns alternate. */
 static void
-round_run(const char *program, const char *workers, struct server_rig_rounds *rounds, int round)
+scene_round(void *context, enum pairs_side first, double us[PAIRS_SIDES])
 {
-    const char *const flags[] = {"--workers", workers, NULL};
-    struct server_rig_load crier_load, bare_load;
+    const struct scene *scene = context;
+    const char *const flags[] = {"--workers", scene->workers, NULL};
+    struct server_rig_load loads[PAIRS_SIDES];
+    uint64_t sums_ns[PAIRS_SIDES] = {0};
     struct server_rig server;
-    uint64_t bare_ns = 0;
-    uint64_t crier_ns = 0;
     uint16_t port;
     pid_t bare;
 
-    server_rig_start(&server, program, flags);
+    server_rig_start(&server, scene->program, flags);
     bare = bare_start(&port);
-    load_start(&crier_load, server.port);
-    load_start(&bare_load, port);
-    for (int i = 0; i < TURNS; i++) {
-        uint64_t before = server_rig_cpu_ns(bare);
-        load_run(&bare_load);
-        bare_ns += i ? server_rig_cpu_ns(bare) - before : 0;
-        before = tree_cpu_ns(&server);
-        load_run(&crier_load);
-        crier_ns += i ? tree_cpu_ns(&server) - before : 0;
+    load_start(&loads[PAIRS_CRIER], server.port);
+    load_start(&loads[PAIRS_BARE], port);
+    for (int i = 0; i < PAIRS_SIDES * TURNS; i++) {
+        unsigned side = ((unsigned)i ^ first) % PAIRS_SIDES;
+        uint64_t before_ns = side == PAIRS_BARE ? server_rig_cpu_ns(bare) : tree_cpu_ns(&server);
+        load_run(&loads[side]);
+        if (i >= PAIRS_SIDES)
+            sums_ns[side] +=
+                (side == PAIRS_BARE ? server_rig_cpu_ns(bare) : tree_cpu_ns(&server)) - before_ns;
     }
-    server_rig_load_stop(&bare_load);
-    server_rig_load_stop(&crier_load);
+    for (int side = 0; side < PAIRS_SIDES; side++) {
+        server_rig_load_stop(&loads[side]);
+        us[side] = (double)sums_ns[side] / 1e3 / (CONNECTIONS * (TURNS - 1));
+    }
     kill(bare, SIGKILL);
     waitpid(bare, NULL, 0);
     server_rig_stop(&server);
-    rounds->bare_us[round] = (double)bare_ns / 1e3 / (CONNECTIONS * (TURNS - 1));
-    rounds->crier_us[round] = (double)crier_ns / 1e3 / (CONNECTIONS * (TURNS - 1));
 }
 
 int
@@ -260,13 +262,16 @@ main(int argc, char **argv)
     const char *program = server_rig_open(argc, argv, BARE_FDS);
 
     for (size_t w = 0; w < sizeof(workers) / sizeof(workers[0]); w++) {
-        struct server_rig_rounds rounds = {.count = ROUNDS};
+        struct scene scene = {.program = program, .workers = workers[w]};
+        char title[80];
+        struct pairs pairs = {.title = title,
+                              .what = "CPU per connection",
+                              .bare = "bare epoll server",
+                              .target = 1.15};
 
-        for (int i = 0; i < ROUNDS; i++)
-            round_run(program, workers[w], &rounds, i);
-        printf("connect, handshake, Close, %d at once, %s worker%s, CPU per connection:\n", AT_ONCE,
-               workers[w], w ? "s" : "");
-        server_rig_report(&rounds, "bare epoll server", 1.15);
+        snprintf(title, sizeof(title), "connect, handshake, Close, %d at once, %s worker%s",
+                 AT_ONCE, workers[w], w ? "s" : "");
+        pairs_compare(&pairs, scene_round, &scene);
     }
     return 0;
 }

@@ -12,15 +12,14 @@
  * round trips for each time that it slept are printed as well. A single client is the case in which
  * each message has a look of its own. Everything stays on 127.0.0.1.
  */
-#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
+#include "tests/bench/pairs.h"
 #include "tests/bench/server_rig.h"
 
 enum {
     CLIENTS = 100,
-    ROUNDS = 21,
     TURNS = 4,          /* of each server in a round; the first is to warm up */
     ECHOES_MANY = 100,  /* of each client in a turn, when there are many */
     ECHOES_ALONE = 500, /* when there is one */
@@ -37,33 +36,19 @@ struct load {
     struct server_rig_load process;
 };
 
+/* A comparison, and the sleeps of all its rounds. */
+struct scene {
+    const char *program;
+    const struct load *load;
+    double round_trips; /* of a side in a round */
+    uint64_t sleeps[PAIRS_SIDES];
+};
+
 /* What is measured of a server process. */
 struct reading {
     uint64_t cpu_ns;
     uint64_t sleeps;
 };
-
-static cpu_set_t cpus;
-
-/* To the first or to the last of the CPUs that this program was given; children follow. */
-static void
-pin(bool last)
-{
-    cpu_set_t one;
-
-    CPU_ZERO(&one);
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-        if (!CPU_ISSET(cpu, &cpus))
-            continue;
-        if (last)
-            CPU_ZERO(&one);
-        CPU_SET(cpu, &one);
-        if (!last)
-            break;
-    }
-    if (sched_setaffinity(0, sizeof(one), &one) != 0)
-        server_rig_fail("sched_setaffinity");
-}
 
 /* --- the clients --- */
 
@@ -244,58 +229,58 @@ measure(pid_t pid, const struct load *load, struct reading *sum)
     sum->sleeps += after.sleeps - before.sleeps;
 }
 
+/* One of new processes, whose turns alternate. */
 static void
-round_run(const char *program, const struct load *load, struct reading *bare_sum,
-          struct reading *crier_sum)
+scene_round(void *context, enum pairs_side first, double us[PAIRS_SIDES])
 {
     static const char *const flags[] = {"--workers", "1", NULL};
-    struct load crier_load = *load;
-    struct load bare_load = *load;
+    struct scene *scene = context;
+    struct load loads[PAIRS_SIDES] = {*scene->load, *scene->load};
+    struct reading sums[PAIRS_SIDES] = {0};
     struct server_rig server;
+    pid_t pids[PAIRS_SIDES];
     uint16_t port;
-    pid_t bare;
 
-    pin(true);
-    server_rig_start(&server, program, flags);
-    bare = bare_start(load->clients, &port);
-    pin(false);
-    load_start(&crier_load, server.port, true);
-    load_start(&bare_load, port, false);
-    for (int i = 0; i < TURNS; i++) {
-        if (i <= 1)
-            *bare_sum = *crier_sum = (struct reading){0};
-        measure(bare, &bare_load, bare_sum);
-        measure(server.children[0], &crier_load, crier_sum);
+    server_rig_pin(SERVER_RIG_SERVERS);
+    server_rig_start(&server, scene->program, flags);
+    pids[PAIRS_CRIER] = server.children[0];
+    pids[PAIRS_BARE] = bare_start(scene->load->clients, &port);
+    server_rig_pin(SERVER_RIG_CLIENTS);
+    load_start(&loads[PAIRS_CRIER], server.port, true);
+    load_start(&loads[PAIRS_BARE], port, false);
+    for (int i = 0; i < PAIRS_SIDES * TURNS; i++) {
+        unsigned side = ((unsigned)i ^ first) % PAIRS_SIDES;
+        if (i == PAIRS_SIDES)
+            memset(sums, 0, sizeof(sums));
+        measure(pids[side], &loads[side], &sums[side]);
     }
-    server_rig_load_stop(&bare_load.process);
-    server_rig_load_stop(&crier_load.process);
-    waitpid(bare, NULL, 0);
+    for (int side = 0; side < PAIRS_SIDES; side++) {
+        server_rig_load_stop(&loads[side].process);
+        us[side] = (double)sums[side].cpu_ns / 1e3 / scene->round_trips;
+        scene->sleeps[side] += sums[side].sleeps;
+    }
+    waitpid(pids[PAIRS_BARE], NULL, 0);
     server_rig_stop(&server);
 }
 
 static void
 bench(const char *program, const struct load *load, double target)
 {
-    static struct server_rig_rounds rounds = {.count = ROUNDS};
-    double round_trips = (TURNS - 1.0) * load->clients * load->echoes;
-    uint64_t bare_sleeps = 0;
-    uint64_t crier_sleeps = 0;
+    char title[80];
+    struct pairs pairs = {.title = title,
+                          .what = "CPU per round trip",
+                          .bare = "bare epoll server",
+                          .target = target};
+    struct scene scene = {.program = program,
+                          .load = load,
+                          .round_trips = (TURNS - 1.0) * load->clients * load->echoes};
 
-    for (int i = 0; i < ROUNDS; i++) {
-        struct reading bare, crier;
-
-        round_run(program, load, &bare, &crier);
-        rounds.bare_us[i] = (double)bare.cpu_ns / 1e3 / round_trips;
-        rounds.crier_us[i] = (double)crier.cpu_ns / 1e3 / round_trips;
-        bare_sleeps += bare.sleeps;
-        crier_sleeps += crier.sleeps;
-    }
-    printf("echo of %d bytes, %u client%s with one outstanding, CPU per round trip:\n", PAYLOAD,
-           load->clients, load->clients == 1 ? "" : "s");
-    server_rig_report(&rounds, "bare epoll server", target);
+    snprintf(title, sizeof(title), "echo of %d bytes, %u client%s with one outstanding", PAYLOAD,
+             load->clients, load->clients == 1 ? "" : "s");
+    pairs_compare(&pairs, scene_round, &scene);
     printf("  round trips for each sleep   bare %.1f, crier %.1f\n",
-           ROUNDS * round_trips / (double)(bare_sleeps + 1),
-           ROUNDS * round_trips / (double)(crier_sleeps + 1));
+           pairs.count * scene.round_trips / (double)(scene.sleeps[PAIRS_BARE] + 1),
+           pairs.count * scene.round_trips / (double)(scene.sleeps[PAIRS_CRIER] + 1));
 }
 
 int
@@ -305,9 +290,7 @@ main(int argc, char **argv)
     static const struct load alone = {.clients = 1, .echoes = ECHOES_ALONE};
     const char *program = server_rig_open(argc, argv, CLIENTS + 100);
 
-    if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0)
-        server_rig_fail("sched_getaffinity");
-    bench(program, &many, 1.15);
+    bench(program, &many, 1.05);
     bench(program, &alone, 0);
     return 0;
 }

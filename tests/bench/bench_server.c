@@ -1,9 +1,10 @@
 /*
  * bench_server.c: what a delivery and an idle connection cost, against a bare loop in the same run.
  *
- *   delivery   CPU time of the worker per client and broadcast, to 1,000 clients; one broadcast at
- *              a time, and 32 that are on their way together. Beside it a process that does nothing
- *              but send the same bytes to as many sockets, what is on its way in one send().
+ *   delivery   CPU time of the worker per client and broadcast, to 1,000 and to 10,000 clients;
+ *              one broadcast at a time, and 32 that are on their way together. Beside it a process
+ *              that does nothing but send the same bytes to as many sockets, what is on its way in
+ *              one send().
  *   memory     proportional set size of all processes with 10,000 idle connections less that
  *              with none, divided.
  *
@@ -13,13 +14,13 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
+#include "tests/bench/pairs.h"
 #include "tests/bench/server_rig.h"
 
 enum {
-    AUDIENCE = 1000,
+    AUDIENCE_MAX = 10000,
     IDLE = 10000,
     IDLE_MOST_BYTES = 300,
-    ROUNDS = 15,
     BURST_MAX = 32,
     PAYLOAD_MAX = 1024,
     HEAD_MAX = 4, /* of a server's frame with such a payload, RFC 6455 section 5.2 */
@@ -27,6 +28,7 @@ enum {
 
 /* What the clients are sent in a round. */
 struct traffic {
+    uint32_t clients;
     uint32_t payload_bytes;
     uint32_t burst;  /* broadcasts that are on their way together */
     uint32_t bursts; /* one after the other */
@@ -38,6 +40,15 @@ struct audience {
     int event; /* written when `received` has reached `target` */
     uint64_t received;
     uint64_t target;
+};
+
+/* Both sides, each with its audience. */
+struct scene {
+    const struct traffic *traffic;
+    struct server_rig server;
+    struct audience *crier_audience;
+    struct audience *bare_audience;
+    int bare_fds[AUDIENCE_MAX];
 };
 
 /* --- the audience --- */
@@ -155,99 +166,115 @@ traffic_frames(const struct traffic *traffic, uint8_t *frames)
     return used;
 }
 
-static double
-traffic_us_each(const struct traffic *traffic, uint64_t ns)
-{
-    return (double)ns / 1e3 / traffic->bursts / traffic->burst / AUDIENCE;
-}
-
-/* A process that sends what it is told to, to each of its sockets. */
-static double
-bare_round(const struct traffic *traffic, const int *fds, struct audience *audience)
+/* Sends what it is told to, to each of its sockets. Returns the CPU time. */
+static uint64_t
+bare_burst(const struct scene *scene)
 {
     static uint8_t frames[BURST_MAX * (HEAD_MAX + PAYLOAD_MAX)];
-    size_t bytes = traffic_frames(traffic, frames);
-    uint64_t sum_ns = 0;
+    size_t bytes = traffic_frames(scene->traffic, frames);
+    uint64_t ns;
 
-    for (uint32_t b = 0; b < traffic->bursts; b++) {
-        uint64_t before_ns;
-
-        audience_expect(audience, AUDIENCE * bytes);
-        before_ns = server_rig_cpu_ns(getpid());
-        for (int i = 0; i < AUDIENCE; i++) {
-            if (send(fds[i], frames, bytes, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)bytes)
-                server_rig_fail("bare send");
-        }
-        sum_ns += server_rig_cpu_ns(getpid()) - before_ns;
-        server_rig_await(audience->event, "bare delivery");
+    audience_expect(scene->bare_audience, scene->traffic->clients * bytes);
+    ns = server_rig_cpu_ns(getpid());
+    for (uint32_t i = 0; i < scene->traffic->clients; i++) {
+        if (send(scene->bare_fds[i], frames, bytes, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)bytes)
+            server_rig_fail("bare send");
     }
-    return traffic_us_each(traffic, sum_ns);
+    ns = server_rig_cpu_ns(getpid()) - ns;
+    server_rig_await(scene->bare_audience->event, "bare delivery");
+    return ns;
 }
 
-static double
-crier_round(const struct traffic *traffic, const struct server_rig *server,
-            struct audience *audience)
+static void
+crier_burst(const struct scene *scene)
 {
     static uint8_t frames[BURST_MAX * (HEAD_MAX + PAYLOAD_MAX)];
     static char lines[BURST_MAX * (PAYLOAD_MAX + 1)];
-    size_t bytes = traffic_frames(traffic, frames);
-    size_t lines_bytes = traffic->burst * ((size_t)traffic->payload_bytes + 1);
-    uint64_t before_ns = server_rig_cpu_ns(server->children[0]);
+    const struct traffic *traffic = scene->traffic;
+    size_t bytes = traffic->burst * ((size_t)traffic->payload_bytes + 1);
 
-    memset(lines, 'x', lines_bytes);
+    memset(lines, 'x', bytes);
     for (uint32_t i = 1; i <= traffic->burst; i++)
         lines[i * (traffic->payload_bytes + 1) - 1] = '\n';
-    for (uint32_t b = 0; b < traffic->bursts; b++) {
-        audience_expect(audience, AUDIENCE * bytes);
-        if (write(server->console, lines, lines_bytes) != (ssize_t)lines_bytes)
-            server_rig_fail("console");
-        server_rig_await(audience->event, "delivery");
-    }
-    return traffic_us_each(traffic, server_rig_cpu_ns(server->children[0]) - before_ns);
+    audience_expect(scene->crier_audience, traffic->clients * traffic_frames(traffic, frames));
+    if (write(scene->server.console, lines, bytes) != (ssize_t)bytes)
+        server_rig_fail("console");
+    server_rig_await(scene->crier_audience->event, "delivery");
 }
 
-static struct audience *
-bare_start(int fds[AUDIENCE])
+/* Burst by burst in turn, since what disturbs the machine may last for some bursts only. */
+static void
+scene_round(void *context, enum pairs_side first, double us[PAIRS_SIDES])
 {
-    uint16_t port;
-    int listener = server_rig_listen(&port);
-    struct audience *audience = audience_start(port, AUDIENCE, false);
+    const struct scene *scene = context;
+    const struct traffic *traffic = scene->traffic;
+    double deliveries = (double)traffic->bursts * traffic->burst * traffic->clients;
+    uint64_t crier_ns = server_rig_cpu_ns(scene->server.children[0]);
+    uint64_t bare_ns = 0;
 
-    for (int i = 0; i < AUDIENCE; i++) {
-        fds[i] = accept(listener, NULL, NULL);
-        if (fds[i] < 0)
+    for (uint32_t i = 0; i < PAIRS_SIDES * traffic->bursts; i++) {
+        if ((i ^ first) % PAIRS_SIDES == PAIRS_BARE)
+            bare_ns += bare_burst(scene);
+        else
+            crier_burst(scene);
+    }
+    crier_ns = server_rig_cpu_ns(scene->server.children[0]) - crier_ns;
+    us[PAIRS_BARE] = (double)bare_ns / 1e3 / deliveries;
+    us[PAIRS_CRIER] = (double)crier_ns / 1e3 / deliveries;
+}
+
+/* crier first: its audience must not inherit the bare program's sockets, there are not so many
+ * descriptors. */
+static void
+scene_open(struct scene *scene, const char *program, const struct traffic *traffic)
+{
+    static const char *const flags[] = {"--workers", "1", "--ping", "0", NULL};
+    double warm_up[PAIRS_SIDES];
+    uint16_t port;
+    int listener;
+
+    scene->traffic = traffic;
+    server_rig_pin(SERVER_RIG_SERVERS);
+    server_rig_start(&scene->server, program, flags);
+    server_rig_pin(SERVER_RIG_CLIENTS);
+    scene->crier_audience = audience_start(scene->server.port, traffic->clients, true);
+    server_rig_await(scene->crier_audience->event, "audience");
+    listener = server_rig_listen(&port);
+    scene->bare_audience = audience_start(port, traffic->clients, false);
+    for (uint32_t i = 0; i < traffic->clients; i++) {
+        scene->bare_fds[i] = accept(listener, NULL, NULL);
+        if (scene->bare_fds[i] < 0)
             server_rig_fail("accept");
     }
-    server_rig_await(audience->event, "bare audience");
+    server_rig_await(scene->bare_audience->event, "bare audience");
     close(listener);
-    return audience;
+    server_rig_pin(SERVER_RIG_SERVERS); /* this process is the bare program */
+    scene_round(scene, PAIRS_BARE, warm_up);
+}
+
+static void
+scene_close(struct scene *scene)
+{
+    audience_stop(scene->crier_audience);
+    audience_stop(scene->bare_audience);
+    server_rig_stop(&scene->server);
+    for (uint32_t i = 0; i < scene->traffic->clients; i++)
+        close(scene->bare_fds[i]);
 }
 
 static void
 bench_delivery(const char *program, const struct traffic *traffic)
 {
-    static const char *const flags[] = {"--workers", "1", "--ping", "0", NULL};
-    static int fds[AUDIENCE];
-    static struct server_rig_rounds rounds = {.count = ROUNDS};
-    struct server_rig server;
-    struct audience *bare_audience = bare_start(fds);
-    struct audience *audience;
+    static struct scene scene;
+    char title[80];
+    struct pairs pairs = {
+        .title = title, .what = "CPU per delivery", .bare = "bare send() loop", .target = 1.05};
 
-    server_rig_start(&server, program, flags);
-    audience = audience_start(server.port, AUDIENCE, true);
-    server_rig_await(audience->event, "audience");
-    for (int r = -1; r < ROUNDS; r++) { /* one to warm up */
-        rounds.bare_us[r < 0 ? 0 : r] = bare_round(traffic, fds, bare_audience);
-        rounds.crier_us[r < 0 ? 0 : r] = crier_round(traffic, &server, audience);
-    }
-    printf("delivery of %u bytes to %d clients, %u broadcast%s at a time, CPU per delivery:\n",
-           traffic->payload_bytes, AUDIENCE, traffic->burst, traffic->burst == 1 ? "" : "s");
-    server_rig_report(&rounds, "bare send() loop", 1.05);
-    audience_stop(audience);
-    audience_stop(bare_audience);
-    server_rig_stop(&server);
-    for (int i = 0; i < AUDIENCE; i++)
-        close(fds[i]);
+    snprintf(title, sizeof(title), "%u bytes, %u at a time, to %u clients", traffic->payload_bytes,
+             traffic->burst, traffic->clients);
+    scene_open(&scene, program, traffic);
+    pairs_compare(&pairs, scene_round, &scene);
+    scene_close(&scene);
 }
 
 static void
@@ -278,9 +305,14 @@ int
 main(int argc, char **argv)
 {
     static const struct traffic traffics[] = {
-        {.payload_bytes = 64, .burst = 1, .bursts = 40},
-        {.payload_bytes = 64, .burst = BURST_MAX, .bursts = 20},
-        {.payload_bytes = PAYLOAD_MAX, .burst = BURST_MAX, .bursts = 10},
+        {.clients = 1000, .payload_bytes = 64, .burst = 1, .bursts = 40},
+        {.clients = 1000, .payload_bytes = 64, .burst = BURST_MAX, .bursts = 20},
+        {.clients = 1000, .payload_bytes = PAYLOAD_MAX, .burst = 1, .bursts = 40},
+        {.clients = 1000, .payload_bytes = PAYLOAD_MAX, .burst = BURST_MAX, .bursts = 10},
+        {.clients = 10000, .payload_bytes = 64, .burst = 1, .bursts = 4},
+        {.clients = 10000, .payload_bytes = 64, .burst = BURST_MAX, .bursts = 3},
+        {.clients = 10000, .payload_bytes = PAYLOAD_MAX, .burst = 1, .bursts = 4},
+        {.clients = 10000, .payload_bytes = PAYLOAD_MAX, .burst = BURST_MAX, .bursts = 1},
     };
     const char *program = server_rig_open(argc, argv, IDLE + 100);
 

@@ -13,12 +13,12 @@
 #include <sys/mman.h>
 #include <sys/timerfd.h>
 
+#include "tests/bench/pairs.h"
 #include "tests/bench/server_rig.h"
 
 enum {
     READERS = 100,
     STANDING = 5000,
-    ROUNDS = 15,
     LINES = 100, /* of a round */
     LINE_BYTES = 10 * 1024,
     FRAME_BYTES = LINE_BYTES + 4, /* RFC 6455 section 5.2 */
@@ -153,7 +153,7 @@ scene_close(struct scene *scene)
 
 /* The median over all lines and readers of a round. */
 static double
-scene_round(struct scene *scene)
+scene_measure(struct scene *scene)
 {
     static double us[LINES * READERS];
     static const struct itimerspec period = {.it_value.tv_nsec = PERIOD_NS,
@@ -170,28 +170,36 @@ scene_round(struct scene *scene)
             us[line * READERS + i] = (double)(scene->arrivals->ns[i] - begin_ns) / 1e3;
     }
     close(timer);
-    qsort(us, LINES * READERS, sizeof(us[0]), server_rig_compare);
+    qsort(us, LINES * READERS, sizeof(us[0]), pairs_order);
     return us[LINES * READERS / 2];
+}
+
+/* Of crier on both sides: alone, and beside clients that stand still. */
+static void
+scenes_round(void *context, enum pairs_side first, double us[PAIRS_SIDES])
+{
+    struct scene *scenes = context;
+
+    us[first] = scene_measure(&scenes[first]);
+    us[!first] = scene_measure(&scenes[!first]);
 }
 
 int
 main(int argc, char **argv)
 {
-    static struct server_rig_rounds rounds = {.count = ROUNDS};
+    struct pairs pairs = {.title = "100 reading clients beside 5,000 that stand still",
+                          .what = "median latency",
+                          .bare = "same clients alone",
+                          .target = 1.2};
     const char *program = server_rig_open(argc, argv, STANDING + 100);
-    struct scene alone;
-    struct scene beside;
+    struct scene scenes[PAIRS_SIDES];
+    double warm_up[PAIRS_SIDES];
 
-    scene_open(&alone, program, 0);
-    scene_open(&beside, program, STANDING);
-    for (int r = -1; r < ROUNDS; r++) { /* one to warm up */
-        rounds.bare_us[r < 0 ? 0 : r] = scene_round(&alone);
-        rounds.crier_us[r < 0 ? 0 : r] = scene_round(&beside);
-    }
-    printf("median latency of %d reading clients, of crier beside %d that stand still:\n", READERS,
-           STANDING);
-    server_rig_report(&rounds, "nobody stands still", 1.2);
-    scene_close(&beside);
-    scene_close(&alone);
+    scene_open(&scenes[PAIRS_BARE], program, 0);
+    scene_open(&scenes[PAIRS_CRIER], program, STANDING);
+    scenes_round(scenes, PAIRS_BARE, warm_up);
+    pairs_compare(&pairs, scenes_round, scenes);
+    scene_close(&scenes[PAIRS_CRIER]);
+    scene_close(&scenes[PAIRS_BARE]);
     return 0;
 }
