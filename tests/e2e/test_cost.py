@@ -89,3 +89,24 @@ def test_a_delivery_takes_one_send_for_each_client_and_flush_and_no_other_system
     # Per flush, not per client: to sleep, to wake up, to look once more, and ticks meanwhile.
     others = sum(calls.values()) - calls["sendto"]
     assert others <= 12 * flushes + 100, calls
+
+
+def test_a_connection_takes_few_system_calls_and_a_rush_few_messages_to_a_worker(crier, tmp_path):
+    server = crier("--no-welcome", "--ping", "0", workers=1)
+    traces = [Trace(pid, tmp_path / f"calls.{pid}") for pid in (server.pid, server.workers()[0])]
+    rush = [server.socket() for _ in range(CLIENTS)]
+    for client in rush:
+        client.send_raw(client.request())
+    for client in rush:
+        client.expect_open().close()
+    for client in rush:
+        client.expect_close(1000, answer=False)
+        client.drop()
+    server.wait_counter("clients_left", CLIENTS)
+    master, worker = (trace.stop() for trace in traces)
+    assert master["sendmsg"] <= CLIENTS / 4, master
+    # The 101 and the Close, which the FIN goes with; whoever has not said something yet is asked once more.
+    assert worker["sendto"] == 2 * CLIENTS and worker["shutdown"] == worker["close"] == CLIENTS, worker
+    assert worker["recvfrom"] <= 5 * CLIENTS and worker["epoll_ctl"] <= 4 * CLIENTS, worker
+    others = sum(worker.values()) - sum(worker[c] for c in ("sendto", "shutdown", "close", "recvfrom", "epoll_ctl"))
+    assert others <= 3 * CLIENTS, worker

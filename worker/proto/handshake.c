@@ -213,16 +213,34 @@ handshake_check_extensions(const struct http1_request *req, const struct handsha
     return true;
 }
 
-/* RFC 6455 section 4.2.2, step 5.4. False: OpenSSL was set up without SHA-1. */
+/* One for the life of the process: SHA1() looks the algorithm up and makes a context each time,
+ * which takes longer than the digest does. */
+static EVP_MD_CTX *
+handshake_sha1(void)
+{
+    static EVP_MD_CTX *context;
+    EVP_MD *sha1 = context ? NULL : EVP_MD_fetch(NULL, "SHA1", NULL);
+
+    if (sha1)
+        context = EVP_MD_CTX_new();
+    if (context && !EVP_DigestInit_ex2(context, sha1, NULL)) {
+        EVP_MD_CTX_free(context);
+        context = NULL;
+    }
+    EVP_MD_free(sha1); /* the context has its own reference */
+    return context;
+}
+
+/* RFC 6455 section 4.2.2, step 5.4. False: OpenSSL was set up without SHA-1, or has no memory. */
 static bool
 handshake_accept_of(const char key[HANDSHAKE_KEY_BYTES], char accept[HANDSHAKE_ACCEPT_BYTES + 1])
 {
-    unsigned char text[HANDSHAKE_KEY_BYTES + HANDSHAKE_GUID_BYTES];
     unsigned char digest[SHA_DIGEST_LENGTH];
+    EVP_MD_CTX *sha1 = handshake_sha1();
 
-    memcpy(text, key, HANDSHAKE_KEY_BYTES);
-    memcpy(text + HANDSHAKE_KEY_BYTES, HANDSHAKE_GUID, HANDSHAKE_GUID_BYTES);
-    if (!SHA1(text, sizeof(text), digest))
+    if (!sha1 || !EVP_DigestUpdate(sha1, key, HANDSHAKE_KEY_BYTES) ||
+        !EVP_DigestUpdate(sha1, HANDSHAKE_GUID, HANDSHAKE_GUID_BYTES) ||
+        !EVP_DigestFinal_ex(sha1, digest, NULL))
         return false;
     EVP_EncodeBlock((unsigned char *)accept, digest, sizeof(digest));
     return true;
