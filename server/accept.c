@@ -11,8 +11,10 @@
 enum {
     ACCEPT_BURST = 64, /* per listener and turn of the loop */
     ACCEPT_PAUSE_MS = 100,
-    ACCEPT_GATHER_MS = 1,
+    ACCEPT_GATHER_MS = 2,
+    ACCEPT_GATHER_MIN = 4,            /* fewer were not worth the wait */
     ACCEPT_RUSH_NS = 2 * 1000 * 1000, /* who comes so soon after the last one is part of a rush */
+    ACCEPT_TRICKLE_NS = 50 * 1000 * 1000, /* not looked for again so soon after waiting in vain */
 };
 
 struct accept_source {
@@ -138,16 +140,24 @@ accept_burst(struct accept_source *source)
     return count;
 }
 
+static uint64_t
+accept_clock_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
 /* Did the last ones come only a moment ago? */
 static bool
 accept_is_rush(struct acceptor *acceptor)
 {
-    struct timespec now;
     uint64_t last_ns = acceptor->last_ns;
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    acceptor->last_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-    return acceptor->last_ns - last_ns < ACCEPT_RUSH_NS;
+    acceptor->last_ns = accept_clock_ns();
+    return acceptor->last_ns - last_ns < ACCEPT_RUSH_NS &&
+           acceptor->last_ns - acceptor->trickle_ns >= ACCEPT_TRICKLE_NS;
 }
 
 static void
@@ -164,27 +174,28 @@ accept_ready(evutil_socket_t fd, short events, void *arg)
         accept_rest(acceptor, ACCEPT_GATHER_MS);
 }
 
-/* A rush goes on until nobody came for a whole ACCEPT_GATHER_MS. */
+/* A rush goes on as long as several come in each ACCEPT_GATHER_MS. */
 static void
 accept_resume(evutil_socket_t fd, short events, void *arg)
 {
     struct acceptor *acceptor = arg;
-    uint32_t most = 0;
+    uint32_t sum = 0;
 
     (void)fd;
     (void)events;
     acceptor->paused = false;
-    for (size_t i = 0; i < acceptor->count && !acceptor->paused; i++) {
-        uint32_t count = accept_burst(&acceptor->sources[i]);
-        most = count > most ? count : most;
-    }
+    for (size_t i = 0; i < acceptor->count && !acceptor->paused; i++)
+        sum += accept_burst(&acceptor->sources[i]);
     dispatch_flush(acceptor->dispatch);
     if (acceptor->paused)
         return;
-    if (most > 0 && most < ACCEPT_BURST)
+    if (sum >= ACCEPT_GATHER_MIN && sum < ACCEPT_BURST) {
         accept_rest(acceptor, ACCEPT_GATHER_MS);
-    else
-        accept_watch(acceptor);
+        return;
+    }
+    if (sum < ACCEPT_GATHER_MIN)
+        acceptor->trickle_ns = accept_clock_ns();
+    accept_watch(acceptor);
 }
 
 int

@@ -6,9 +6,9 @@
  * Errors:   at start -ENOMEM. Later what accept4 returns is met here: without room for more,
  *           nothing is accepted for a while and clients wait in the kernel's backlog; that is
  *           logged once until nobody waits there any more.
- * Rush:     the first to come is accepted at once. While others follow, they are let gather in the
- *           backlog for a millisecond at a time: to wake up, to pass a descriptor and to wake a
- *           worker costs several times what it costs to accept, and is then shared by many.
+ * Rush:     the first to come is accepted at once. While many others follow, they are let gather in
+ *           the backlog for two milliseconds at a time: to wake up, to pass a descriptor and to wake
+ *           a worker costs several times what it costs to accept, and is then shared by them.
  * Context:  loop thread.
  */
 #ifndef CRIER_SERVER_ACCEPT_H
@@ -26,9 +26,10 @@ struct acceptor {
     struct accept_source *sources; /* one per listener */
     size_t count;
     struct event *resume;
-    bool resting;     /* `resume` is on, the listeners' events are off: a pause, or a rush */
-    bool paused;      /* for want of room, or of descriptors */
-    uint64_t last_ns; /* when somebody last came, monotonic clock */
+    bool resting;        /* `resume` is on, the listeners' events are off: a pause, or a rush */
+    bool paused;         /* for want of room, or of descriptors */
+    uint64_t last_ns;    /* when somebody last came, monotonic clock */
+    uint64_t trickle_ns; /* when waiting for others was last in vain */
     bool full_logged;
     bool error_logged;
 };
