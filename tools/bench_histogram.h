@@ -6,20 +6,22 @@
  * Errors:   none. What is longer than BENCH_HISTOGRAM_MAX_NS counts as that long.
  * Context:  any thread, one at a time per histogram; merged when those that wrote have ended.
  *
- * Values below 512 ns have a bucket each. Every power of two above is divided into 256 buckets, so
- * that a value is known to 1/256 of itself, 0.4 %, and never reported too low. The longest is exact.
+ * The buckets are those of shm/histogram.h, 256 to a power of two, so that a value is known to 1/256
+ * of itself, 0.4 %, and never reported too low. The longest is exact.
  */
 #ifndef CRIER_TOOLS_BENCH_HISTOGRAM_H
 #define CRIER_TOOLS_BENCH_HISTOGRAM_H
 
 #include <stdint.h>
 
+#include "shm/histogram.h"
+
 enum {
     BENCH_HISTOGRAM_BITS = 9, /* of a value that are kept */
     BENCH_HISTOGRAM_MAX_BITS = 40,
     BENCH_HISTOGRAM_HALF = 1 << (BENCH_HISTOGRAM_BITS - 1),
     BENCH_HISTOGRAM_BUCKETS =
-        (BENCH_HISTOGRAM_MAX_BITS - BENCH_HISTOGRAM_BITS + 2) * BENCH_HISTOGRAM_HALF,
+        HISTOGRAM_BUCKET_COUNT(BENCH_HISTOGRAM_BITS, BENCH_HISTOGRAM_MAX_BITS),
 };
 
 #define BENCH_HISTOGRAM_MAX_NS ((UINT64_C(1) << BENCH_HISTOGRAM_MAX_BITS) - 1) /* 18 minutes */
