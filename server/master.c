@@ -243,6 +243,7 @@ master_on_tick(evutil_socket_t fd, short events, void *arg)
     (void)fd;
     (void)events;
     member_beat(&master->segment.members[MEMBER_MASTER]);
+    segment_note_wall_clock(master->segment.head);
     console_go_on(&master->console);
     master_set_tick(master);
     master_step(master);

@@ -21,7 +21,7 @@
 #include "shm/conf.h"
 #include "shm/counter.h"
 
-enum { LAYOUT_VERSION = 4 };
+enum { LAYOUT_VERSION = 5 };
 
 #define LAYOUT_MAGIC "crier\n\x1a"
 
@@ -139,6 +139,7 @@ struct segment_shm {
     uint32_t header_bytes;
     uint64_t epoch; /* random: names this life of the ring */
     struct geometry_shm geometry;
+    uint64_t wall_offset_ns; /* CLOCK_REALTIME less CLOCK_MONOTONIC, as the master saw it last */
 
     /* Stopping. last_seq and close_code are written before the phase that needs them. */
     uint32_t phase LAYOUT_OWN_LINE; /* enum phase */

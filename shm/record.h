@@ -50,7 +50,7 @@ struct record_shm {
     uint8_t frame_head_bytes;
     uint8_t twin_head_bytes;
     uint64_t origin;  /* client_rec_id() of the sender */
-    uint64_t time_ns; /* CLOCK_REALTIME, of the first that was published with it (ring_flush) */
+    uint64_t time_ns; /* CLOCK_MONOTONIC, of the first that was published with it (ring_flush) */
 };
 
 _Static_assert(sizeof(struct record_shm) == RECORD_HEAD_BYTES, "the frame starts at 32");

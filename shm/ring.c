@@ -6,10 +6,10 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "shm/atomic.h"
+#include "shm/clock.h"
 #include "shm/testpoint.h"
 
 #define RING_TAG_SHIFT (RING_OWNER_BITS + RING_OFFSET_BITS)
@@ -351,12 +351,8 @@ ring_has_slot(struct ring *ring)
 static uint64_t
 ring_batch_time_ns(struct ring *ring)
 {
-    struct timespec now;
-
-    if (ring->batch_time_ns == 0) {
-        clock_gettime(CLOCK_REALTIME, &now);
-        ring->batch_time_ns = (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
-    }
+    if (ring->batch_time_ns == 0)
+        ring->batch_time_ns = clock_ns(CLOCK_MONOTONIC);
     return ring->batch_time_ns;
 }
 

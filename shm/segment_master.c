@@ -9,6 +9,8 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "shm/atomic.h"
+#include "shm/clock.h"
 #include "shm/ring.h"
 
 enum { PAGE = 4096, SLOT_BITS_MIN = 6 };
@@ -78,6 +80,13 @@ segment_write_head(int fd, struct segment_shm *head)
     return 0;
 }
 
+void
+segment_note_wall_clock(struct segment_shm *head)
+{
+    atomic_store_relaxed(&head->wall_offset_ns,
+                         clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_MONOTONIC));
+}
+
 int
 segment_create(struct segment *segment, const struct segment_plan *plan)
 {
@@ -91,6 +100,7 @@ segment_create(struct segment *segment, const struct segment_plan *plan)
     head.layout_version = LAYOUT_VERSION;
     head.header_bytes = sizeof(head);
     segment_lay_out(&head.geometry, plan);
+    segment_note_wall_clock(&head);
     fd = memfd_create("crier", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return -errno;

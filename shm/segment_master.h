@@ -28,4 +28,7 @@ enum { SEGMENT_SLOT_BYTES = 256 };
 int segment_create(struct segment *segment, const struct segment_plan *plan)
     __attribute__((warn_unused_result));
 
+/* Now and then: what a record's time is by the wall clock, which may be set while the server runs. */
+void segment_note_wall_clock(struct segment_shm *head);
+
 #endif

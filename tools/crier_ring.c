@@ -148,16 +148,17 @@ print_payload(const struct record_shm *record)
 }
 
 static void
-print_record(uint64_t seq, const struct record_shm *record)
+print_record(uint64_t seq, const struct record_shm *record, uint64_t wall_offset_ns)
 {
-    time_t seconds = (time_t)(record->time_ns / 1000000000U);
+    uint64_t time_ns = record->time_ns + wall_offset_ns;
+    time_t seconds = (time_t)(time_ns / 1000000000U);
     char text[32] = "";
     struct tm tm;
 
     if (localtime_r(&seconds, &tm))
         strftime(text, sizeof(text), "%H:%M:%S", &tm);
     printf("#%-10" PRIu64 " %s.%03u  %-6s %8" PRIu32 " bytes  ", seq, text,
-           (unsigned)(record->time_ns / 1000000 % 1000),
+           (unsigned)(time_ns / 1000000 % 1000),
            record->opcode == RECORD_TEXT     ? "text"
            : record->opcode == RECORD_BINARY ? "binary"
                                              : "odd",
@@ -185,7 +186,7 @@ print_last(const struct ring *ring, uint64_t last)
     for (; seq != end; seq++) {
         int rc = ring_read_at(ring, seq, copy, room);
         if (rc == 1)
-            print_record(seq, copy);
+            print_record(seq, copy, atomic_load_relaxed(&ring->head->wall_offset_ns));
         else if (rc == -ENODATA)
             gone++;
         else

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "shm/chan.h"
+#include "shm/clock.h"
 #include "shm/log.h"
 #include "worker/app.h"
 #include "worker/conn.h"
@@ -37,10 +38,7 @@ enum {
 static uint32_t
 worker_clock_ms(void)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
+    return (uint32_t)(clock_ns(CLOCK_MONOTONIC) / 1000000);
 }
 
 /* --- stages --- */

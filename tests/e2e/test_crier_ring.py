@@ -6,6 +6,7 @@ import re
 import signal
 import struct
 import subprocess
+import time
 
 import pytest
 
@@ -201,6 +202,14 @@ def test_a_server_of_another_user_is_one_sentence(crier):
     except PermissionError:
         pytest.skip("the program lies where nobody may not look")
     assert done.returncode == 1 and "run this as its user or root" in done.stderr, done
+
+
+def test_a_message_has_the_time_of_the_wall_clock(crier):
+    before = int(time.time())
+    server, _ = talk(crier)
+    times = {time.strftime("%H:%M:%S", time.localtime(s)) for s in range(before - 1, int(time.time()) + 2)}
+    shown = set(re.findall(r"^#\d+ +(\d\d:\d\d:\d\d)", look(server.pid), re.M))
+    assert shown and shown <= times
 
 
 @pytest.mark.parametrize("flags", [["--bogus"], ["--last"], ["--last", "many"], ["-n", "-1"], ["a", "b"]])
