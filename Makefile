@@ -28,11 +28,11 @@ BENCHER := crier_bench $(patsubst %,bench_%,client histogram options plot proces
 
 # UNIT=ring FUZZ= TORTURE= on the command line narrow what is built and run.
 UNIT    := utf8 mask frame http1 extension handshake deflate inflate segment ring history arena client_rec record twin \
-           conf chan pool turns wheel slow histogram bench_histogram bench_stamp bench_track pairs
+           conf chan pool turns wheel slow fanout histogram bench_histogram bench_stamp bench_track pairs
 FUZZ    := utf8 http1 extension handshake frame deflate conn
 TORTURE := ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history)# also built with tags that wrap, and test points
-RIGGED  := fuzz/fuzz_conn unit/test_turns unit/test_wheel unit/test_slow# a whole worker in the test's own process
+RIGGED  := fuzz/fuzz_conn unit/test_turns unit/test_wheel unit/test_slow unit/test_fanout# a whole worker in the test's own process
 LOAD    := swarm probe_app
 BENCH   := bench_ring bench_server bench_echo bench_proto bench_connect bench_slow
 

@@ -19,6 +19,8 @@
 #include "worker/last_words.h"
 #include "worker/slow.h"
 
+enum { FANOUT_GOLDEN = 2654435769U }; /* 2^32 / the golden ratio */
+
 static uint32_t *
 fanout_held_at(const struct worker *worker, uint64_t seq)
 {
@@ -45,6 +47,13 @@ fanout_init(struct worker *worker)
     return 0;
 }
 
+static void
+fanout_put(struct fanout *fanout, size_t index, struct conn *conn)
+{
+    fanout->conns[index] = conn;
+    conn->place = (uint32_t)index;
+}
+
 int
 fanout_add(struct worker *worker, struct conn *conn)
 {
@@ -58,20 +67,42 @@ fanout_add(struct worker *worker, struct conn *conn)
         fanout->conns = conns;
         fanout->capacity = capacity;
     }
-    conn->place = (uint32_t)fanout->count;
-    fanout->conns[fanout->count++] = conn;
+    if (fanout->left > fanout->place)
+        fanout->left++; /* the sweep will come by: this is the end of the array */
+    fanout_put(fanout, fanout->count++, conn);
     return 0;
+}
+
+/* Will the sweep still come to that index? */
+static bool
+fanout_comes_to(const struct fanout *fanout, size_t index)
+{
+    size_t away = fanout->place - 1 - index;
+
+    return (index < fanout->place ? away : away + fanout->count) < fanout->left;
 }
 
 void
 fanout_remove(struct worker *worker, struct conn *conn)
 {
     struct fanout *fanout = &worker->fanout;
-    struct conn *last = fanout->conns[--fanout->count];
+    size_t hole = conn->place;
+    size_t last = fanout->count - 1;
 
-    assert(fanout->conns[conn->place] == conn);
-    fanout->conns[conn->place] = last;
-    last->place = conn->place;
+    assert(fanout->conns[hole] == conn);
+    if (fanout_comes_to(fanout, last) && fanout_comes_to(fanout, hole))
+        fanout->left--;
+    else if (fanout_comes_to(fanout, last)) {
+        /* Not to where the sweep has been: the first one that was swept, which is next to those
+         * who are still to come, goes there, and the last one to its place. */
+        size_t first = fanout->place - 1 - fanout->left;
+        if (fanout->place <= fanout->left)
+            first += fanout->count;
+        fanout_put(fanout, hole, fanout->conns[first]);
+        hole = first;
+    }
+    fanout_put(fanout, hole, fanout->conns[last]);
+    fanout->count--;
     if (fanout->place > fanout->count)
         fanout->place = fanout->count;
 }
@@ -249,7 +280,18 @@ fanout_lay(struct worker *worker, struct fanout_lane *lane, bool twins, uint32_t
     lane->offsets = lane->stage_offsets;
 }
 
-static bool
+/* Nobody is always last: one sweep begins a golden section of all clients further than the one
+ * before, so that the beginnings of any number of sweeps lie about evenly (Knuth, The Art of
+ * Computer Programming, section 6.4, theorem S). */
+static void
+fanout_begin_anywhere(struct fanout *fanout)
+{
+    fanout->turn += FANOUT_GOLDEN;
+    fanout->place = (size_t)((uint64_t)fanout->turn * fanout->count >> 32);
+    fanout->left = fanout->count;
+}
+
+static void
 fanout_begin(struct worker *worker)
 {
     struct fanout *fanout = &worker->fanout;
@@ -257,8 +299,6 @@ fanout_begin(struct worker *worker)
     bool twins;
     uint32_t count = fanout_find(worker, &twins);
 
-    if (count == 0)
-        return false;
     fanout_lay(worker, &lanes[FANOUT_PLAIN], false, count);
     if (twins && worker->me->clients_deflate > 0)
         fanout_lay(worker, &lanes[FANOUT_TWINS], true, count);
@@ -268,9 +308,8 @@ fanout_begin(struct worker *worker)
     }
     fanout->begin = fanout->end;
     fanout->end += count;
-    fanout->place = fanout->count;
+    fanout_begin_anywhere(fanout);
     slow_note(worker);
-    return true;
 }
 
 /* An up-to-date client and nothing else to do for it: one send. */
@@ -295,31 +334,52 @@ fanout_send(struct worker *worker, struct conn *conn)
     conn_out_blocked(conn, sent < 0 ? errno : EAGAIN);
 }
 
-static void
+/* Returns the bytes of broadcasts that were sent. */
+static uint64_t
 fanout_visit(struct worker *worker, struct conn *conn)
 {
+    uint64_t before;
+
     if (conn->held || (int64_t)(worker->fanout.end - conn->next) <= 0)
-        return;
+        return 0;
     assert((int64_t)(conn->next - worker->fanout.begin) >= 0);
+    before = conn->record->bytes_sent;
     if (conn->own_ahead || conn->output)
         conn_out_flush(conn);
     else
         fanout_send(worker, conn);
+    return conn->record->bytes_sent - before;
+}
+
+/* As many as there is time for. */
+static void
+fanout_visit_some(struct worker *worker)
+{
+    struct fanout *fanout = &worker->fanout;
+    uint64_t room = (uint64_t)FANOUT_CHUNK * FANOUT_SEND_BYTES;
+    uint64_t cost = 0;
+
+    while (fanout->left > 0 && cost < room) {
+        if (fanout->place == 0)
+            fanout->place = fanout->count;
+        fanout->left--;
+        cost += FANOUT_SEND_BYTES + fanout_visit(worker, fanout->conns[--fanout->place]);
+    }
 }
 
 bool
 fanout_run(struct worker *worker)
 {
     struct fanout *fanout = &worker->fanout;
-    size_t stop;
+    const struct record_shm *record;
 
-    if (fanout->place == 0 && !fanout_begin(worker))
+    if (!fanout_is_sweeping(fanout) && ring_read(&worker->ring, fanout->end, &record) == 0)
         return false;
-    stop = fanout->place > FANOUT_CHUNK ? fanout->place - FANOUT_CHUNK : 0;
-    while (fanout->place > stop)
-        fanout_visit(worker, fanout->conns[--fanout->place]);
-    if (fanout->place == 0)
-        fanout->begin = fanout->end;
+    if (!fanout_is_sweeping(fanout))
+        fanout_begin(worker);
+    fanout_visit_some(worker);
+    if (fanout->left == 0)
+        fanout->begin = fanout->end; /* everybody has it, or is held */
     fanout_store_cursor(worker);
     return true;
 }

@@ -13,11 +13,15 @@
  * are two lanes: frames as they are, and for clients that inflate, twins (record.h) where there
  * are some.
  *
- *   clients[ ........ not yet swept ........ | place ........ have everything below end ....... ]
+ *   clients[ .. still to come | place .. have everything below end .. | still to come .. ]
  *
- * The sweep goes downwards: a client that is added lands behind it (it joined at the tail, so it is
- * due nothing of this sweep), and a removal moves the last one, which is swept or is skipped as up
- * to date. A client whose socket is full is held: it keeps its place in the ring (`held_at` counts
+ * The sweep begins somewhere, elsewhere each time, so that nobody is always last; it goes downwards,
+ * and from the front on from the end. `left` clients are still to come, downwards from `place`.
+ * Wherever one is added it is due nothing of this sweep: it joined at the tail. A removal moves the
+ * last one, but never one who is still to come to where the sweep has been; who comes twice is up to
+ * date the second time.
+ *
+ * A client whose socket is full is held: it keeps its place in the ring (`held_at` counts
  * them by sequence) until it is writable. The worker's cursor is the lowest held sequence, or
  * `begin`, or, between sweeps, `end`; client records are written first, the cursor after them.
  * Only a client that was just greeted (conn_out.h) may be ahead of `end`.
@@ -34,7 +38,8 @@ struct conn;
 struct record_shm;
 
 enum {
-    FANOUT_CHUNK = 128,              /* clients between two turns of the event loop */
+    FANOUT_CHUNK = 128,              /* clients between two turns of the event loop, at most */
+    FANOUT_SEND_BYTES = 32 * 1024,   /* who is sent so many counts twice: it takes twice as long */
     FANOUT_STAGE_BYTES = 256 * 1024, /* of one send */
     FANOUT_STAGE_RECORDS = 4096,
 };
@@ -55,8 +60,10 @@ struct fanout {
     size_t capacity;
 
     uint64_t begin;
-    uint64_t end; /* everything below has been swept, or is being swept */
-    size_t place; /* clients below this index are still to come in this sweep */
+    uint64_t end;  /* everything below has been swept, or is being swept */
+    size_t place;  /* the next one of those still to come is below this index */
+    size_t left;   /* so many are still to come */
+    uint32_t turn; /* where sweeps begin */
     struct fanout_lane lanes[FANOUT_LANES];
 
     uint64_t cursor;    /* as stored in the segment */
@@ -64,6 +71,12 @@ struct fanout {
     uint32_t *held_at;  /* clients held at a sequence, [sequence & held_mask] */
     uint64_t held_mask; /* twice the slots: a client may be held a whole ring ahead of the cursor */
 };
+
+static inline bool
+fanout_is_sweeping(const struct fanout *fanout)
+{
+    return fanout->begin != fanout->end;
+}
 
 /* Joins the ring. -ENOMEM. */
 int fanout_init(struct worker *worker) __attribute__((warn_unused_result));

@@ -83,8 +83,10 @@ worker_deliver(struct worker *worker)
     size_t *place = &worker->deliver_place;
     size_t stop;
 
-    if ((int64_t)(fanout->end - worker->last_seq) < 0 || fanout->place > 0)
-        return false; /* the sweeps come first */
+    if ((int64_t)(fanout->end - worker->last_seq) < 0 || fanout_is_sweeping(fanout)) {
+        *place = SIZE_MAX; /* a sweep comes first, in which clients may change places */
+        return false;
+    }
     if (*place > fanout->count)
         *place = fanout->count;
     stop = *place > FANOUT_CHUNK ? *place - FANOUT_CHUNK : 0;

@@ -127,7 +127,7 @@ struct rig_view {
     uint64_t cursor;
     uint64_t pool_bytes;
     uint64_t conn_count;
-    uint64_t sweep_place;
+    uint64_t sweep_left;
     const struct conn *gone;            /* to be reaped by the next turn */
     int unread_bytes[CONN_RIG_CLIENTS]; /* by the worker */
 };
@@ -143,7 +143,7 @@ rig_look(struct rig_view *view)
     view->cursor = worker->fanout.cursor;
     view->pool_bytes = worker->pool.used_bytes;
     view->conn_count = worker->conn_count;
-    view->sweep_place = worker->fanout.place;
+    view->sweep_left = worker->fanout.left;
     view->gone = TAILQ_FIRST(&worker->gone);
     for (size_t i = 0; i < client_count; i++)
         (void)ioctl(clients[i], SIOCOUTQ, &view->unread_bytes[i]);
@@ -211,13 +211,19 @@ conn_rig_open_client(const char *more)
 }
 
 void
-conn_rig_hang_up(int client_fd)
+conn_rig_close(int client_fd)
 {
     for (size_t i = 0; i < client_count; i++) {
         if (clients[i] == client_fd)
             clients[i] = clients[--client_count];
     }
     close(client_fd);
+}
+
+void
+conn_rig_hang_up(int client_fd)
+{
+    conn_rig_close(client_fd);
     conn_rig_settle();
 }
 

@@ -19,7 +19,7 @@
 #include "tests/lib/require.h"
 #include "worker/state.h"
 
-enum { CONN_RIG_CLIENTS = 4 };
+enum { CONN_RIG_CLIENTS = 320 };
 
 /* Starts the worker, once; `conf` is copied into the segment. */
 void conn_rig_open(const struct crier_app *app, const struct conf_shm *conf);
@@ -36,6 +36,8 @@ int conn_rig_open_client(const char *more);
 void conn_rig_turn(void);
 void conn_rig_settle(void);
 
+/* The client closes its end; and the worker has dealt with that. */
+void conn_rig_close(int client_fd);
 void conn_rig_hang_up(int client_fd);
 
 /* Behind the last client: everything was given back, and the books add up. */

@@ -20,6 +20,7 @@
 #include "worker/conn.h"
 
 enum {
+    READERS = 4,
     RING_BYTES = 512 * 1024,
     MESSAGE_BYTES = 12000, /* more than the kernel takes in one piece, so that frames are cut */
     FRAME_BYTES = 4 + MESSAGE_BYTES,
@@ -40,7 +41,7 @@ struct reader {
     bool ended;
 };
 
-static struct reader readers[CONN_RIG_CLIENTS];
+static struct reader readers[READERS];
 static uint64_t published;
 static uint64_t before[COUNTER_COUNT];
 
@@ -190,7 +191,7 @@ read_all(struct reader *reader)
 static void
 hang_up(void)
 {
-    for (size_t i = 0; i < CONN_RIG_CLIENTS; i++) {
+    for (size_t i = 0; i < READERS; i++) {
         if (readers[i].fd)
             conn_rig_hang_up(readers[i].fd);
         readers[i].fd = 0;

@@ -1,0 +1,347 @@
+/*
+ * fanout.h: in which order a sweep comes by its clients and how many at a time, in a whole worker
+ * that is turned by hand, with clients for three stretches. The test is the publisher.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <cmocka.h>
+
+#include "tests/lib/conn_rig.h"
+#include "worker/conn.h"
+
+enum {
+    CLIENTS = 300,
+    LAST = CLIENTS % FANOUT_CHUNK, /* clients of a sweep's last stretch */
+    STRETCHES = CLIENTS / FANOUT_CHUNK + 1,
+    SWEEPS = 200,
+    CHANGES = 400, /* sweeps in which clients come and go */
+    FRAME_BYTES = 2 + sizeof(uint64_t),
+    LONG_BYTES = 100 * 1024,
+};
+
+struct listener {
+    int fd; /* 0: nobody */
+    bool open;
+    bool heard;      /* something in this sweep */
+    uint64_t due;    /* number of the next broadcast; while `any`, of the latest that may be next */
+    bool any;        /* it has had no broadcast yet */
+    unsigned firsts; /* sweeps in whose first stretch it was */
+    unsigned lasts;
+};
+
+static struct listener listeners[CONN_RIG_CLIENTS];
+static uint64_t published;
+
+static const struct crier_app app = {.name = "fanout"};
+
+/* --- clients --- */
+
+static void
+publish(size_t bytes)
+{
+    static uint8_t payload[LONG_BYTES];
+    uint64_t seq;
+
+    memcpy(payload, &published, sizeof(published));
+    assert_int_equal(ring_publish(&conn_rig_worker()->ring, RECORD_BINARY, payload, bytes, 0,
+                                  RECORD_NO_ORIGIN, &seq),
+                     0);
+    published++;
+}
+
+static struct listener *
+join(void)
+{
+    static const char request[] = "GET / HTTP/1.1\r\nHost: rig\r\nUpgrade: websocket\r\n"
+                                  "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                                  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    struct listener *listener = listeners;
+
+    while (listener->fd)
+        listener++;
+    *listener = (struct listener){.fd = conn_rig_connect(0)};
+    assert_int_equal(send(listener->fd, request, sizeof(request) - 1, 0), sizeof(request) - 1);
+    return listener;
+}
+
+static void
+take_frame(struct listener *listener, const uint8_t *at)
+{
+    uint64_t number;
+
+    assert_memory_equal(at, ((uint8_t[]){0x82, sizeof(number)}), 2);
+    memcpy(&number, at + 2, sizeof(number));
+    if (listener->any)
+        assert_true(number <= listener->due);
+    else
+        assert_int_equal(number, listener->due);
+    listener->any = false;
+    listener->due = number + 1;
+}
+
+/* Everything that is there: the answer to its handshake, then every broadcast once and in order. */
+static void
+hear(struct listener *listener)
+{
+    uint8_t bytes[4096];
+    ssize_t got = recv(listener->fd, bytes, sizeof(bytes), 0);
+    ssize_t at = 0;
+
+    if (got <= 0)
+        return;
+    if (!listener->open) {
+        const uint8_t *end = memmem(bytes, (size_t)got, "\r\n\r\n", 4);
+        assert_memory_equal(bytes, "HTTP/1.1 101", 12);
+        assert_non_null(end);
+        at = end + 4 - bytes;
+        listener->open = listener->any = true;
+        listener->due = published;
+    }
+    listener->heard = at < got;
+    for (; at < got; at += FRAME_BYTES)
+        take_frame(listener, bytes + at);
+    assert_int_equal(at, got);
+}
+
+static void
+hear_all(void)
+{
+    for (size_t i = 0; i < CONN_RIG_CLIENTS; i++) {
+        if (listeners[i].fd)
+            hear(&listeners[i]);
+    }
+}
+
+static void
+leave(struct listener *listener)
+{
+    conn_rig_close(listener->fd);
+    listener->fd = 0;
+}
+
+static void
+leave_all(void)
+{
+    for (size_t i = 0; i < CONN_RIG_CLIENTS; i++) {
+        if (listeners[i].fd)
+            leave(&listeners[i]);
+    }
+}
+
+static int
+join_all(void **state)
+{
+    (void)state;
+    for (int i = 0; i < CLIENTS; i++) {
+        join();
+        conn_rig_turn(); /* the channel holds a few */
+    }
+    conn_rig_settle();
+    hear_all();
+    assert_int_equal(conn_rig_worker()->fanout.count, CLIENTS);
+    return 0;
+}
+
+static bool
+is_sweeping(void)
+{
+    return fanout_is_sweeping(&conn_rig_worker()->fanout);
+}
+
+/* --- order --- */
+
+/* Who has got something since `heard` was cleared counts for `stretch` too. */
+static unsigned
+count_stretch(bool first, bool last)
+{
+    unsigned count = 0;
+
+    for (size_t i = 0; i < CLIENTS; i++) {
+        struct listener *listener = &listeners[i];
+        if (listener->heard)
+            continue;
+        hear(listener);
+        if (!listener->heard)
+            continue;
+        count++;
+        listener->firsts += first;
+        listener->lasts += last;
+    }
+    return count;
+}
+
+static void
+test_fanout_has_everybody_first_and_last_about_as_often(void **state)
+{
+    (void)state;
+    for (int sweep = 0; sweep < SWEEPS; sweep++) {
+        publish(sizeof(published));
+        for (size_t i = 0; i < CLIENTS; i++)
+            listeners[i].heard = false;
+        for (int stretch = 0; stretch < STRETCHES; stretch++) {
+            conn_rig_turn();
+            assert_int_equal(count_stretch(stretch == 0, stretch == STRETCHES - 1),
+                             stretch == STRETCHES - 1 ? LAST : FANOUT_CHUNK);
+        }
+        assert_false(is_sweeping());
+    }
+    for (size_t i = 0; i < CLIENTS; i++) {
+        assert_in_range(listeners[i].firsts, SWEEPS * FANOUT_CHUNK / CLIENTS - 3,
+                        SWEEPS * FANOUT_CHUNK / CLIENTS + 4);
+        assert_in_range(listeners[i].lasts, SWEEPS * LAST / CLIENTS - 3,
+                        SWEEPS * LAST / CLIENTS + 4);
+    }
+    leave_all();
+    conn_rig_settle();
+    conn_rig_require_idle();
+}
+
+static uint32_t
+dice_roll(uint32_t *dice)
+{
+    *dice = *dice * 1664525 + 1013904223;
+    return *dice >> 8;
+}
+
+/* A handful of clients leave, as many come; sometimes those next to each other. */
+static void
+change_some(uint32_t *dice)
+{
+    size_t at = dice_roll(dice) % CONN_RIG_CLIENTS;
+    size_t step = dice_roll(dice) % 2 ? 1 : 7;
+    int leaving = (int)(dice_roll(dice) % 10);
+    int coming = (int)(dice_roll(dice) % 9);
+
+    for (int i = 0; i < leaving; i++) {
+        struct listener *listener = &listeners[(at + (size_t)i * step) % CONN_RIG_CLIENTS];
+        if (listener->fd)
+            leave(listener);
+    }
+    for (size_t i = 0; i < CONN_RIG_CLIENTS && coming > 0; i++) {
+        if (!listeners[i].fd) {
+            join();
+            coming--;
+        }
+    }
+}
+
+static void
+test_fanout_reaches_everybody_once_while_clients_come_and_go_in_mid_sweep(void **state)
+{
+    uint32_t dice = 1;
+
+    (void)state;
+    for (int sweep = 0; sweep < CHANGES; sweep++) {
+        publish(sizeof(published));
+        conn_rig_turn();
+        while (is_sweeping()) {
+            change_some(&dice);
+            conn_rig_turn();
+            hear_all();
+        }
+    }
+    conn_rig_settle();
+    hear_all();
+    publish(sizeof(published));
+    conn_rig_settle();
+    hear_all();
+    for (size_t i = 0; i < CONN_RIG_CLIENTS; i++) {
+        if (listeners[i].fd)
+            assert_int_equal(listeners[i].due, published);
+    }
+    leave_all();
+    conn_rig_settle();
+    conn_rig_require_idle();
+}
+
+static void
+test_fanout_lets_go_of_the_ring_when_all_leave_in_mid_sweep(void **state)
+{
+    struct worker *worker = conn_rig_worker();
+
+    (void)state;
+    publish(sizeof(published));
+    conn_rig_turn();
+    assert_true(is_sweeping());
+    leave_all();
+    while (worker->fanout.count > 0)
+        conn_leave(worker->fanout.conns[0], true);
+    conn_rig_settle();
+    conn_rig_require_idle();
+}
+
+/* --- stretches --- */
+
+static void
+test_fanout_answers_a_ping_in_mid_sweep_before_the_sweep_goes_on_for_two_stretches(void **state)
+{
+    static const uint8_t ping[] = {0x89, 0x80, 0, 0, 0, 0};
+    struct listener *other = &listeners[7];
+    uint8_t pong[FRAME_BYTES + 2];
+    uint64_t sends;
+
+    (void)state;
+    publish(sizeof(published));
+    conn_rig_turn();
+    hear_all();
+    sends = conn_rig_counter(COUNTER_sends);
+    assert_int_equal(send(other->fd, ping, sizeof(ping), 0), sizeof(ping));
+    conn_rig_turn();
+    assert_true(conn_rig_counter(COUNTER_sends) - sends <= FANOUT_CHUNK + 1);
+    assert_true(is_sweeping());
+    ssize_t got = recv(other->fd, pong, sizeof(pong), 0);
+    assert_true(got >= 2);
+    assert_memory_equal(pong + got - 2, ((uint8_t[]){0x8a, 0}), 2);
+    leave_all();
+    conn_rig_settle();
+    conn_rig_require_idle();
+}
+
+static void
+test_fanout_stretches_end_sooner_when_clients_are_sent_much(void **state)
+{
+    static uint8_t bytes[LONG_BYTES + 4096];
+    unsigned most = FANOUT_CHUNK * FANOUT_SEND_BYTES / (FANOUT_SEND_BYTES + LONG_BYTES) + 1;
+
+    (void)state;
+    publish(LONG_BYTES);
+    do {
+        unsigned heard = 0;
+        conn_rig_turn();
+        for (size_t i = 0; i < CLIENTS; i++)
+            heard += recv(listeners[i].fd, bytes, sizeof(bytes), 0) > LONG_BYTES;
+        assert_in_range(heard, 1, most);
+    } while (is_sweeping());
+    leave_all();
+    conn_rig_settle();
+    conn_rig_require_idle();
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_fanout_has_everybody_first_and_last_about_as_often, join_all),
+        cmocka_unit_test_setup(
+            test_fanout_reaches_everybody_once_while_clients_come_and_go_in_mid_sweep, join_all),
+        cmocka_unit_test_setup(test_fanout_lets_go_of_the_ring_when_all_leave_in_mid_sweep,
+                               join_all),
+        cmocka_unit_test_setup(
+            test_fanout_answers_a_ping_in_mid_sweep_before_the_sweep_goes_on_for_two_stretches,
+            join_all),
+        cmocka_unit_test_setup(test_fanout_stretches_end_sooner_when_clients_are_sent_much,
+                               join_all),
+    };
+    struct conf_shm conf;
+
+    conf_init(&conf);
+    conf.ping_ms = 0;
+    conn_rig_open(&app, &conf);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
