@@ -20,6 +20,7 @@
 
 #include "shm/conf.h"
 #include "shm/counter.h"
+#include "shm/histogram.h"
 
 enum { LAYOUT_VERSION = 5 };
 
@@ -83,6 +84,7 @@ struct member_shm {
     uint64_t floor_seq;                /* records of mine below this may be overwritten */
 
     uint64_t counters[COUNTER_COUNT] LAYOUT_OWN_LINE;
+    struct histogram_shm histograms[HISTOGRAM_COUNT];
 
     /* Dying: member.h. */
     uint32_t last_words_life LAYOUT_OWN_LINE; /* which life they are from; 0: none yet */

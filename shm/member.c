@@ -64,3 +64,12 @@ member_counter_sum(const struct segment *segment, enum counter counter)
         sum += atomic_load_relaxed(&segment->members[i].counters[counter]);
     return sum;
 }
+
+void
+member_histogram_sum(const struct segment *segment, enum histogram histogram,
+                     struct histogram_shm *sum)
+{
+    *sum = (struct histogram_shm){0};
+    for (uint32_t i = 0; i < segment->geometry.member_count; i++)
+        histogram_merge(sum, &segment->members[i].histograms[histogram]);
+}

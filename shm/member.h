@@ -32,4 +32,8 @@ member_beat(struct member_shm *self)
 /* One counter over all members. */
 uint64_t member_counter_sum(const struct segment *segment, enum counter counter);
 
+/* The same of one histogram, into `sum`. */
+void member_histogram_sum(const struct segment *segment, enum histogram histogram,
+                          struct histogram_shm *sum);
+
 #endif

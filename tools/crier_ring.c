@@ -31,7 +31,7 @@ static const char usage[] =
     "Shows the ring of the server that runs, of the one with process PID, or of an image\n"
     "that --save has written: members, cursors, lag, room, and the last messages.\n\n"
     "  -n, --last N      show the last N messages (default: 10)\n"
-    "  -c, --counters    show every counter, summed over all members, instead\n"
+    "  -c, --counters    show every counter and histogram, summed over all members, instead\n"
     "      --save IMAGE  write an image of the segment; the file must not exist\n"
     "      --help        this text\n"
     "      --version     the version\n";
@@ -226,6 +226,22 @@ print_counters(const struct segment *segment)
                member_counter_sum(segment, (enum counter)i), counter_help((enum counter)i));
 }
 
+static void
+print_histograms(const struct segment *segment)
+{
+    static const double percents[] = {50, 90, 99, 99.9};
+    struct histogram_shm sum;
+
+    for (unsigned i = 0; i < HISTOGRAM_COUNT; i++) {
+        member_histogram_sum(segment, (enum histogram)i, &sum);
+        printf("%-25s %12" PRIu64 "  ", histogram_name((enum histogram)i), histogram_count(&sum));
+        for (size_t p = 0; p < sizeof(percents) / sizeof(percents[0]); p++)
+            printf("p%g=%.1fus ", percents[p],
+                   (double)histogram_value_at(&sum, percents[p] / 100) / 1e3);
+        printf("max=%.1fus  %s\n", (double)sum.max_ns / 1e3, histogram_help((enum histogram)i));
+    }
+}
+
 /* --- the command line --- */
 
 struct arguments {
@@ -294,9 +310,10 @@ main(int argc, char **argv)
         return EXIT_FAILURE;
     if (arguments.save)
         good = image_save(&located, arguments.save);
-    else if (arguments.counters)
+    else if (arguments.counters) {
         print_counters(&located.segment);
-    else
+        print_histograms(&located.segment);
+    } else
         print_all(&located, arguments.last);
     locate_close(&located);
     return good && fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;

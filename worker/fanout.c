@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "shm/clock.h"
 #include "worker/conn.h"
 #include "worker/conn_out.h"
 #include "worker/last_words.h"
@@ -306,6 +307,7 @@ fanout_begin(struct worker *worker)
         lanes[FANOUT_TWINS].bytes = lanes[FANOUT_PLAIN].bytes;
         lanes[FANOUT_TWINS].offsets = lanes[FANOUT_PLAIN].offsets;
     }
+    fanout->oldest_ns = fanout_record(worker, fanout->end)->time_ns;
     fanout->begin = fanout->end;
     fanout->end += count;
     fanout_begin_anywhere(fanout);
@@ -367,20 +369,41 @@ fanout_visit_some(struct worker *worker)
     }
 }
 
+/* Everybody has what the sweep is about, or is held. */
+static void
+fanout_end(struct worker *worker)
+{
+    struct fanout *fanout = &worker->fanout;
+    uint64_t now_ns;
+
+    fanout->begin = fanout->end;
+    if (fanout->count == 0)
+        return;
+    now_ns = clock_ns(CLOCK_MONOTONIC);
+    histogram_add(worker->me->histograms, broadcast_last_client,
+                  now_ns > fanout->oldest_ns ? now_ns - fanout->oldest_ns : 0);
+}
+
 bool
 fanout_run(struct worker *worker)
 {
     struct fanout *fanout = &worker->fanout;
     const struct record_shm *record;
+    uint64_t stretch_ns = 0;
 
     if (!fanout_is_sweeping(fanout) && ring_read(&worker->ring, fanout->end, &record) == 0)
         return false;
+    if (fanout->count > FANOUT_CHUNK) /* else it is short, and the system call is saved */
+        stretch_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
     if (!fanout_is_sweeping(fanout))
         fanout_begin(worker);
     fanout_visit_some(worker);
     if (fanout->left == 0)
-        fanout->begin = fanout->end; /* everybody has it, or is held */
+        fanout_end(worker);
     fanout_store_cursor(worker);
+    if (stretch_ns)
+        histogram_add(worker->me->histograms, sweep_stretch,
+                      clock_ns(CLOCK_THREAD_CPUTIME_ID) - stretch_ns);
     return true;
 }
 

@@ -60,10 +60,11 @@ struct fanout {
     size_t capacity;
 
     uint64_t begin;
-    uint64_t end;  /* everything below has been swept, or is being swept */
-    size_t place;  /* the next one of those still to come is below this index */
-    size_t left;   /* so many are still to come */
-    uint32_t turn; /* where sweeps begin */
+    uint64_t end;       /* everything below has been swept, or is being swept */
+    size_t place;       /* the next one of those still to come is below this index */
+    size_t left;        /* so many are still to come */
+    uint32_t turn;      /* where sweeps begin */
+    uint64_t oldest_ns; /* when the first of [begin, end) was published */
     struct fanout_lane lanes[FANOUT_LANES];
 
     uint64_t cursor;    /* as stored in the segment */

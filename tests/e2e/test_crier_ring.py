@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from harness import CRIER_RING, PATIENCE, descriptors, process_state, run_crier, wait_until
+from harness import CRIER_RING, PATIENCE, Swarm, descriptors, process_state, run_crier, wait_until
 
 MEMBER = re.compile(r"^ +(\d+)  (master|worker) +(\d+)  (\w+) +(\d+) +(\d+) +(\d+) +(-|\d+) +(-|-?\d+) +([\d.]+)%  #(\d+)"
                     r"(.*)$", re.M)
@@ -204,6 +204,21 @@ def test_a_server_of_another_user_is_one_sentence(crier):
     assert done.returncode == 1 and "run this as its user or root" in done.stderr, done
 
 
+def test_the_histograms_say_how_long_broadcasts_and_stretches_took(crier):
+    server = crier("--no-welcome", workers=1)
+    with Swarm(server.address, 200) as swarm:
+        for number in range(5):
+            server.line("to more than one stretch holds")
+            swarm.expect(number + 1)
+        wait_until(lambda: server.counters()["broadcast_last_client"] == 5, "the end of the last sweep")
+        assert server.counters()["sweep_stretch"] == 10
+        for name in ("broadcast_last_client", "sweep_stretch"):
+            line = re.search(rf"^{name} .*$", look("-c", server.pid), re.M)[0]
+            values = [float(value) for value in re.findall(r"=([\d.]+)us", line)]
+            assert re.findall(r"(\S+)=", line) == ["p50", "p90", "p99", "p99.9", "max"], line
+            assert 0 < values[0] and values == sorted(values) and values[-1] < PATIENCE * 1e6, line
+
+
 def test_a_message_has_the_time_of_the_wall_clock(crier):
     before = int(time.time())
     server, _ = talk(crier)
@@ -239,6 +254,7 @@ def test_no_rubbish_in_an_image_crashes_it(crier, tmp_path):
                 continue
             broken[at:at + 8] = struct.pack("<Q", dice.choice([0, 2 ** 64 - 1, dice.getrandbits(64), 1 << at % 64]))
         image.write_bytes(broken)
-        done = subprocess.run([CRIER_RING, image], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=PATIENCE)
+        shown = [["--counters"], []][number % 4 > 0]
+        done = subprocess.run([CRIER_RING, *shown, image], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=PATIENCE)
         assert done.returncode in (0, 1), f"{number}: {done}"
         assert b"Sanitizer" not in done.stderr, done

@@ -154,6 +154,12 @@ is_sweeping(void)
     return fanout_is_sweeping(&conn_rig_worker()->fanout);
 }
 
+static uint64_t
+histogram_count_of(enum histogram histogram)
+{
+    return histogram_count(&conn_rig_worker()->me->histograms[histogram]);
+}
+
 /* --- order --- */
 
 /* Who has got something since `heard` was cleared counts for `stretch` too. */
@@ -307,17 +313,23 @@ static void
 test_fanout_stretches_end_sooner_when_clients_are_sent_much(void **state)
 {
     static uint8_t bytes[LONG_BYTES + 4096];
+    uint64_t stretches = histogram_count_of(HISTOGRAM_sweep_stretch);
+    uint64_t sweeps = histogram_count_of(HISTOGRAM_broadcast_last_client);
     unsigned most = FANOUT_CHUNK * FANOUT_SEND_BYTES / (FANOUT_SEND_BYTES + LONG_BYTES) + 1;
+    unsigned turns = 0;
 
     (void)state;
     publish(LONG_BYTES);
     do {
         unsigned heard = 0;
         conn_rig_turn();
+        turns++;
         for (size_t i = 0; i < CLIENTS; i++)
             heard += recv(listeners[i].fd, bytes, sizeof(bytes), 0) > LONG_BYTES;
         assert_in_range(heard, 1, most);
     } while (is_sweeping());
+    assert_int_equal(histogram_count_of(HISTOGRAM_sweep_stretch) - stretches, turns);
+    assert_int_equal(histogram_count_of(HISTOGRAM_broadcast_last_client) - sweeps, 1);
     leave_all();
     conn_rig_settle();
     conn_rig_require_idle();
