@@ -1,6 +1,6 @@
 /*
  * conn_model.h: what the application of fuzz_conn.c, behind a right server, answers to a client, and
- * what everybody is told of it.
+ * what it publishes for it.
  *
  * Role:     fuzz_conn.c. What a message begins with says what becomes of it: `b` is for everybody,
  *           `o` for all others and goes back, too, `c` and `f` close, all else goes back.
@@ -10,6 +10,8 @@
 #ifndef CRIER_TESTS_FUZZ_CONN_MODEL_H
 #define CRIER_TESTS_FUZZ_CONN_MODEL_H
 
+#include "shm/layout.h"
+#include "tests/fuzz/conn_journal.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/lib/frame_oracle.h"
 #include "tests/lib/wire_check.h"
@@ -41,7 +43,6 @@ struct model {
     struct wanted news[WANTED_MAX]; /* to everybody; `others` below: not to the client itself */
     bool others[WANTED_MAX];
     size_t news_count;
-    size_t departures; /* of others, who may have had to go: each is news, too, at any time */
     uint8_t *owned[WANTED_MAX]; /* what was inflated */
     size_t owned_count;
     bool closing; /* the last answer is a Close */
@@ -175,6 +176,7 @@ is_wanted(const struct wire_frame *frame, const struct wanted *wanted)
            (frame->bytes == 0 || memcmp(frame->payload, wanted->payload, frame->bytes) == 0);
 }
 
+/* What the client is told by everybody; echoes begin with something else. */
 static inline bool
 is_news(const struct wire_frame *frame)
 {
@@ -182,54 +184,40 @@ is_news(const struct wire_frame *frame)
 }
 
 static inline bool
-is_overload(const struct wire_frame *frame)
+is_close_with(const struct wire_frame *frame, unsigned code)
 {
     return frame->opcode == FRAME_OP_CLOSE && frame->bytes >= 2 &&
-           memcmp(frame->payload, "\x03\xf5", 2) == 0;
+           ((unsigned)frame->payload[0] << 8 | frame->payload[1]) == code;
 }
-
-static const struct wanted model_welcome = {
-    FRAME_OP_TEXT, (const uint8_t *)MODEL_WELCOME, sizeof(MODEL_WELCOME) - 1, {0}};
-static const struct wanted model_goodbye = {
-    FRAME_OP_TEXT, (const uint8_t *)MODEL_GOODBYE, sizeof(MODEL_GOODBYE) - 1, {0}};
 
 /* What a client was sent behind the 101. */
 struct heard {
     struct wire_frame answers[WANTED_MAX];
     size_t answer_count;
-    size_t news; /* found in the model's */
-    size_t departures;
+    struct hearing news;
     bool overloaded; /* was told so */
+    bool too_slow;   /* the same */
     bool cut;
     struct wire_frame half;
 };
 
 static inline void
-skip_own(const struct model *model, size_t *news)
-{
-    while (*news < model->news_count && model->others[*news])
-        ++*news;
-}
-
-static inline void
-hear(struct heard *heard, const struct model *model, struct wire *wire)
+hear(struct heard *heard, const struct journal *journal, struct wire *wire)
 {
     struct wire_frame frame;
     enum wire_result result;
 
-    heard->answer_count = heard->news = heard->departures = 0;
-    heard->overloaded = false;
+    heard->news = hearing_begin(journal, JOURNAL_CLIENT);
+    heard->answer_count = 0;
+    heard->overloaded = heard->too_slow = false;
     while ((result = wire_next(wire, &frame)) == WIRE_FRAME) {
         if (is_news(&frame)) {
-            skip_own(model, &heard->news);
-            if (heard->news < model->news_count && is_wanted(&frame, &model->news[heard->news]))
-                heard->news++;
-            else
-                REQUIRE(is_wanted(&frame, &model_goodbye) &&
-                        ++heard->departures <= model->departures);
+            hear_broadcast(&heard->news, &frame);
             wire_frame_free(&frame);
-        } else if (is_overload(&frame))
+        } else if (is_close_with(&frame, CLOSE_OVERLOAD))
             heard->overloaded = true;
+        else if (is_close_with(&frame, CLOSE_TOO_SLOW))
+            heard->too_slow = true;
         else {
             REQUIRE(heard->answer_count < WANTED_MAX);
             heard->answers[heard->answer_count++] = frame;
@@ -237,7 +225,6 @@ hear(struct heard *heard, const struct model *model, struct wire *wire)
     }
     heard->cut = result == WIRE_CUT;
     heard->half = frame;
-    skip_own(model, &heard->news);
 }
 
 static inline void
@@ -294,23 +281,42 @@ static inline void
 check_half(const struct model *model, const struct heard *heard, size_t answers)
 {
     const struct wire_frame *half = &heard->half;
-    bool news = is_news(half);
-    const struct wanted *wanted = news ? model->news : model->answers;
-    size_t count = news ? model->news_count : model->answer_count;
 
     if (half->bytes == 0 || half->compressed || half->opcode == FRAME_OP_CLOSE)
         return;
-    if (model->departures > heard->departures && half->bytes <= model_goodbye.bytes &&
-        memcmp(half->payload, model_goodbye.payload, half->bytes) == 0)
+    if (is_news(half)) {
+        hear_half_broadcast(heard->news, half);
         return;
-    for (size_t i = news ? heard->news : answers; i < count; i++) {
-        if (half->opcode == wanted[i].opcode && half->bytes <= wanted[i].bytes &&
-            memcmp(half->payload, wanted[i].payload, half->bytes) == 0)
+    }
+    for (size_t i = answers; i < model->answer_count; i++) {
+        const struct wanted *wanted = &model->answers[i];
+        if (half->opcode == wanted->opcode && half->bytes <= wanted->bytes &&
+            memcmp(half->payload, wanted->payload, half->bytes) == 0)
             return;
-        if (!is_pong(&wanted[i]))
+        if (!is_pong(wanted))
             break;
     }
     REQUIRE(!"half a frame that nobody was due");
+}
+
+/* What was published for the client is what it has asked for, all of it or the first of that. */
+static inline void
+check_published(const struct model *model, const struct journal *journal, bool all)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < journal->count; i++) {
+        const struct journal_entry *entry = &journal->entries[i];
+        const struct wanted *wanted = &model->news[count];
+
+        if (entry->who != JOURNAL_CLIENT || !entry->said)
+            continue;
+        REQUIRE(count < model->news_count && entry->others == model->others[count]);
+        REQUIRE(entry->opcode == wanted->opcode && entry->bytes == wanted->bytes &&
+                memcmp(entry->payload, wanted->payload, entry->bytes) == 0);
+        count++;
+    }
+    REQUIRE(!all || count == model->news_count);
 }
 
 #endif

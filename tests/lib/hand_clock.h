@@ -1,5 +1,6 @@
 /*
- * hand_clock.h: the clock of a program whose test turns it by hand, on top of the time that passes.
+ * hand_clock.h: the monotonic clock of a program whose test turns it by hand, on top of the time
+ * that passes. The time of day stays what it is: libFuzzer goes by it.
  *
  * Role:     tests of one process; linking hand_clock.c replaces clock_gettime for all of it.
  * Context:  one thread.
