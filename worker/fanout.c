@@ -116,6 +116,7 @@ fanout_hold(struct worker *worker, struct conn *conn)
     conn->held = true;
     ++*fanout_held_at(worker, conn->next);
     TAILQ_INSERT_TAIL(&worker->held, conn, held_link);
+    worker->held_count++;
 }
 
 void
@@ -127,6 +128,7 @@ fanout_release(struct worker *worker, struct conn *conn)
     conn->slow_seq = 0;
     --*fanout_held_at(worker, conn->next);
     TAILQ_REMOVE(&worker->held, conn, held_link);
+    worker->held_count--;
 }
 
 /* A word in the ring that no publisher writes: this worker cannot go on, its successor may. */

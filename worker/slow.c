@@ -135,12 +135,13 @@ slow_pressure(struct worker *worker, uint64_t tail)
     return ring_pressure_seq(&worker->ring);
 }
 
+/* Who is below it meets his fate at once; 0: nobody does. */
 static uint64_t
 slow_edge(struct worker *worker, uint64_t tail)
 {
     uint64_t edge = slow_lag_edge(worker, tail);
 
-    if (worker->conf->slow != CONF_SLOW_CLOSE) {
+    if (worker->conf->slow == CONF_SLOW_SKIP || worker->conf->slow == CONF_SLOW_LATEST) {
         uint64_t pressure = slow_pressure(worker, tail);
         if (slow_before(edge, pressure))
             edge = pressure;
@@ -298,6 +299,54 @@ slow_jump(struct conn *conn, uint64_t to)
     }
 }
 
+/* --slow close, below the pressure. */
+static void
+slow_look_grace(struct conn *conn)
+{
+    struct worker *worker = conn->worker;
+    uint64_t pressure = worker->slow.pressure;
+
+    if (!pressure || !slow_before(conn->next, pressure))
+        return;
+    if (!conn->slow_seq || !slow_before(conn->next, conn->slow_seq)) {
+        conn->slow_seq = pressure;
+        conn->slow_ms = worker->now_ms;
+    } else if (worker_elapsed_ms(worker, conn->slow_ms) >= worker->conf->slow_grace_ms)
+        slow_close(conn);
+}
+
+/* --slow block: those who wait for themselves. */
+static void
+slow_look_block(struct conn *conn)
+{
+    struct worker *worker = conn->worker;
+    uint64_t timeout_ms = worker->conf->stuck_timeout_ms;
+
+    if (!conn->waits || !timeout_ms)
+        conn->slow_seq = 0;
+    else if (conn->slow_seq != conn->next) {
+        conn->slow_seq = conn->next;
+        conn->slow_ms = worker->now_ms;
+    } else if (worker_elapsed_ms(worker, conn->slow_ms) >= timeout_ms &&
+               worker_elapsed_ms(worker, conn->stuck_ms) >= timeout_ms)
+        slow_close(conn);
+}
+
+static void
+slow_look(struct conn *conn, uint64_t edge, uint64_t to)
+{
+    enum conf_slow slow = (enum conf_slow)conn->worker->conf->slow;
+
+    if (slow == CONF_SLOW_BLOCK)
+        slow_look_block(conn);
+    else if (slow == CONF_SLOW_CLOSE && slow_before(conn->next, edge))
+        slow_close(conn);
+    else if (slow == CONF_SLOW_CLOSE)
+        slow_look_grace(conn);
+    else if (slow_before(conn->next, edge))
+        slow_jump(conn, to);
+}
+
 /* Those who have been looked at go to the end of the list: the next turn goes on with the others. */
 static void
 slow_meet(struct worker *worker, uint64_t edge, uint64_t tail)
@@ -312,12 +361,9 @@ slow_meet(struct worker *worker, uint64_t edge, uint64_t tail)
         conn = TAILQ_FIRST(&worker->held);
         TAILQ_REMOVE(&worker->held, conn, held_link);
         TAILQ_INSERT_TAIL(&worker->held, conn, held_link);
-        if (!slow_before(conn->next, edge))
-            continue;
-        if (worker->conf->slow == CONF_SLOW_CLOSE)
-            slow_close(conn);
-        else
-            slow_jump(conn, to);
+        if (worker->slow.to_look > 0)
+            worker->slow.to_look--;
+        slow_look(conn, edge, to);
     }
 }
 
@@ -325,77 +371,43 @@ bool
 slow_run(struct worker *worker)
 {
     const struct fanout *fanout = &worker->fanout;
+    struct slow *slow = &worker->slow;
     uint64_t tail;
     uint64_t edge;
 
-    if (worker->conf->slow == CONF_SLOW_BLOCK)
-        return false;
     fanout_store_cursor(worker);
     if (fanout->low == fanout->begin)
         return false; /* nobody is held behind the sweep, which holds the ring back itself */
     tail = ring_tail(&worker->ring);
     edge = slow_edge(worker, tail);
-    if (!slow_before(fanout->low, edge))
+    if (slow->to_look == 0 && !slow_before(fanout->low, edge))
         return false;
     slow_meet(worker, edge, tail);
     fanout_store_cursor(worker);
     slow_say(worker);
-    return fanout->low != fanout->begin && slow_before(fanout->low, edge);
+    return fanout->low != fanout->begin && (slow->to_look > 0 || slow_before(fanout->low, edge));
 }
 
-/* --slow close, below the pressure. */
-static void
-slow_tick_grace(struct worker *worker, uint64_t pressure)
+/* How many of those who are held a look is due at: all, when time may have run out for somebody. */
+static size_t
+slow_due(const struct worker *worker)
 {
-    struct conn *conn;
-    struct conn *next;
+    bool due = worker->conf->slow == CONF_SLOW_BLOCK ||
+               (worker->slow.pressure && slow_before(worker->fanout.low, worker->slow.pressure));
 
-    for (conn = TAILQ_FIRST(&worker->held); conn; conn = next) {
-        next = TAILQ_NEXT(conn, held_link);
-        if (!conn->held)
-            continue; /* let go of on the way here */
-        if (!pressure || !slow_before(conn->next, pressure))
-            conn->slow_seq = 0;
-        else if (!conn->slow_seq || !slow_before(conn->next, conn->slow_seq)) {
-            conn->slow_seq = pressure;
-            conn->slow_ms = worker->now_ms;
-        } else if (worker_elapsed_ms(worker, conn->slow_ms) >= worker->conf->slow_grace_ms)
-            slow_close(conn);
-    }
-}
-
-/* --slow block: those who wait for themselves. */
-static void
-slow_tick_block(struct worker *worker)
-{
-    uint64_t timeout_ms = worker->conf->stuck_timeout_ms;
-    struct conn *conn;
-    struct conn *next;
-
-    for (conn = TAILQ_FIRST(&worker->held); conn; conn = next) {
-        next = TAILQ_NEXT(conn, held_link);
-        if (!conn->held || !conn->waits || !timeout_ms)
-            conn->slow_seq = 0;
-        else if (conn->slow_seq != conn->next) {
-            conn->slow_seq = conn->next;
-            conn->slow_ms = worker->now_ms;
-        } else if (worker_elapsed_ms(worker, conn->slow_ms) >= timeout_ms &&
-                   worker_elapsed_ms(worker, conn->stuck_ms) >= timeout_ms)
-            slow_close(conn);
-    }
+    return due ? worker->held_count : 0;
 }
 
 void
 slow_tick(struct worker *worker)
 {
+    struct slow *slow = &worker->slow;
     uint64_t tail = ring_tail(&worker->ring);
 
     slow_note_time(worker, tail);
-    if (worker->conf->slow == CONF_SLOW_CLOSE)
-        slow_tick_grace(worker, slow_pressure(worker, tail));
-    else if (worker->conf->slow == CONF_SLOW_BLOCK)
-        slow_tick_block(worker);
+    slow->pressure = worker->conf->slow == CONF_SLOW_CLOSE ? slow_pressure(worker, tail) : 0;
+    slow->to_look = slow_due(worker);
     (void)slow_run(worker);
-    worker->slow.seen_tail = tail;
+    slow->seen_tail = tail;
     slow_say(worker);
 }

@@ -21,9 +21,10 @@
  *   close   (default) below the pressure it has --slow-grace to get past the very sequence that was
  *           the pressure when it was first seen below. So a flood goes at the pace of clients that
  *           keep moving, however far behind they are, and who does not move a quarter of the ring
- *           in that time is closed: 4008 where its socket still takes a whole Close at a frame
- *           boundary, else a reset, because after an orderly close the kernel would keep what is
- *           unsent. Past --max-lag it is closed at once.
+ *           in that time is closed; a pause between broadcasts counts, but nobody is closed in it.
+ *           4008 where its socket still takes a whole Close at a frame boundary, else a reset,
+ *           because after an orderly close the kernel would keep what is unsent. Past --max-lag it
+ *           is closed at once.
  *   skip    at once it jumps to the middle between the edge and the newest broadcast, so that a
  *           client that stands still jumps once in a while and not with every broadcast.
  *   latest  at once it jumps to the newest broadcast, or behind it when even that is below the edge.
@@ -77,7 +78,7 @@ struct worker;
 struct conn;
 
 enum {
-    SLOW_CHUNK = 128,     /* clients between two turns of the event loop */
+    SLOW_CHUNK = 128,     /* held clients between two turns of the event loop */
     SLOW_CUT_LISTS = 256, /* of copies, by sequence */
     SLOW_STEPS = 64,      /* --max-lag in bytes and seconds is accurate to one of them */
     SLOW_MARKS = SLOW_STEPS + 2,
@@ -95,6 +96,8 @@ struct slow_mark {
 
 struct slow {
     uint64_t seen_tail; /* at the last tick */
+    uint64_t pressure;  /* the same; --slow close */
+    size_t to_look;     /* those who are held and have not been looked at since */
     struct slow_cut_list cuts[SLOW_CUT_LISTS];
     uint64_t cut_bytes; /* of the pool */
 
@@ -112,10 +115,10 @@ struct slow {
     uint32_t news_ms; /* of the last line */
 };
 
-/* Each turn of the loop: what is to happen at once, to a chunk of clients. True: call again soon. */
+/* Each turn of the loop: what is to happen, to a chunk of those who are held. True: call again soon. */
 bool slow_run(struct worker *worker);
 
-/* Several times a second: what takes its time. */
+/* Several times a second: time has passed. */
 void slow_tick(struct worker *worker);
 
 /* A sweep over new broadcasts begins. */

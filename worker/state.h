@@ -78,9 +78,10 @@ struct worker {
     struct conn_list waiting;     /* those whose handler waits for room in the ring, oldest first */
     struct conn_list eager;       /* those with input that waits for its turn, oldest first */
     struct conn_list held;        /* hold the ring back: not all that is due is out */
-    struct conn_list parting;     /* CONN_LINGER, their FIN is out, nobody looked since */
-    struct conn_list closing;     /* CONN_CLOSING, CONN_LINGER, oldest first */
-    struct conn_list gone;        /* CONN_GONE, oldest first */
+    size_t held_count;
+    struct conn_list parting; /* CONN_LINGER, their FIN is out, nobody looked since */
+    struct conn_list closing; /* CONN_CLOSING, CONN_LINGER, oldest first */
+    struct conn_list gone;    /* CONN_GONE, oldest first */
 
     struct conn *current; /* whose input is being worked on: its output is gathered in `gather` */
     struct pool_buf *packed; /* its message while that is inflated into another buffer */

@@ -26,7 +26,8 @@ enum {
     FRAME_BYTES = 4 + MESSAGE_BYTES,
     ROUND = RING_BYTES / MESSAGE_BYTES, /* broadcasts that go around the ring once */
     SEEN_MAX = 64 * ROUND,
-    SMALL = 1, /* as send buffer: the kernel's minimum */
+    SMALL = 1,   /* as send buffer: the kernel's minimum */
+    CROWD = 300, /* for three chunks; they never read */
 };
 
 /* What a client has got: the numbers of the broadcasts, and how it ended. */
@@ -97,12 +98,13 @@ publish_many(unsigned count)
     conn_rig_settle();
 }
 
+static const char request[] = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+                              "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                              "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
 static struct reader *
 open_reader(int send_buffer, bool inflates)
 {
-    static const char request[] = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-                                  "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                                  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     struct reader *reader = readers;
     char text[512];
 
@@ -196,6 +198,28 @@ hang_up(void)
             conn_rig_hang_up(readers[i].fd);
         readers[i].fd = 0;
     }
+}
+
+static int crowd[CROWD];
+
+static void
+crowd_open(void)
+{
+    for (size_t i = 0; i < CROWD; i++) {
+        crowd[i] = conn_rig_connect(SMALL);
+        assert_int_equal(send(crowd[i], request, strlen(request), 0), strlen(request));
+        assert_int_equal(send(crowd[i], "\r\n", 2, 0), 2);
+        conn_rig_turn(); /* the channel holds a few */
+    }
+    conn_rig_settle();
+    assert_int_equal(conn_rig_worker()->fanout.count, CROWD);
+}
+
+static void
+crowd_hang_up(void)
+{
+    for (size_t i = 0; i < CROWD; i++)
+        conn_rig_hang_up(crowd[i]);
 }
 
 static void
@@ -655,6 +679,68 @@ test_slow_client_whose_socket_takes_a_close_is_told_4008(void **state)
     end();
 }
 
+static void
+test_slow_clients_are_closed_in_chunks_and_looked_at_when_somebody_is_below_the_pressure(
+    void **state)
+{
+    struct worker *worker = conn_rig_worker();
+    uint64_t closed;
+    unsigned turns = 1;
+    bool more;
+
+    (void)state;
+    begin(CONF_SLOW_CLOSE);
+    conn_rig_conf()->slow_grace_ms = 1000;
+    crowd_open();
+    publish_many(1);
+    assert_int_equal(worker->held_count, CROWD);
+    slow_tick(worker);
+    assert_int_equal(worker->slow.to_look, 0); /* far from the pressure */
+    while (publish())
+        conn_rig_turn();
+    pass_time(100); /* seen, but for those whose turn has not come */
+    assert_int_equal(worker->slow.to_look, CROWD - SLOW_CHUNK);
+    conn_rig_settle();
+    assert_int_equal(worker->slow.to_look, 0);
+    assert_int_equal(GREW(clients_slow_closed), 0);
+    pass_time(1000);
+    assert_int_equal(GREW(clients_slow_closed), SLOW_CHUNK);
+    do {
+        closed = GREW(clients_slow_closed);
+        more = slow_run(worker);
+        assert_in_range(GREW(clients_slow_closed) - closed, 1, SLOW_CHUNK);
+        turns++;
+    } while (more);
+    assert_int_equal(turns, CROWD / SLOW_CHUNK + 1);
+    assert_int_equal(GREW(clients_slow_closed), CROWD);
+    assert_int_equal(worker->held_count, 0);
+    crowd_hang_up();
+    end();
+}
+
+static void
+test_slow_client_that_does_not_move_is_closed_however_seldom_something_is_published(void **state)
+{
+    (void)state;
+    begin(CONF_SLOW_CLOSE);
+    conn_rig_conf()->slow_grace_ms = 1000;
+    open_reader(SMALL, false);
+    while (ring_pressure_seq(&conn_rig_worker()->ring) <= last_conn()->next)
+        publish_many(1);
+    for (unsigned ms = 0; ms < 1000; ms += 200) { /* every other tick nobody wants room */
+        assert_true(publish());
+        pass_time(100);
+        pass_time(100);
+    }
+    assert_int_equal(GREW(clients_slow_closed), 0);
+    pass_time(10000);
+    assert_int_equal(GREW(clients_slow_closed), 0); /* nothing is to come */
+    assert_true(publish());
+    pass_time(100);
+    assert_int_equal(GREW(clients_slow_closed), 1);
+    end();
+}
+
 /* --- block --- */
 
 static void
@@ -738,6 +824,10 @@ main(void)
         cmocka_unit_test(test_slow_client_that_moves_past_the_pressure_it_met_is_not_closed),
         cmocka_unit_test(test_slow_client_past_max_lag_is_closed_at_once),
         cmocka_unit_test(test_slow_client_whose_socket_takes_a_close_is_told_4008),
+        cmocka_unit_test(
+            test_slow_clients_are_closed_in_chunks_and_looked_at_when_somebody_is_below_the_pressure),
+        cmocka_unit_test(
+            test_slow_client_that_does_not_move_is_closed_however_seldom_something_is_published),
         cmocka_unit_test(test_slow_client_that_blocks_stops_publishers_and_misses_nothing),
         cmocka_unit_test(test_slow_client_that_blocks_itself_is_closed_after_the_stuck_timeout),
     };
