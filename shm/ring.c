@@ -224,15 +224,18 @@ ring_open(struct ring *ring, const struct segment *segment, uint32_t self, const
 }
 
 /* N1. There is no room until every cursor has reached `need`: false when they have after all. What
- * a publisher waits for is pressure, too, although a few large records may not amount to 3/4. */
+ * a publisher waits for is pressure, too, although a few large records may not amount to 3/4: who
+ * sleeps is woken for that as for a broadcast, but not again when the publisher tries again. */
 static bool
 ring_wait_for_room(struct ring *ring, uint64_t need)
 {
     uint64_t *pressure = &ring->members[ring->self].pressure_seq;
 
-    ring_flush(ring);
-    if (*pressure == 0 || ring_before(*pressure, need))
+    if (*pressure == 0 || ring_before(*pressure, need)) {
         atomic_store_relaxed(pressure, need);
+        ring->unwoken = true;
+    }
+    ring_flush(ring);
     wake_need_begin(&ring->wake, need);
     ring->min = ring_min(ring);
     if (ring_before(ring->min, need)) {

@@ -131,7 +131,10 @@
  * 1 << slot_bits in all. A record is at most a quarter of an arena. Above 3/4 of either,
  * pressure_seq names the cursor position that would relieve it: what slow clients are measured
  * against. By slots it is accurate to 1/64 of the ring, by bytes to a mark of the arena (1/128, or
- * one record).
+ * one record). A large record, and the gap that it leaves before the end of the arena, may find no
+ * room although a quarter is free: then pressure_seq is what its publisher waits for, from the
+ * moment that it does, and who sleeps is woken to look at it. A reader that is about to sleep just
+ * then looks at it on its timer (slow.h): no room is lost, and nobody waits for longer than that.
  *
  * Errors:  -EAGAIN no room yet, -EMSGSIZE never fits, -EBADMSG a word or record that no publisher
  *          writes; what else a function returns stands beside it.

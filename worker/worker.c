@@ -245,11 +245,11 @@ worker_turn(struct worker *worker)
     worker->now_ms = worker_clock_ms();
     worker->pass_work = 0;
     more = fanout_run(worker);
-    more |= slow_run(worker);
     more |= liveness_run(worker);
     if (!TAILQ_EMPTY(&worker->waiting))
         conn_retry_waiting(worker);
     conn_go_on(worker);
+    more |= slow_run(worker); /* behind those who may have found no room just now */
     more |= conn_part(worker);
     conn_reap(worker);
     if (worker->orphaned)

@@ -436,6 +436,30 @@ test_ring_pressure_rises_to_what_a_publisher_waits_for(void **state)
     assert_true(ring_pressure_seq(&rings[READER]) >= need(WRITER));
 }
 
+static void
+test_ring_pressure_of_who_waits_wakes_sleepers_once_although_nothing_was_published(void **state)
+{
+    uint64_t first = ring_join(&rings[READER]);
+
+    (void)state;
+    /* Held are less than 3/4, but the gap before the end of the arena is in the way. */
+    for (uint64_t i = 0; i < 4; i++) {
+        ring_cursor_store(&rings[READER], first + (i ? 1 : 0));
+        assert_int_equal(put_sized(WRITER, i, QUARTER / 32 * 29), 0);
+    }
+    ring_flush(&rings[WRITER]);
+    assert_int_equal(ring_pressure_seq(&rings[READER]), 0);
+    assert_true(ring_sleep_begin(&rings[READER], first + 4));
+    assert_int_equal(put_sized(WRITER, 4, QUARTER), -EAGAIN);
+    assert_int_equal(ring_pressure_seq(&rings[READER]), first + 2);
+    assert_int_equal(woken(READER), 1);
+    assert_true(ring_sleep_begin(&rings[READER], first + 4));
+    assert_int_equal(put_sized(WRITER, 4, QUARTER), -EAGAIN);
+    assert_int_equal(woken(READER), 0);
+    ring_cursor_store(&rings[READER], first + 2);
+    assert_int_equal(put_sized(WRITER, 4, QUARTER), 0);
+}
+
 /* --- waking --- */
 
 static void
@@ -1031,6 +1055,8 @@ main(void)
         RING_TEST(test_ring_pressure_of_large_records_follows_each_of_them),
         RING_TEST(test_ring_pressure_is_the_highest_of_all_publishers),
         RING_TEST(test_ring_pressure_rises_to_what_a_publisher_waits_for),
+        RING_TEST(
+            test_ring_pressure_of_who_waits_wakes_sleepers_once_although_nothing_was_published),
         RING_TEST(test_ring_flush_wakes_only_who_sleeps_and_once),
         RING_TEST(test_ring_reader_does_not_sleep_when_something_is_there),
         RING_TEST(test_ring_sleepers_are_woken_before_again),
