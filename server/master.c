@@ -420,9 +420,14 @@ master_open_loop(struct master *master)
 static int
 master_start_app(struct master *master)
 {
+    int rc;
+
     app_bind(&master->segment);
-    if (!master->app->start || master->app->start(CRIER_MASTER) == 0)
+    rc = master->app->start ? master->app->start(CRIER_MASTER) : 0;
+    if (!rc)
         return MASTER_EXIT_OK;
+    if (rc == -EINVAL) /* its options: it has said what is wrong */
+        return MASTER_EXIT_USAGE;
     log_errorx("the application does not start; stopping");
     return MASTER_EXIT_FAILED;
 }

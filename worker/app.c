@@ -128,6 +128,13 @@ crier_broadcast_others(struct crier_client *client, enum crier_type type, const 
 }
 
 int
+crier_broadcast_fits(size_t bytes)
+{
+    return app_segment &&
+           record_size(bytes) <= app_segment->geometry.arena_bytes / ARENA_RECORDS_MIN;
+}
+
+int
 crier_send(struct crier_client *client, enum crier_type type, const void *data, size_t bytes)
 {
     struct conn *conn = app_conn(client);

@@ -62,6 +62,10 @@ def test_version_is_one_line_on_stdout():
     (["--pool", "1M"], "--pool"),
     (["--ring", "99999999999999999999G"], "--ring"),
     (["--no-welcome=yes"], "--no-welcome"),
+    (["--welcome", "x" * 1025], "--welcome"),
+    (["--goodbye", "%a" * 500 + "x" * 25], "--goodbye"),
+    (["--ring", "4k", "--max-message", "512", "--welcome", "x" * 1000], "--ring"),
+    (["--ring", "4k", "--max-message", "512", "--goodbye", "%a" * 16], "--goodbye"),
     (["--listen", "nonsense"], "nonsense"),
     (["--listen", "127.0.0.1:99999"], "127.0.0.1:99999"),
     (["--listen", "127.0.0.1:http"], "127.0.0.1:http"),
@@ -90,6 +94,12 @@ def test_the_ring_may_be_exactly_four_times_the_longest_message(crier):
     for _ in range(20):
         client.binary(bytes(65536))
         assert client.recv_message() == (2, bytes(65536))
+
+
+def test_a_welcome_may_be_as_long_as_a_quarter_of_the_ring(crier):
+    server = crier("--ring", "4k", "--max-message", "512", "--welcome", "%a" + "x" * 925)  # and 36 of heads
+    client = server.connect()
+    client.expect_texts([client.name + "x" * 925])
 
 
 def test_the_start_names_version_pid_workers_and_url_on_stderr(crier):

@@ -75,7 +75,9 @@ struct crier_app {
     const char *name;
     const struct crier_option *options;
     size_t option_count;
-    int (*start)(enum crier_role role);          /* not 0: the process exits with 1 */
+    /* 0; -EINVAL: the options are not accepted, for which it has printed the reason: the server
+     * exits with 2, as for its own options; any other result: with 1. */
+    int (*start)(enum crier_role role);
     int (*connect)(struct crier_client *client); /* before its handshake is answered; its first
                                                            broadcast is the client's first */
     int (*message)(struct crier_client *client, const struct crier_message *message);
@@ -97,6 +99,9 @@ int crier_broadcast(enum crier_type type, const void *data, size_t bytes);
 /* The same, but not to `client`. */
 int crier_broadcast_others(struct crier_client *client, enum crier_type type, const void *data,
                            size_t bytes);
+
+/* Would they take a message of so many bytes? 0: they would return -EMSGSIZE. */
+int crier_broadcast_fits(size_t bytes);
 
 /* To this client alone, in the order of the calls. Never -EAGAIN; -EMSGSIZE: more than a quarter of
  * --pool, which any message that a client may send is not; -EPIPE: it is being closed, or has left;

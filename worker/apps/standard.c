@@ -12,8 +12,12 @@
 #include <stdio.h>
 #include <string.h>
 
-/* An address is shorter than 64 bytes, and takes the place of two. */
-enum { FORMAT_BYTES = 1024, TEXT_BYTES = FORMAT_BYTES / 2 * 64 };
+enum {
+    FORMAT_BYTES = 1024,
+    ADDRESS_BYTES = 63, /* at most, as the number */
+    NUMBER_BYTES = 20,
+    TEXT_BYTES = FORMAT_BYTES / 2 * ADDRESS_BYTES, /* each takes the place of two bytes */
+};
 
 enum on_message { ON_MESSAGE_ECHO, ON_MESSAGE_BROADCAST, ON_MESSAGE_BOTH, ON_MESSAGE_DROP };
 
@@ -69,12 +73,29 @@ announce(const char *text, const struct crier_client *client)
     return text ? crier_broadcast(CRIER_TEXT, line, format(text, client, line)) : 0;
 }
 
-static bool
-is_short(const char *text, const char *name)
+/* How long it may become when it is filled in. */
+static size_t
+longest(const char *text)
 {
-    if (!text || strlen(text) <= FORMAT_BYTES)
+    size_t bytes = strlen(text);
+
+    for (const char *at = text; (at = strchr(at, '%')) && at[1]; at += 2)
+        bytes += at[1] == 'a' ? ADDRESS_BYTES - 2 : at[1] == 'n' ? NUMBER_BYTES - 2 : 0;
+    return bytes;
+}
+
+static bool
+is_accepted(const char *text, const char *name)
+{
+    if (!text)
         return true;
-    fprintf(stderr, "crier: --%s takes at most %d bytes\n", name, FORMAT_BYTES);
+    if (strlen(text) > FORMAT_BYTES)
+        fprintf(stderr, "crier: --%s takes at most %d bytes\n", name, FORMAT_BYTES);
+    else if (!crier_broadcast_fits(longest(text)))
+        fprintf(stderr, "crier: --%s may become %zu bytes, more than a quarter of --ring\n", name,
+                longest(text));
+    else
+        return true;
     return false;
 }
 
@@ -91,7 +112,7 @@ start(enum crier_role role)
     }
     welcome = crier_option_get("welcome");
     goodbye = crier_option_get("goodbye");
-    return is_short(welcome, "welcome") && is_short(goodbye, "goodbye") ? 0 : -1;
+    return is_accepted(welcome, "welcome") && is_accepted(goodbye, "goodbye") ? 0 : -EINVAL;
 }
 
 static int
