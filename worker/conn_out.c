@@ -18,14 +18,10 @@ enum {
     CONN_OUT_TURN_BYTES = 1024 * 1024, /* to one client before others have their turn */
 };
 
-void
-conn_out_blocked(struct conn *conn, int error)
+/* What is left goes out when its socket is writable. */
+static void
+conn_out_park(struct conn *conn)
 {
-    if (error != EAGAIN && error != EINTR) {
-        conn_leave(conn, true);
-        return;
-    }
-    counter_add(conn->worker->counters, sends_blocked, 1);
     if (!conn->blocked)
         liveness_took(conn);
     conn->blocked = true;
@@ -34,6 +30,17 @@ conn_out_blocked(struct conn *conn, int error)
     else
         fanout_release(conn->worker, conn); /* what is left to send does not lie in the ring */
     conn_update_events(conn);
+}
+
+void
+conn_out_blocked(struct conn *conn, int error)
+{
+    if (error != EAGAIN && error != EINTR) {
+        conn_leave(conn, true);
+        return;
+    }
+    counter_add(conn->worker->counters, sends_blocked, 1);
+    conn_out_park(conn);
 }
 
 /* Is what goes out followed by the FIN, at once? Then one segment carries both. */
@@ -208,8 +215,12 @@ conn_out_flush(struct conn *conn)
             return;
         }
         turn += sent > 0 ? (size_t)sent : 0;
-        if (!whole || turn > CONN_OUT_TURN_BYTES) {
+        if (!whole) {
             conn_out_blocked(conn, sent < 0 ? errno : EAGAIN);
+            return;
+        }
+        if (turn > CONN_OUT_TURN_BYTES) {
+            conn_out_park(conn); /* writable or not: the others first */
             return;
         }
     }
@@ -231,12 +242,13 @@ conn_out_flush_gathered(struct conn *conn)
 {
     struct worker *worker = conn->worker;
     size_t bytes = worker->gather_bytes;
+    bool may_send = !conn->blocked && !conn->next_done;
     ssize_t sent = 0;
 
     if (bytes == 0 || conn->state == CONN_GONE)
         return;
     worker->gather_bytes = 0;
-    if (!conn->blocked && !conn->next_done) {
+    if (may_send) {
         sent = conn_out_send(conn, worker->gather, bytes);
         if (sent < 0 && errno != EAGAIN && errno != EINTR) {
             conn_leave(conn, true);
@@ -247,7 +259,11 @@ conn_out_flush_gathered(struct conn *conn)
     }
     if ((size_t)sent == bytes)
         return;
-    conn_out_blocked(conn, EAGAIN); /* first: without memory for the rest it is cut off */
+    /* First: without memory for the rest it is cut off. */
+    if (may_send)
+        conn_out_blocked(conn, EAGAIN);
+    else
+        conn_out_park(conn);
     if (conn_out_raw(conn, worker->gather + sent, bytes - (size_t)sent) == 0)
         conn_out_check_full(conn);
 }

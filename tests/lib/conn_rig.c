@@ -124,6 +124,7 @@ conn_rig_connect(int send_buffer_bytes)
 struct rig_view {
     uint64_t counters[COUNTER_COUNT];
     uint64_t tail;
+    uint64_t sweep_end;
     uint64_t cursor;
     uint64_t pool_bytes;
     uint64_t conn_count;
@@ -140,6 +141,7 @@ rig_look(struct rig_view *view)
     view->counters[COUNTER_publish_again] = 0; /* trying again is waiting */
     view->counters[COUNTER_wakeups] = 0;
     view->tail = ring_tail(&worker->ring);
+    view->sweep_end = worker->fanout.end;
     view->cursor = worker->fanout.cursor;
     view->pool_bytes = worker->pool.used_bytes;
     view->conn_count = worker->conn_count;

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "tests/lib/conn_rig.h"
+#include "worker/conn.h"
 #include "worker/proto/deflate.h"
 
 enum {
@@ -21,6 +22,7 @@ enum {
     SMALL_BYTES = 2 + 4 + 1,
     LONG_BYTES = 20000, /* of noise, which deflates to as much */
     LONG_CLIENTS = 3,
+    MUCH_BYTES = 8 << 20,
 };
 
 static unsigned handled;
@@ -186,6 +188,48 @@ test_turns_inflate_one_long_message_a_pass_and_short_ones_at_once(void **state)
     deflate_free(deflate);
 }
 
+/* The worker's end of the only client takes so much more than the system allows to those who are
+ * not root. */
+static bool
+widen_socket(int bytes)
+{
+    int fd = conn_rig_worker()->fanout.conns[0]->fd;
+
+    return setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) == 0;
+}
+
+static void
+test_turns_of_a_client_that_is_due_much_end_although_its_socket_is_not_full(void **state)
+{
+    static uint8_t payload[64 * 1024];
+    int fd = conn_rig_open_client("");
+    uint64_t full;
+    unsigned turns = 0;
+    uint64_t seq;
+
+    (void)state;
+    if (!widen_socket(1 << 12))
+        skip();
+    for (unsigned i = 0; i < MUCH_BYTES / sizeof(payload); i++)
+        assert_int_equal(ring_publish(&conn_rig_worker()->ring, RECORD_BINARY, payload,
+                                      sizeof(payload), 0, RECORD_NO_ORIGIN, &seq),
+                         0);
+    conn_rig_settle();
+    full = conn_rig_counter(COUNTER_sends_blocked);
+    assert_in_range(full, 1, 3); /* before it has what the kernel takes */
+    assert_true(widen_socket(2 * MUCH_BYTES));
+    for (uint64_t before; conn_rig_worker()->held_count > 0; turns++) {
+        before = conn_rig_worker()->fanout.conns[0]->record->bytes_sent;
+        conn_rig_turn();
+        assert_in_range(conn_rig_worker()->fanout.conns[0]->record->bytes_sent - before, 1,
+                        MUCH_BYTES / 2);
+    }
+    assert_true(turns >= MUCH_BYTES / (1 << 20) / 2);
+    assert_int_equal(conn_rig_counter(COUNTER_sends_blocked), full);
+    conn_rig_hang_up(fd);
+    conn_rig_require_idle();
+}
+
 int
 main(void)
 {
@@ -193,6 +237,8 @@ main(void)
         cmocka_unit_test(test_turns_of_a_flood_of_small_messages_leave_others_their_turn),
         cmocka_unit_test(test_turns_of_a_flood_of_pings_answer_every_one_in_order),
         cmocka_unit_test(test_turns_go_on_without_another_byte_from_the_client),
+        cmocka_unit_test(
+            test_turns_of_a_client_that_is_due_much_end_although_its_socket_is_not_full),
         cmocka_unit_test(test_turns_inflate_one_long_message_a_pass_and_short_ones_at_once),
     };
     struct conf_shm conf;
