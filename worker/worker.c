@@ -358,6 +358,7 @@ worker_name(uint32_t member, const struct conf_shm *conf)
     prctl(PR_SET_NAME, role);
     snprintf(role, sizeof(role), "worker %u", member);
     log_open(role, log_level_of(conf));
+    loop_log_open();
 }
 
 int

@@ -1,7 +1,7 @@
 /*
  * worker.h: all that the master knows of a worker.
  *
- * Role:     server/ calls both; worker_main in a freshly executed process, app_bind in the master.
+ * Role:     server/ calls all; worker_main in a freshly executed process, the others in the master.
  * Context:  main thread.
  */
 #ifndef CRIER_WORKER_WORKER_H
@@ -16,5 +16,9 @@ int worker_main(const struct crier_app *app, uint32_t member);
 
 /* Makes crier_option_get() find the values in `segment`, which is borrowed. */
 void app_bind(const struct segment *segment);
+
+/* libevent's warnings go into our log from here on, what it dies of into the last words. Behind
+ * log_open. */
+void loop_log_open(void);
 
 #endif
