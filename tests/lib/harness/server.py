@@ -240,6 +240,13 @@ class Server:
         assert done.returncode == 0, done
         return {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines()}
 
+    def client_counts(self):
+        """How many clients each worker that is ready has, by the segment: {pid: clients}."""
+        done = run_crier(str(self.pid), program=CRIER_RING)
+        assert done.returncode == 0, done
+        return {int(pid): int(clients)
+                for pid, clients in re.findall(r"^ +\d+ +worker +([1-9]\d*) +ready +\d+ +\d+ +(\d+) ", done.stdout, re.M)}
+
     def wait_counter(self, name, value):
         counters = {}
 
@@ -249,6 +256,15 @@ class Server:
 
         wait_until(reached, lambda: f"{name} to reach {value}: {counters}")
         assert counters[name] == value, counters
+
+    def waiting_connections(self):
+        """How many connections the master has not accepted: its listening socket has them."""
+        port, listening = f":{self.address[1]:04X}", "0A"
+        with open("/proc/net/tcp") as table:
+            for row in map(str.split, table):  # those who listen come first
+                if row[1].endswith(port) and row[3] == listening:
+                    return int(row[4].partition(":")[2], 16)
+        raise AssertionError(f"nobody listens on {self.address}")
 
     # ---- the end ----
 
