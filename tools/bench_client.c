@@ -9,18 +9,23 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <openssl/evp.h>
 
 #include "worker/proto/mask.h"
 
 enum {
     IN_BYTES = 256 << 10,
     OUT_BYTES = 64 << 10, /* and one message */
+    NONCE_BYTES = 16,
     ANSWER_MAX_BYTES = 8192,
     SOURCES_MAX = 1000, /* by then it is the memory that is used up */
     WHY_BYTES = 160,
@@ -332,6 +337,26 @@ bench_client_open_pipe(struct bench_loop *loop, struct bench_client *client, int
     return epoll_ctl(loop->epoll, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
 }
 
+/* Each connection has a key of its own, "selected randomly", RFC 6455 section 4.1. */
+static void
+client_request(struct bench_loop *loop, struct bench_client *client)
+{
+    const struct bench_wire *wire = loop->wire;
+    unsigned char nonce[NONCE_BYTES];
+    unsigned char key[HANDSHAKE_KEY_BYTES + 1];
+
+    if (getrandom(nonce, sizeof(nonce), 0) != sizeof(nonce)) {
+        client_fail(loop, client, "there are no random bytes for its Sec-WebSocket-Key");
+        return;
+    }
+    EVP_EncodeBlock(key, nonce, sizeof(nonce));
+    memcpy(client->key, key, sizeof(client->key));
+    assert(wire->request_bytes <= OUT_BYTES);
+    memcpy(loop->out, wire->request, wire->request_bytes);
+    memcpy(loop->out + wire->key_off, client->key, sizeof(client->key));
+    bench_client_write(loop, client, loop->out, wire->request_bytes);
+}
+
 static void
 client_connected(struct bench_loop *loop, struct bench_client *client)
 {
@@ -346,15 +371,28 @@ client_connected(struct bench_loop *loop, struct bench_client *client)
     }
     client->state = BENCH_CLIENT_OPENING;
     client_watch(loop, client, false);
-    bench_client_write(loop, client, (const uint8_t *)loop->wire->request,
-                       loop->wire->request_bytes);
+    client_request(loop, client);
 }
 
 /* --- in --- */
 
+/* Is it what the key has to be answered with? handshake.h has one digest for all threads. */
+static bool
+answer_accepts(const struct bench_client *client, const char *accept)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    char expected[HANDSHAKE_ACCEPT_BYTES + 1];
+    bool good;
+
+    pthread_mutex_lock(&lock);
+    good = handshake_accept_of(client->key, expected);
+    pthread_mutex_unlock(&lock);
+    return good && strncmp(accept, expected, HANDSHAKE_ACCEPT_BYTES) == 0;
+}
+
 /* NULL, or what is wrong with a whole head, a string: RFC 6455 section 4.1. */
 static const char *
-answer_check(const struct bench_wire *wire, const char *head, char why[WHY_BYTES])
+answer_check(const struct bench_client *client, const char *head, char why[WHY_BYTES])
 {
     static const char name[] = "\nSec-WebSocket-Accept:";
     const char *accept = strcasestr(head, name);
@@ -366,7 +404,7 @@ answer_check(const struct bench_wire *wire, const char *head, char why[WHY_BYTES
     }
     if (accept)
         accept += strlen(name) + strspn(accept + strlen(name), " \t");
-    if (!accept || strncmp(accept, wire->accept, strlen(wire->accept)) != 0)
+    if (!accept || !answer_accepts(client, accept))
         return "the server's Sec-WebSocket-Accept is not the one for the key";
     return NULL;
 }
@@ -398,7 +436,7 @@ client_answer(struct bench_loop *loop, struct bench_client *client, const uint8_
         return 0;
     }
     end[2] = '\0';
-    wrong = answer_check(loop->wire, answer, why);
+    wrong = answer_check(client, answer, why);
     taken = (size_t)(end + 4 - answer) - before;
     free(answer);
     client->answer = NULL;

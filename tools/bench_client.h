@@ -22,6 +22,7 @@
 
 #include "tools/bench_stamp.h"
 #include "worker/proto/frame.h"
+#include "worker/proto/handshake.h"
 
 enum bench_client_state {
     BENCH_CLIENT_CLOSED,
@@ -49,7 +50,8 @@ struct bench_client {
     uint8_t *out; /* what the kernel did not take: NULL, or out_bytes from out_off on */
     size_t out_off;
     size_t out_bytes;
-    char *answer; /* the server's, until it is whole */
+    char key[HANDSHAKE_KEY_BYTES]; /* CONNECTING and OPENING: what the server has to answer */
+    char *answer;                  /* the server's, until it is whole */
     size_t answer_bytes;
     uint8_t rest[FRAME_REST_MAX_BYTES];
 };
@@ -73,9 +75,9 @@ struct bench_wire {
         many_sources; /* the server is at 127.0.0.0/8: clients may come from any of its addresses */
     bool binary;
     size_t size_bytes;   /* of a message */
-    const char *request; /* the opening handshake */
+    const char *request; /* the opening handshake, but for the key */
     size_t request_bytes;
-    const char *accept; /* what the answer has to say */
+    size_t key_off;
 };
 
 /* What the clients of one thread share. */

@@ -1,5 +1,6 @@
 """crier-bench: what it counts is what the server counts, what it should notice it notices, what it prints can be read."""
 
+import base64
 import itertools
 import json
 import os
@@ -138,6 +139,15 @@ def test_lines_on_the_standard_input_of_a_command_are_published(how):
         gone.connect((host, int(port)))
 
 
+def test_each_connection_has_a_random_key_of_its_own(crier):
+    server = crier("--no-welcome", workers=1)
+    with FaultyProxy(server, lambda number, payload: [payload]) as proxy:
+        bench(proxy.url, "--duration", 0.1, "--idle", "--clients", 30)
+        keys = [re.search(rb"\r\nSec-WebSocket-Key: (\S+)\r\n", request).group(1) for request in proxy.requests]
+    assert len(set(keys)) == len(keys) == 30, keys
+    assert all(len(base64.b64decode(key, validate=True)) == 16 for key in keys), keys
+
+
 def test_welcomes_are_foreign_and_do_no_harm(crier):
     server = crier(workers=2)
     found = bench(url_of(server), *BRIEF, "--echo", "--clients", 5)
@@ -197,6 +207,7 @@ class FaultyProxy:
     def __init__(self, server, fault):
         self.server = server
         self.fault = fault
+        self.requests = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = "ws://127.0.0.1:%d/" % self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
@@ -222,6 +233,7 @@ class FaultyProxy:
             if not more:
                 return
             request += more
+        self.requests.append(request)
         behind = RawClient(self.server.address, timeout=PATIENCE)
         behind.send_raw(request)
         client.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

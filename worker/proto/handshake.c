@@ -9,7 +9,6 @@
 #define HANDSHAKE_GUID "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 enum {
-    HANDSHAKE_KEY_BYTES = 24, /* 16 bytes in base64 */
     HANDSHAKE_GUID_BYTES = sizeof(HANDSHAKE_GUID) - 1,
 };
 
@@ -231,8 +230,7 @@ handshake_sha1(void)
     return context;
 }
 
-/* RFC 6455 section 4.2.2, step 5.4. False: OpenSSL was set up without SHA-1, or has no memory. */
-static bool
+bool
 handshake_accept_of(const char key[HANDSHAKE_KEY_BYTES], char accept[HANDSHAKE_ACCEPT_BYTES + 1])
 {
     unsigned char digest[SHA_DIGEST_LENGTH];

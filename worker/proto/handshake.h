@@ -16,6 +16,7 @@
 #include "worker/proto/http1.h"
 
 enum {
+    HANDSHAKE_KEY_BYTES = 24,         /* 16 bytes in base64 */
     HANDSHAKE_ACCEPT_BYTES = 28,      /* SHA-1 in base64 */
     HANDSHAKE_ANSWER_MAX_BYTES = 512, /* any answer with a sentence of up to 256 bytes */
 };
@@ -46,6 +47,11 @@ const char *handshake_origin_name(enum handshake_origin origin);
 /* Can this process answer handshakes, that is, compute what RFC 6455 section 1.3 shows? Asked once,
  * at start: what OpenSSL needs for the first SHA-1 is there afterwards. */
 bool handshake_ready(void);
+
+/* What Sec-WebSocket-Key is to be answered with, a string. RFC 6455 section 4.2.2, step 5.4. False:
+ * OpenSSL was set up without SHA-1, or has no memory. */
+bool handshake_accept_of(const char key[HANDSHAKE_KEY_BYTES],
+                         char accept[HANDSHAKE_ACCEPT_BYTES + 1]);
 
 /* The method first, then what makes it a handshake, then whether that is right, the policy last. */
 void handshake_check(const struct http1_request *req, const struct handshake_policy *policy,
