@@ -24,11 +24,11 @@ PROTO  := deflate extension frame handshake http1 inflate mask utf8 utf8_walk wi
 HTTP   := page
 APPS   := standard
 TOOLS  := crier_ring image locate# the program is crier-ring
-BENCHER := crier_bench $(patsubst %,bench_%,client histogram options plot process report sender stamp thread track)# crier-bench
+BENCHER := crier_bench $(patsubst %,bench_%,audience client histogram options plot process report sender stamp thread track)# crier-bench
 
 # UNIT=ring FUZZ= TORTURE= on the command line narrow what is built and run.
 UNIT    := utf8 mask frame http1 extension handshake deflate inflate segment ring history arena client_rec record twin \
-           conf chan pool turns wheel slow fanout loop_log histogram bench_histogram bench_stamp bench_track pairs
+           conf chan pool turns wheel slow fanout loop_log histogram pairs $(patsubst %,bench_%,audience histogram stamp track)
 FUZZ    := utf8 http1 extension handshake frame deflate conn
 TORTURE := ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history)# also built with tags that wrap, and test points
@@ -155,7 +155,7 @@ $(CRIER_BENCH): $(BENCHER_C:%.c=$(B)/%.o)
 $(TEST_BIN): %: %.o
 $(FUZZ_BIN): $(if $(filter fuzz,$(VARIANT)),,$(B)/tests/fuzz/replay.o)
 $(FUZZ_BIN): LDFLAGS += $(if $(filter fuzz,$(VARIANT)),-fsanitize=fuzzer)
-$(filter %/test_bench_histogram %/test_bench_stamp %/test_bench_track,$(UNIT_BIN)): $(B)/tests/unit/test_%: $(B)/tools/%.o
+$(filter $(B)/tests/unit/test_bench_%,$(UNIT_BIN)): $(B)/tests/unit/test_%: $(B)/tools/%.o
 $(RIGGED:%=$(B)/tests/%): $(B)/tests/lib/conn_rig.o $(B)/tests/lib/hand_clock.o
 $(CRIER) $(CRIER_RING) $(CRIER_BENCH) $(TEST_BIN): $(LIB)
 	$(link)

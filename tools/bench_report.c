@@ -259,6 +259,7 @@ bench_report_text(FILE *to, const struct bench_result *result)
     text_traffic(to, result);
     text_histogram(to, "opening", &result->tally.opening);
     text_histogram(to, "latency", &result->tally.latency);
+    text_histogram(to, "last client", &result->tally.last);
     text_faults(to, result);
     text_server(to, result);
     text_self(to, result);
@@ -312,6 +313,7 @@ json_traffic(FILE *to, const struct bench_result *result)
             t->faults.missing, t->faults.duplicates, t->faults.late, t->corrupt, t->other_order,
             t->disconnected, t->refused);
     json_histogram(to, "latency_ns", &t->latency);
+    json_histogram(to, "last_client_ns", &t->last);
     json_histogram(to, "opening_ns", &t->opening);
     json_histogram(to, "sent_late_ns", &t->late);
 }

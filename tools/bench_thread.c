@@ -192,6 +192,23 @@ track_of(struct bench_thread *thread, const struct bench_client *client,
                : NULL;
 }
 
+/* Of each message once in a thread: the lock is seldom waited for. */
+static void
+note_audience(struct bench_thread *thread, const struct bench_stamp *stamp, uint64_t since_ns)
+{
+    struct bench_run *run = thread->run;
+    uint64_t number = (uint64_t)stamp->seq * thread->tracks_each + stamp->id;
+    uint64_t last_ns = bench_audience_note(&thread->audience, number, since_ns);
+
+    if (last_ns > 0) {
+        pthread_mutex_lock(&run->audience_lock);
+        last_ns = bench_audience_note(&run->audience, number, last_ns);
+        pthread_mutex_unlock(&run->audience_lock);
+    }
+    if (last_ns > 0)
+        bench_histogram_add(&thread->tally.last, last_ns - stamp->due_ns);
+}
+
 static void
 on_message(struct bench_loop *loop, struct bench_client *client, enum bench_verdict verdict)
 {
@@ -221,6 +238,8 @@ on_message(struct bench_loop *loop, struct bench_client *client, enum bench_verd
     client->received++;
     order_note(client, stamp);
     bench_histogram_add(&thread->tally.latency, since_ns - stamp->due_ns);
+    if (thread->run->options->mode == BENCH_BROADCAST)
+        note_audience(thread, stamp, since_ns);
 }
 
 static const struct bench_client_handlers thread_handlers = {
@@ -384,13 +403,15 @@ thread_main(void *of)
 
 /* --- for the main thread --- */
 
-/* The first thread has all publishers, the others share the rest of the clients evenly. */
-static void
+/* The first thread has all publishers, the others share the rest of the clients evenly. How many
+ * threads have any. */
+static uint32_t
 thread_deal(struct bench_run *run)
 {
     uint32_t publishers = run->options->mode == BENCH_BROADCAST ? run->options->publishers : 0;
     uint32_t left = run->options->clients;
     uint32_t first = 0;
+    uint32_t busy = 0;
 
     for (uint32_t i = 0; i < run->thread_count; i++) {
         struct bench_thread *thread = &run->threads[i];
@@ -400,7 +421,9 @@ thread_deal(struct bench_run *run)
         thread->client_first = first;
         first += thread->client_count;
         left -= thread->client_count;
+        busy += thread->client_count > 0;
     }
+    return busy;
 }
 
 static void
@@ -434,6 +457,8 @@ thread_init(struct bench_thread *thread, int pipe)
     thread->pipe.fd = -1;
     if (rc == 0 && (!thread->clients || !thread->tracks || !thread->free))
         rc = -ENOMEM;
+    if (rc == 0 && run->options->mode == BENCH_BROADCAST)
+        rc = bench_audience_init(&thread->audience, thread->client_count);
     if (rc == 0 && epoll_ctl(thread->loop.epoll, EPOLL_CTL_ADD, thread->wake, &event) != 0)
         rc = -errno;
     for (uint32_t i = 0; i < count && rc == 0; i++) {
@@ -451,9 +476,12 @@ thread_init(struct bench_thread *thread, int pipe)
 int
 bench_thread_start_all(struct bench_run *run, int pipe)
 {
+    uint32_t busy = thread_deal(run);
     int rc = 0;
 
-    thread_deal(run);
+    pthread_mutex_init(&run->audience_lock, NULL);
+    if (run->options->mode == BENCH_BROADCAST)
+        rc = bench_audience_init(&run->audience, busy);
     run->tell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     run->sender_count =
         run->options->mode == BENCH_ECHO ? run->options->clients : run->options->publishers;
@@ -620,6 +648,7 @@ bench_thread_join_all(struct bench_run *run, struct bench_tally *tally)
         tally->refused += own->refused;
         tally->other_order += own->other_order;
         bench_histogram_merge(&tally->latency, &own->latency);
+        bench_histogram_merge(&tally->last, &own->last);
         bench_histogram_merge(&tally->opening, &own->opening);
         bench_histogram_merge(&tally->late, &own->late);
     }
@@ -637,8 +666,10 @@ bench_thread_fini_all(struct bench_run *run)
         free(thread->clients);
         free(thread->tracks);
         free(thread->free);
+        bench_audience_fini(&thread->audience);
         bench_loop_fini(&thread->loop);
         close(thread->wake);
     }
+    bench_audience_fini(&run->audience);
     close(run->tell);
 }

@@ -26,6 +26,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tools/bench_audience.h"
 #include "tools/bench_client.h"
 #include "tools/bench_histogram.h"
 #include "tools/bench_options.h"
@@ -61,6 +62,7 @@ struct bench_tally {
     uint64_t refused;      /* storm: not so */
     uint64_t other_order;  /* clients that saw all, but not in the order of the first such */
     struct bench_histogram latency; /* from due to received; storm: to the end of the cycle */
+    struct bench_histogram last;    /* broadcast: from due to received by the last client */
     struct bench_histogram opening; /* from connect to 101 */
     struct bench_histogram late;    /* from due to sent, of a rate, where there was room to send */
 };
@@ -80,6 +82,7 @@ struct bench_thread {
     uint32_t client_first;      /* number of clients[0] among all clients */
     struct bench_track *tracks; /* one per client and publisher (echo: one per client) */
     uint32_t tracks_each;
+    struct bench_audience audience; /* broadcast: its clients */
 
     struct bench_client *senders; /* a part of the clients, or the pipe */
     uint32_t sender_count;
@@ -108,12 +111,14 @@ struct bench_run {
     struct bench_thread *threads;
     uint32_t thread_count;
     uint32_t sender_count; /* of all threads */
-    int tell;              /* eventfd: the main thread has something to look at */
-    uint64_t connect_ns;   /* CONNECT began */
-    uint64_t start_ns;     /* MEASURE began; stamps count from here */
-    uint64_t end_ns;       /* nothing is due from here on; lowered when the run is cut short */
-    uint64_t want;         /* settled deliveries that thread 0 waits for; 0: it does not */
-    uint32_t phase;        /* enum bench_phase */
+    pthread_mutex_t audience_lock;
+    struct bench_audience audience; /* broadcast: the threads that have clients */
+    int tell;                       /* eventfd: the main thread has something to look at */
+    uint64_t connect_ns;            /* CONNECT began */
+    uint64_t start_ns;              /* MEASURE began; stamps count from here */
+    uint64_t end_ns; /* nothing is due from here on; lowered when the run is cut short */
+    uint64_t want;   /* settled deliveries that thread 0 waits for; 0: it does not */
+    uint32_t phase;  /* enum bench_phase */
 };
 
 /* Divides the clients among `threads`, which are all zeroes, and starts them in CONNECT. `pipe` is

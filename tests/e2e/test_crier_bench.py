@@ -66,6 +66,7 @@ def test_broadcasts_at_a_rate_reach_everybody_in_one_order(crier, workers, threa
     assert found["sent"] == 200 and found["received"] == 200 * 50 and found["faults"] == CLEAN, found
     assert found["unsent"] == found["foreign"] == 0
     assert found["latency_ns"]["count"] == 200 * 50 and found["sent_late_ns"]["count"] == 200
+    assert found["last_client_ns"]["count"] == 200 and found["last_client_ns"]["max"] == found["latency_ns"]["max"]
     assert found["opening_ns"]["count"] == 50
     assert counted(server)[1:] == (200, 200 * 50, 200 * 50)
 
@@ -293,6 +294,26 @@ def test_what_a_server_does_wrong_is_noticed(crier, mode, name):
     assert found["received"] == 100 - expected.get("missing", 0), found
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_last_client_is_the_one_that_the_others_do_not_wait_for(crier, threads):
+    """One of three clients gets every message behind the 20 that follow it."""
+    server = crier("--no-welcome", "--on-message", "broadcast", workers=1)
+    late, held = [], []
+
+    def fault(number, payload):
+        late[:] = late or [threading.get_ident()]
+        if late[0] != threading.get_ident():
+            return [payload]
+        held.append(payload)
+        return [held.pop(0)] if len(held) > 20 else []
+
+    with FaultyProxy(server, fault) as proxy:
+        found = bench(proxy.url, "--clients", 3, "--rate", 200, "--threads", threads, *BRIEF, "--drain", 0.3, status=3)
+    assert found["faults"] == {**CLEAN, "missing": 20}, found
+    assert found["latency_ns"]["count"] == 280 and found["last_client_ns"]["count"] == 80, found
+    assert found["latency_ns"]["p50"] < 100e6 <= found["last_client_ns"]["p50"], found
+
+
 @pytest.mark.parametrize("mode", ["--echo", "--broadcast"])
 def test_a_window_is_not_exceeded_when_nothing_comes_back(crier, mode):
     server = crier("--no-welcome", "--on-message", "both", workers=1)
@@ -359,7 +380,7 @@ def test_the_manual_has_every_key_of_the_json_and_no_other(crier):
     found = bench(url_of(server), "--duration", 0.1, "--pid", server.pid)
     with open(MANUAL) as f:
         documented = set(re.findall(r"^\.It Ic (\S+)", f.read(), re.M))
-    histograms = {k for k in keys_of(found) if k.startswith(("opening_ns.", "sent_late_ns."))}
+    histograms = {k for k in keys_of(found) if k.startswith(("last_client_ns.", "opening_ns.", "sent_late_ns."))}
     assert set(keys_of(found)) - histograms == documented
 
 
