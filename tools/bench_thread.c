@@ -131,11 +131,22 @@ on_cycle_over(struct bench_thread *thread, struct bench_client *client, bool who
         thread_fail(thread);
 }
 
+static bool
+is_publisher(const struct bench_thread *thread, const struct bench_client *client)
+{
+    return thread->run->options->mode == BENCH_BROADCAST && client >= thread->senders &&
+           client < thread->senders + thread->sender_count;
+}
+
 /* What it was still to receive settles nothing any more, for nobody. */
 static void
 on_disconnected(struct bench_thread *thread, struct bench_client *client, const char *why)
 {
     thread->tally.disconnected++;
+    if (is_publisher(thread, client) && !thread->shown.publisher_lost) {
+        thread->why[0] = '\0'; /* of all that happened this is what ends the run */
+        atomic_store_relaxed(&thread->shown.publisher_lost, 1);
+    }
     thread_say_why(thread, (uint32_t)(client - thread->clients), why);
     atomic_bump(&thread->shown.open, -UINT64_C(1));
     atomic_bump(&thread->shown.settled, -client->settled);
@@ -538,6 +549,12 @@ bench_thread_drained(const struct bench_run *run)
     return true;
 }
 
+bool
+bench_thread_publisher_lost(const struct bench_run *run)
+{
+    return atomic_load_relaxed(&run->threads[0].shown.publisher_lost);
+}
+
 const struct bench_thread *
 bench_thread_failed(const struct bench_run *run)
 {
@@ -550,8 +567,8 @@ bench_thread_failed(const struct bench_run *run)
 
 /* --- what it comes to --- */
 
-/* How many messages of a publisher every client should have. Of one that was disconnected the last
- * ones may have been refused: those that somebody has. */
+/* How many messages of a publisher every client should have, in what order they may be: of one that
+ * was disconnected those that somebody has. */
 static uint32_t
 published_by(const struct bench_run *run, uint32_t publisher)
 {
@@ -609,6 +626,7 @@ judge(struct bench_run *run)
 {
     const struct bench_client *model = NULL;
     enum bench_mode mode = run->options->mode;
+    bool waited = !bench_thread_publisher_lost(run); /* for what was on its way */
     uint64_t published = 0;
 
     for (uint32_t p = 0; mode == BENCH_BROADCAST && p < run->sender_count; p++)
@@ -617,7 +635,8 @@ judge(struct bench_run *run)
         struct bench_thread *thread = &run->threads[i];
 
         for (uint32_t p = 0;
-             (mode == BENCH_BROADCAST || mode == BENCH_ECHO) && p < thread->tracks_each; p++)
+             (mode == BENCH_ECHO || (mode == BENCH_BROADCAST && waited)) && p < thread->tracks_each;
+             p++)
             thread_find_missing(thread, p);
         if (mode == BENCH_BROADCAST)
             thread_compare_order(thread, published, &model);

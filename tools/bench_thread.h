@@ -46,6 +46,7 @@ struct bench_shown {
     uint64_t echoes;   /* echo: messages sent by clients that are open */
     uint32_t idle;     /* DRAIN: nothing is left to be sent or closed */
     uint32_t failed;
+    uint32_t publisher_lost; /* one was disconnected */
 } __attribute__((aligned(128)));
 
 /* What is added up over all threads at the end. */
@@ -132,6 +133,9 @@ void bench_thread_sum(const struct bench_run *run, struct bench_shown *sum);
 
 /* Has all that was sent arrived, or been found missing? */
 bool bench_thread_drained(const struct bench_run *run);
+
+/* Was a publisher disconnected? Then what remains is not the load that was asked for. */
+bool bench_thread_publisher_lost(const struct bench_run *run);
 
 /* The thread that has failed, or NULL. */
 const struct bench_thread *bench_thread_failed(const struct bench_run *run);

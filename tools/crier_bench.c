@@ -304,13 +304,14 @@ run_measure(struct bench *bench)
     atomic_store_relaxed(&run->end_ns, end_ns); /* the phase publishes it */
     bench_thread_set_phase(run, BENCH_MEASURE);
     while (code < 0 && !bench->result.interrupted && bench_loop_clock_ns() < end_ns &&
-           anybody_left(bench))
+           !bench_thread_publisher_lost(run) && anybody_left(bench))
         code = wait_until(bench, end_ns);
     if (bench_loop_clock_ns() < end_ns)
         atomic_store_relaxed(&run->end_ns, bench_loop_clock_ns()); /* a hint; DRAIN ends it too */
     bench_thread_set_phase(run, BENCH_DRAIN);
     end_ns = bench_loop_clock_ns() + bench->options.drain_ns;
-    while (code < 0 && !bench_thread_drained(run) && bench_loop_clock_ns() < end_ns)
+    while (code < 0 && !bench_thread_publisher_lost(run) && !bench_thread_drained(run) &&
+           bench_loop_clock_ns() < end_ns)
         code = wait_until(bench, bench_loop_clock_ns() + LOOK_NS);
     bench->result.elapsed_ns = bench_loop_clock_ns() - run->start_ns;
     bench_process_usage(&bench->result.end, bench->result.pid, true);
@@ -360,6 +361,10 @@ report(const struct bench *bench)
     if (fflush(stdout) != 0)
         return bench_options_complain(BENCH_EXIT_FAILED, "cannot write the report: %s",
                                       strerror(errno));
+    if (bench_thread_publisher_lost(&bench->run))
+        bench_options_complain(BENCH_EXIT_FAULTS,
+                               "it ended after %.2f s, because a publisher was disconnected; %s",
+                               (double)bench->result.elapsed_ns / 1e9, bench->run.threads[0].why);
     if (bench_report_has_faults(tally))
         return BENCH_EXIT_FAULTS;
     return good ? EXIT_SUCCESS : BENCH_EXIT_FAILED;
