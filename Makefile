@@ -39,11 +39,8 @@ BENCH   := bench_ring bench_server bench_echo bench_proto bench_connect bench_sl
 PACKAGES := libevent_core libcrypto zlib# pkg-config names; Debian's are in tools/setup.sh
 
 SHM_C     := $(SHM:%=shm/%.c)
-LIB_C     := $(SHM_C) $(SERVER:%=server/%.c) $(WORKER:%=worker/%.c) $(PROTO:%=worker/proto/%.c) \
-             $(HTTP:%=worker/http/%.c)
+LIB_C     := $(SHM_C) $(SERVER:%=server/%.c) $(WORKER:%=worker/%.c) $(PROTO:%=worker/proto/%.c) $(HTTP:%=worker/http/%.c)
 APPS_C    := $(APPS:%=worker/apps/%.c)
-TOOLS_C   := $(TOOLS:%=tools/%.c)
-BENCHER_C := $(BENCHER:%=tools/%.c)
 
 # ---- products ------------------------------------------------------------------------------------
 
@@ -59,15 +56,13 @@ LOAD_BIN    := $(LOAD:%=$(B)/tests/lib/%)
 BENCH_BIN   := $(BENCH:%=$(B)/tests/bench/%)
 TEST_BIN    := $(UNIT_BIN) $(FUZZ_BIN) $(TORTURE_BIN) $(LOAD_BIN) $(BENCH_BIN)
 NARROW_BIN  := $(patsubst %,$(B)/%_narrow,$(filter $(TEST_BIN:$(B)/%=%),$(NARROW)))
-SUITE_BIN   := $(UNIT_BIN) $(filter $(B)/tests/unit/%,$(NARROW_BIN)) $(FUZZ_BIN) \
-               $(TORTURE_BIN) $(filter $(B)/tests/torture/%,$(NARROW_BIN))
-ALL_C       := $(LIB_C) $(APPS_C) $(TOOLS_C) $(BENCHER_C) $(TEST_BIN:$(B)/%=%.c) tests/fuzz/replay.c tests/lib/conn_rig.c tests/lib/hand_clock.c
+SUITE_BIN   := $(UNIT_BIN) $(filter $(B)/tests/unit/%,$(NARROW_BIN)) $(FUZZ_BIN) $(TORTURE_BIN) $(filter $(B)/tests/torture/%,$(NARROW_BIN))
+ALL_C       := $(LIB_C) $(APPS_C) $(TOOLS:%=tools/%.c) $(BENCHER:%=tools/%.c) $(TEST_BIN:$(B)/%=%.c) tests/bench/peers/lws_broadcast.c tests/fuzz/replay.c tests/lib/conn_rig.c tests/lib/hand_clock.c
 OBJECTS     := $(ALL_C:%.c=$(B)/%.o) $(SHM_C:%.c=$(B)/narrow/%.o) $(NARROW:%=$(B)/narrow/%.o)
 
 # ---- flags ---------------------------------------------------------------------------------------
 
-WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
-            -Wwrite-strings -Wvla -Wundef -fno-common
+WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wvla -Wundef -fno-common
 
 RELEASE := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 VARIANT_FLAGS_release := $(RELEASE)
@@ -105,7 +100,7 @@ COMPILE  = $(CC) $(CPPFLAGS) $(CFLAGS)
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # The targets that start a make of their own are done one after the other, whatever -j says; the inner make is parallel.
-OUTER := run test lint check-long interop asan tsan cov fuzz bench format install uninstall clean
+OUTER := run test lint check-long interop asan tsan cov fuzz bench bench-peers format install uninstall clean
 ifneq ($(filter $(OUTER),$(MAKECMDGOALS)),)
 .NOTPARALLEL:
 endif
@@ -150,8 +145,8 @@ $(LIB) $(B)/narrow/libshm.a: $(B)/flags Makefile
 	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 
 $(CRIER): $(APPS_C:%.c=$(B)/%.o)
-$(CRIER_RING): $(TOOLS_C:%.c=$(B)/%.o)
-$(CRIER_BENCH): $(BENCHER_C:%.c=$(B)/%.o)
+$(CRIER_RING): $(TOOLS:%=$(B)/tools/%.o)
+$(CRIER_BENCH): $(BENCHER:%=$(B)/tools/%.o)
 $(TEST_BIN): %: %.o
 $(FUZZ_BIN): $(if $(filter fuzz,$(VARIANT)),,$(B)/tests/fuzz/replay.o)
 $(FUZZ_BIN): LDFLAGS += $(if $(filter fuzz,$(VARIANT)),-fsanitize=fuzzer)
@@ -209,6 +204,11 @@ bench:  ## measure: ring, fan-out, echo, memory, unmasking (BENCH=bench_ring: on
 	@tools/setup.sh bench
 	+@$(INNER) VARIANT=release build/release/crier $(BENCH_BIN)
 	@set -e; for b in $(BENCH_BIN); do CRIER=$(CRIER) CRIER_BUILD=$(B) $$b; done
+
+bench-peers:  ## measure other servers beside it, into docs/BENCHMARKS.md: ARGS="--quick --only ws" for a look
+	@tools/setup.sh peers
+	+@$(INNER) VARIANT=release build/release/crier build/release/crier-bench
+	@/usr/bin/python3 -B tests/bench/peers/compare.py $(ARGS) build/release
 
 LINTS := tree format shell python cppcheck tidy
 

@@ -2,11 +2,11 @@
 # Installs what building, testing or checking crier needs and this machine lacks. `make` calls it; when nothing is
 # missing it only looks, and says nothing.
 #
-#   tools/setup.sh run|test|lint|bench|long|interop|fuzz
+#   tools/setup.sh run|test|lint|bench|peers|long|interop|fuzz
 set -eu
 
 usage() {
-    echo "usage: tools/setup.sh run|test|lint|bench|long|interop|fuzz" >&2
+    echo "usage: tools/setup.sh run|test|lint|bench|peers|long|interop|fuzz" >&2
     exit 2
 }
 
@@ -14,6 +14,7 @@ usage() {
 case $1 in
 run) purposes='run' ;;
 bench) purposes='run bench' ;;
+peers) purposes='run test bench peers' ;; # two are those that the tests have as well
 test) purposes='run test' ;;
 lint) purposes='run test lint' ;; # lint compiles the tests as well
 long) purposes='run test long' ;;
@@ -44,6 +45,13 @@ test | strace             | command strace
 long | spin               | command spin
 interop | chromium        | command chromium
 bench | gnuplot-nox       | command gnuplot
+peers | iproute2          | command ip
+peers | nginx             | file /usr/sbin/nginx
+peers | libnginx-mod-nchan | file /usr/lib/nginx/modules/ngx_nchan_module.so
+peers | libwebsockets-dev | pkgconfig libwebsockets
+peers | npm               | command npm
+peers | golang-go         | command go
+peers | golang-github-gorilla-websocket-dev | file /usr/share/gocode/src/github.com/gorilla/websocket/conn.go
 fuzz | clang              | command clang
 fuzz | libclang-rt-dev    | clang_rt fuzzer
 lint | clang-format       | command clang-format
@@ -51,6 +59,7 @@ lint | clang-tidy         | command clang-tidy
 lint | cppcheck           | command cppcheck
 lint | shellcheck         | command shellcheck
 lint | python3-pyflakes   | python pyflakes
+lint | libwebsockets-dev  | pkgconfig libwebsockets
 '
 
 # The distribution's own Python has the python3-* packages, whichever python3 comes first in PATH.
