@@ -43,6 +43,7 @@ bench_client_state_name(enum bench_client_state state)
     case BENCH_CLIENT_CLOSED: return "closed";
     case BENCH_CLIENT_CONNECTING: return "connecting";
     case BENCH_CLIENT_OPENING: return "opening";
+    case BENCH_CLIENT_SUBSCRIBING: return "subscribing";
     case BENCH_CLIENT_OPEN: return "open";
     case BENCH_CLIENT_CLOSING: return "closing";
     }
@@ -60,7 +61,8 @@ bench_loop_init(struct bench_loop *loop, const struct bench_wire *wire,
         .handlers = handlers,
         .dice = seed * 2654435761U | 1,
         .in = malloc(FRAME_REST_MAX_BYTES + IN_BYTES),
-        .out = malloc(OUT_BYTES + FRAME_HEAD_MAX_BYTES + wire->size_bytes),
+        .out =
+            malloc(OUT_BYTES + FRAME_HEAD_MAX_BYTES + BENCH_MQTT_HEAD_MAX_BYTES + wire->size_bytes),
         .epoll = epoll_create1(EPOLL_CLOEXEC),
     };
     if (loop->in && loop->out && loop->epoll >= 0)
@@ -211,9 +213,10 @@ client_head(struct bench_loop *loop, uint8_t *to, enum frame_opcode opcode, size
     return 2 + field + sizeof(loop->dice);
 }
 
+/* A whole frame of at most 125 bytes. */
 static void
-client_control(struct bench_loop *loop, struct bench_client *client, enum frame_opcode opcode,
-               const uint8_t *payload, size_t bytes)
+client_short(struct bench_loop *loop, struct bench_client *client, enum frame_opcode opcode,
+             const uint8_t *payload, size_t bytes)
 {
     uint8_t frame[FRAME_REST_MAX_BYTES];
     size_t head = client_head(loop, frame, opcode, bytes);
@@ -234,6 +237,8 @@ bench_client_put(struct bench_loop *loop, const struct bench_client *client, siz
                  const struct bench_stamp *stamp)
 {
     size_t bytes = loop->wire->size_bytes;
+    uint8_t envelope[BENCH_MQTT_HEAD_MAX_BYTES];
+    size_t more = loop->wire->mqtt ? bench_mqtt_head(envelope, bytes) : 0;
     uint8_t *to = loop->out + used;
     size_t head;
 
@@ -243,10 +248,12 @@ bench_client_put(struct bench_loop *loop, const struct bench_client *client, siz
         to[bytes] = '\n';
         return used + bytes + 1;
     }
-    head = client_head(loop, to, loop->wire->binary ? FRAME_OP_BINARY : FRAME_OP_TEXT, bytes);
-    bench_stamp_write(stamp, (char *)to + head, bytes);
-    mask_copy(to + head, to + head, bytes, to + head - 4, 0);
-    return used + head + bytes;
+    head =
+        client_head(loop, to, loop->wire->binary ? FRAME_OP_BINARY : FRAME_OP_TEXT, more + bytes);
+    memcpy(to + head, envelope, more);
+    bench_stamp_write(stamp, (char *)to + head + more, bytes);
+    mask_copy(to + head, to + head, more + bytes, to + head - 4, 0);
+    return used + head + more + bytes;
 }
 
 void
@@ -255,7 +262,7 @@ bench_client_close(struct bench_loop *loop, struct bench_client *client)
     static const uint8_t code[2] = {CLOSE_NORMAL >> 8, CLOSE_NORMAL & 0xff};
 
     client->state = BENCH_CLIENT_CLOSING;
-    client_control(loop, client, FRAME_OP_CLOSE, code, sizeof(code));
+    client_short(loop, client, FRAME_OP_CLOSE, code, sizeof(code));
 }
 
 /* --- connecting --- */
@@ -322,6 +329,7 @@ bench_client_connect(struct bench_loop *loop, struct bench_client *client)
     client->heard_close = false;
     client->rest_bytes = 0;
     client->reader = (struct bench_reader){0};
+    client->mqtt = (struct bench_mqtt){0};
     frame_parser_init(&client->parser, false, false);
     return 0;
 }
@@ -409,6 +417,21 @@ answer_check(const struct bench_client *client, const char *head, char why[WHY_B
     return NULL;
 }
 
+static void
+client_open(struct bench_loop *loop, struct bench_client *client)
+{
+    uint8_t hello[BENCH_MQTT_HELLO_BYTES];
+
+    if (loop->wire->mqtt && client->state == BENCH_CLIENT_OPENING) {
+        client->state = BENCH_CLIENT_SUBSCRIBING;
+        bench_mqtt_hello(hello);
+        client_short(loop, client, FRAME_OP_BINARY, hello, sizeof(hello));
+        return;
+    }
+    client->state = BENCH_CLIENT_OPEN;
+    loop->handlers->opened(loop, client);
+}
+
 /* Bytes of `data` that belong to the answer once it is whole; 0: it is not, or the client is gone. */
 static size_t
 client_answer(struct bench_loop *loop, struct bench_client *client, const uint8_t *data,
@@ -445,8 +468,7 @@ client_answer(struct bench_loop *loop, struct bench_client *client, const uint8_
         client_fail(loop, client, wrong);
         return 0;
     }
-    client->state = BENCH_CLIENT_OPEN;
-    loop->handlers->opened(loop, client);
+    client_open(loop, client);
     return taken;
 }
 
@@ -458,7 +480,7 @@ client_on_control(struct bench_loop *loop, struct bench_client *client,
     uint16_t code;
 
     if (event->opcode == FRAME_OP_PING) {
-        client_control(loop, client, FRAME_OP_PONG, event->data, event->bytes);
+        client_short(loop, client, FRAME_OP_PONG, event->data, event->bytes);
     } else if (event->opcode == FRAME_OP_CLOSE && client->state == BENCH_CLIENT_CLOSING) {
         client->heard_close = true; /* and the server ends the connection, section 7.1.1 */
     } else if (event->opcode == FRAME_OP_CLOSE) {
@@ -467,8 +489,8 @@ client_on_control(struct bench_loop *loop, struct bench_client *client,
         else
             snprintf(why, sizeof(why), "the server closed it with %u %.*s", code,
                      event->bytes > 2 ? (int)event->bytes - 2 : 0, (const char *)event->data + 2);
-        client_control(loop, client, FRAME_OP_CLOSE, event->data, event->bytes < 2 ? 0 : 2);
-        if (client->state == BENCH_CLIENT_OPEN)
+        client_short(loop, client, FRAME_OP_CLOSE, event->data, event->bytes < 2 ? 0 : 2);
+        if (client->state != BENCH_CLIENT_CLOSED)
             client_fail(loop, client, why);
     }
 }
@@ -476,7 +498,42 @@ client_on_control(struct bench_loop *loop, struct bench_client *client,
 static bool
 client_is_read(const struct bench_client *client)
 {
-    return client->state == BENCH_CLIENT_OPEN || client->state == BENCH_CLIENT_CLOSING;
+    return client->state == BENCH_CLIENT_OPEN || client->state == BENCH_CLIENT_SUBSCRIBING ||
+           client->state == BENCH_CLIENT_CLOSING;
+}
+
+/* A part of a message, perhaps its end. */
+static void
+client_message(struct bench_loop *loop, struct bench_client *client, const uint8_t *data,
+               size_t bytes, bool last)
+{
+    bench_stamp_feed(&client->reader, (const char *)data, bytes);
+    if (last)
+        loop->handlers->message(loop, client,
+                                bench_stamp_end(&client->reader, loop->wire->size_bytes));
+}
+
+static void
+client_packets(struct bench_loop *loop, struct bench_client *client, const uint8_t *data,
+               size_t bytes)
+{
+    struct bench_mqtt_event event;
+
+    while (bytes > 0 && client_is_read(client)) {
+        switch (bench_mqtt_parse(&client->mqtt, data, bytes, &event)) {
+        case BENCH_MQTT_MORE: break;
+        case BENCH_MQTT_SUBSCRIBED:
+            if (client->state == BENCH_CLIENT_SUBSCRIBING)
+                client_open(loop, client);
+            break;
+        case BENCH_MQTT_PAYLOAD:
+            client_message(loop, client, event.data, event.bytes, event.last);
+            break;
+        case BENCH_MQTT_BROKEN: client_fail(loop, client, event.reason); break;
+        }
+        data += event.consumed;
+        bytes -= event.consumed;
+    }
 }
 
 /* All frames that are whole, and the pieces of those that are not. */
@@ -496,11 +553,10 @@ client_frames(struct bench_loop *loop, struct bench_client *client, uint8_t *dat
             client->rest_bytes = (uint8_t)bytes;
             return;
         }
-        if (status == FRAME_DATA) {
-            bench_stamp_feed(&client->reader, (const char *)event.data, event.bytes);
-            if (event.last)
-                loop->handlers->message(loop, client,
-                                        bench_stamp_end(&client->reader, loop->wire->size_bytes));
+        if (status == FRAME_DATA && loop->wire->mqtt) {
+            client_packets(loop, client, event.data, event.bytes);
+        } else if (status == FRAME_DATA) {
+            client_message(loop, client, event.data, event.bytes, event.last);
         } else if (status == FRAME_CONTROL) {
             client_on_control(loop, client, &event);
         } else {

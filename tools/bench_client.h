@@ -6,7 +6,7 @@
  * Errors:   told to `closed` as a sentence, once; the client is BENCH_CLIENT_CLOSED then.
  * Context:  the thread of its loop.
  *
- *   CLOSED ---> CONNECTING ---> OPENING ---> OPEN ---> CLOSING
+ *   CLOSED ---> CONNECTING ---> OPENING ---> OPEN ---> CLOSING      (MQTT: SUBSCRIBING before OPEN)
  *      ^            | refused      | no 101    | end      | the server's Close, and its end
  *      '------------+--------------+-----------+----------'
  *
@@ -20,6 +20,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "tools/bench_mqtt.h"
 #include "tools/bench_stamp.h"
 #include "worker/proto/frame.h"
 #include "worker/proto/handshake.h"
@@ -28,6 +29,7 @@ enum bench_client_state {
     BENCH_CLIENT_CLOSED,
     BENCH_CLIENT_CONNECTING,
     BENCH_CLIENT_OPENING,
+    BENCH_CLIENT_SUBSCRIBING, /* MQTT: connected, but not subscribed yet */
     BENCH_CLIENT_OPEN,
     BENCH_CLIENT_CLOSING, /* has sent a Close */
 };
@@ -46,6 +48,7 @@ struct bench_client {
     uint64_t room_ns;    /* when the kernel took messages again, after it had not */
     uint64_t begun_ns;   /* when the connection was, or was due to be, begun */
     struct frame_parser parser;
+    struct bench_mqtt mqtt;
     struct bench_reader reader;
     uint8_t *out; /* what the kernel did not take: NULL, or out_bytes from out_off on */
     size_t out_off;
@@ -74,6 +77,7 @@ struct bench_wire {
     bool
         many_sources; /* the server is at 127.0.0.0/8: clients may come from any of its addresses */
     bool binary;
+    bool mqtt;           /* messages are what MQTT carries, and not the WebSocket's */
     size_t size_bytes;   /* of a message */
     const char *request; /* the opening handshake, but for the key */
     size_t request_bytes;

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "tools/bench_mqtt.h"
 #include "tools/bench_stamp.h"
 
 enum {
@@ -50,7 +51,9 @@ static const char usage[] =
     "      --drain SECS        how long to wait for what is on its way then (default: 5)\n"
     "      --connect-rate N    connections per second (default: as fast as they are taken)\n"
     "  -t, --threads N         threads of crier-bench (default: 1)\n"
-    "      --publish ws|stdin  over a WebSocket, or as lines on COMMAND's standard input\n\n"
+    "      --publish ws|stdin  over a WebSocket, or as lines on COMMAND's standard input\n"
+    "      --subprotocol NAME  ask for it in the opening handshake\n"
+    "      --mqtt              messages by MQTT 3.1.1 to one topic, at most once (QoS 0)\n\n"
     "What to show:\n"
     "      --pid PID           measure this process and all below it (default: COMMAND's)\n"
     "      --progress          a line every second on stderr (default: when that is a terminal)\n"
@@ -66,6 +69,8 @@ enum option_key {
     OPTION_DRAIN,
     OPTION_CONNECT_RATE,
     OPTION_PUBLISH,
+    OPTION_SUBPROTOCOL,
+    OPTION_MQTT,
     OPTION_PID,
     OPTION_PROGRESS,
     OPTION_JSON,
@@ -90,6 +95,8 @@ static const struct option long_options[] = {
     {"connect-rate", required_argument, NULL, OPTION_CONNECT_RATE},
     {"threads", required_argument, NULL, 't'},
     {"publish", required_argument, NULL, OPTION_PUBLISH},
+    {"subprotocol", required_argument, NULL, OPTION_SUBPROTOCOL},
+    {"mqtt", no_argument, NULL, OPTION_MQTT},
     {"pid", required_argument, NULL, OPTION_PID},
     {"progress", no_argument, NULL, OPTION_PROGRESS},
     {"json", no_argument, NULL, OPTION_JSON},
@@ -190,6 +197,22 @@ parse_publish(struct bench_options *options, const char *text)
                                   text);
 }
 
+/* A token, RFC 6455 section 4.1. */
+static int
+parse_subprotocol(struct bench_options *options, const char *text)
+{
+    static const char separators[] = "()<>@,;:\\\"/[]?={} \t";
+    size_t bytes = 0;
+
+    while (text[bytes] > ' ' && text[bytes] < 0x7f && !strchr(separators, text[bytes]))
+        bytes++;
+    options->subprotocol = text;
+    if (bytes > 0 && !text[bytes])
+        return -1;
+    return bench_options_complain(BENCH_EXIT_USAGE,
+                                  "--subprotocol wants a name without blanks, not '%.80s'", text);
+}
+
 static int
 parse_plot(struct bench_options *options, const char *file)
 {
@@ -236,6 +259,8 @@ parse_option(struct bench_options *options, int key, const char *text)
     case 'b': options->binary = true; return -1;
     case OPTION_PROGRESS: options->progress = true; return -1;
     case OPTION_JSON: options->json = true; return -1;
+    case OPTION_MQTT: options->mqtt = true; return -1;
+    case OPTION_SUBPROTOCOL: return parse_subprotocol(options, text);
     case OPTION_PUBLISH: return parse_publish(options, text);
     case OPTION_PLOT: return parse_plot(options, text);
     case OPTION_HELP: return fputs(usage, stdout) < 0;
@@ -265,6 +290,14 @@ check_together(struct bench_options *options)
                                       "--publish stdin makes sense with --broadcast only");
     if (options->publish_stdin && options->publishers > 1)
         return bench_options_complain(BENCH_EXIT_USAGE, "--publish stdin is one publisher");
+    if (options->publish_stdin && options->mqtt)
+        return bench_options_complain(BENCH_EXIT_USAGE,
+                                      "--mqtt publishes over a WebSocket, not --publish stdin");
+    if (options->mqtt && options->mode == BENCH_ECHO)
+        return bench_options_complain(
+            BENCH_EXIT_USAGE, "--mqtt has one topic for all clients, so there is no --echo");
+    if (options->mqtt && !options->subprotocol)
+        options->subprotocol = BENCH_MQTT_SUBPROTOCOL;
     if (options->publishers > options->clients)
         return bench_options_complain(
             BENCH_EXIT_USAGE,

@@ -33,6 +33,7 @@ struct bench_options {
     enum bench_mode mode;
     bool publish_stdin; /* through the standard input of `command` */
     bool binary;
+    bool mqtt;
     bool progress;
     bool json;
     uint32_t clients;
@@ -46,7 +47,8 @@ struct bench_options {
     size_t size_bytes;
     pid_t pid; /* of a server that runs; 0: not named */
     const char *plot;
-    char **command; /* what starts the server, ends with NULL; NULL: it runs */
+    const char *subprotocol; /* NULL: none is asked for */
+    char **command;          /* what starts the server, ends with NULL; NULL: it runs */
     char *host;
     char *port;
     char *path;

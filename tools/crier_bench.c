@@ -84,8 +84,10 @@ prepare_request(struct bench *bench)
     bytes = asprintf(&bench->request,
                      "GET %s HTTP/1.1\r\nHost: %s%s%s:%s\r\nUpgrade: websocket\r\n"
                      "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                     "Sec-WebSocket-Key: %s\r\n\r\n",
-                     o->path, brackets ? "[" : "", o->host, brackets ? "]" : "", o->port, key);
+                     "%s%s%sSec-WebSocket-Key: %s\r\n\r\n",
+                     o->path, brackets ? "[" : "", o->host, brackets ? "]" : "", o->port,
+                     o->subprotocol ? "Sec-WebSocket-Protocol: " : "",
+                     o->subprotocol ? o->subprotocol : "", o->subprotocol ? "\r\n" : "", key);
     if (bytes < 0)
         return bench_options_complain(BENCH_EXIT_FAILED, "no memory");
     if (http1_parse(bench->request, (size_t)bytes, &request) != HTTP1_OK)
@@ -113,7 +115,8 @@ prepare_wire(struct bench *bench)
     wire->address_bytes = o->address_bytes;
     wire->many_sources =
         v4->sin_family == AF_INET && ntohl(v4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
-    wire->binary = o->binary;
+    wire->binary = o->binary || o->mqtt;
+    wire->mqtt = o->mqtt;
     wire->size_bytes = o->size_bytes;
     return prepare_request(bench);
 }

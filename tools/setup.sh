@@ -49,6 +49,7 @@ peers | iproute2          | command ip
 peers | nginx             | file /usr/sbin/nginx
 peers | libnginx-mod-nchan | file /usr/lib/nginx/modules/ngx_nchan_module.so
 peers | libwebsockets-dev | pkgconfig libwebsockets
+peers | mosquitto         | file /usr/sbin/mosquitto
 peers | npm               | command npm
 peers | golang-go         | command go
 peers | golang-github-gorilla-websocket-dev | file /usr/share/gocode/src/github.com/gorilla/websocket/conn.go

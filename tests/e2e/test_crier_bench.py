@@ -1,6 +1,8 @@
 """crier-bench: what it counts is what the server counts, what it should notice it notices, what it prints can be read."""
 
+import asyncio
 import base64
+import concurrent.futures
 import contextlib
 import itertools
 import json
@@ -14,6 +16,7 @@ import threading
 import xml.dom.minidom
 
 import pytest
+import websockets
 
 from harness import (BUILD, CRIER, PATIENCE, SANITIZED, Disconnected, RawClient, plain_environment, run_crier, server_frame,
                      wait_until)
@@ -198,6 +201,103 @@ def test_a_server_that_goes_away_ends_the_run(crier):
     server.stop()
     found = json.loads(running.communicate(timeout=PATIENCE)[0])
     assert running.returncode == 3 and 1 <= found["faults"]["disconnected"] <= 3 and found["elapsed_s"] < 60, found
+
+
+# ---- over MQTT ----
+
+class Broker:
+    """As much of an MQTT broker as crier-bench asks for. Its frames have nothing to do with packets: it waits until it has
+    `join` of them for a client, and then sends all in pieces of `cut` bytes."""
+
+    def __init__(self, join=1, cut=100000, code=0, grant=0):
+        self.join, self.cut, self.code, self.grant = join, cut, code, grant
+        self.waiting, self.subscribers, self.protocols = {}, [], []
+        self.loop = asyncio.new_event_loop()
+        self.listening = concurrent.futures.Future()
+        self.thread = threading.Thread(target=self.loop.run_until_complete, args=(self.run(),))
+
+    def __enter__(self):
+        self.thread.start()
+        self.url = "ws://127.0.0.1:%d/" % self.listening.result(PATIENCE)
+        return self
+
+    def __exit__(self, *_):
+        self.loop.call_soon_threadsafe(self.told.set_result, None)
+        self.thread.join(PATIENCE)
+        self.loop.close()
+
+    async def run(self):
+        self.told = self.loop.create_future()
+        async with websockets.serve(self.serve, "127.0.0.1", 0, subprotocols=["mqtt"], compression=None) as server:
+            self.listening.set_result(server.sockets[0].getsockname()[1])
+            await self.told
+
+    async def serve(self, client):
+        self.protocols.append(client.subprotocol)
+        self.waiting[client] = []
+        stream = bytearray()
+        with contextlib.suppress(websockets.ConnectionClosed):
+            async for data in client:
+                stream += data
+                while packet := self.take_packet(stream):
+                    await self.answer(packet, client)
+        if client in self.subscribers:
+            self.subscribers.remove(client)
+
+    async def answer(self, packet, client):
+        if packet[0] == 0x10:
+            await self.send(client, bytes([0x20, 2, 0, self.code]))
+        elif packet[0] == 0x82:
+            self.subscribers.append(client)
+            await self.send(client, b"\x90\x03" + packet[2:4] + bytes([self.grant]))
+        elif packet[0] == 0x30:
+            for each in self.subscribers:
+                await self.send(each, packet)
+
+    async def send(self, client, packet):
+        self.waiting[client].append(packet)
+        if len(self.waiting[client]) == self.join:
+            data = b"".join(self.waiting[client])
+            self.waiting[client].clear()
+            for at in range(0, len(data), self.cut):
+                await client.send(data[at:at + self.cut])
+
+    @staticmethod
+    def take_packet(stream):
+        """The first one, if it is whole."""
+        length = shift = 0
+        for head, byte in enumerate(stream[1:5], 2):
+            length |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                packet = bytes(stream[:head + length])
+                if len(packet) < head + length:
+                    return None
+                del stream[:head + length]
+                return packet
+        return None
+
+
+@pytest.mark.parametrize("join", [1, 2])
+@pytest.mark.parametrize("size, cut", [(16, 1), (64, 7), (200, 1000), (20000, 999)])
+def test_messages_over_mqtt_are_read_out_of_any_frames(size, cut, join):
+    with Broker(join, cut) as broker:
+        found = bench(broker.url, "--mqtt", *BRIEF, "--clients", 4, "--rate", 40, "--size", size, "--threads", 2)
+        assert broker.protocols == ["mqtt"] * 4
+    assert found["sent"] == 20 and found["received"] == 80 and found["faults"] == CLEAN and found["foreign"] == 0, found
+
+
+def test_connections_over_mqtt_come_and_go():
+    with Broker() as broker:
+        found = bench(broker.url, "--mqtt", *BRIEF, "--storm", "--clients", 3)
+    assert found["cycles"] > 5 and found["faults"] == CLEAN, found
+
+
+def test_a_broker_that_refuses_is_one_sentence():
+    with Broker(code=5) as broker:
+        assert "refused the MQTT connection" in sentence(broker.url, "--mqtt", status=1)
+    with Broker(grant=0x80) as broker:
+        assert "refused the subscription" in sentence(broker.url, "--mqtt", status=1)
 
 
 # ---- what it must notice ----
@@ -447,7 +547,9 @@ def test_a_missing_gnuplot_is_said_before_the_run():
                                    ["--rate", "10", "--window", "2"], ["--publishers", "200"], ["--publish", "stdin"],
                                    ["--publish", "mail"], ["--duration", "-1"], ["--duration", "nan"], ["--rate", "inf"],
                                    ["--plot", "x.gif"], ["http://127.0.0.1/"], ["wss://127.0.0.1/"], ["ws:///"],
-                                   ["ws://[::1/"], ["ws://a/", "ws://b/"], ["--echo", "--publish", "stdin", "--", "cat"]])
+                                   ["ws://[::1/"], ["ws://a/", "ws://b/"], ["--echo", "--publish", "stdin", "--", "cat"],
+                                   ["--mqtt", "--publish", "stdin", "--", "cat"], ["--mqtt", "--echo"],
+                                   ["--subprotocol", "a b"], ["--subprotocol", ""]])
 def test_a_bad_command_line_is_one_sentence_and_status_2(flags):
     sentence(*flags, status=2)
 
