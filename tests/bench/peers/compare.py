@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import figures
@@ -77,19 +77,26 @@ def running(server, log):
                 process.kill()
 
 
+@contextmanager
+def stalled_client(server):
+    """Connects, and never reads what it gets."""
+    with RawClient(("127.0.0.1", servers.PORT), receive_buffer=4096) as client:
+        client.send_raw(client.request(headers=[("Sec-WebSocket-Protocol", "mqtt")] if server.mqtt else []))
+        assert client.read_response().status == 101
+        if server.mqtt:
+            client.binary(b"\x10\x0c\0\4MQTT\4\2\0\0\0\0" + b"\x82\x10\0\1\0\x0bcrier-bench\0")
+            client.recv_frame()  # CONNACK
+            client.recv_frame()  # SUBACK
+        yield
+
+
 def bench(crier_bench, server, workload, seconds, log):
     """crier-bench's report, or None and its log says why."""
     with running(server, log) as process:
-        command = [crier_bench, "--json", *workload.flags, "--duration", str(seconds), "--pid", str(process.pid), servers.URL]
-        stalled = None
-        if workload.stalled:
-            stalled = RawClient(("127.0.0.1", servers.PORT), receive_buffer=4096)
-            stalled.handshake()
-        try:
+        command = [crier_bench, "--json", *workload.flags, *(["--mqtt"] if server.mqtt else []), "--duration", str(seconds),
+                   "--pid", str(process.pid), servers.URL]
+        with stalled_client(server) if workload.stalled else nullcontext():
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        finally:
-            if stalled:
-                stalled.drop()
     return json.loads(done.stdout) if done.stdout else None
 
 
@@ -135,6 +142,7 @@ def main():
     build = os.path.abspath(options.build)
 
     known = servers.build_all(build)  # this may need the network outside
+    figures.read_document(options.document)  # better now than after ten minutes
     if SETTING_UP not in os.environ:
         os.execvpe("unshare", namespace_command(), {**os.environ, SETTING_UP: "1"})
     set_up_namespace()

@@ -159,7 +159,7 @@ def page(servers, reports):
         lines += ["\\* crier-bench was busy or often late itself: the server could have done more.", ""]
     lost = list(disconnected(reports))
     if lost:
-        lines += ["† messages or clients were lost, in the worst round: " + "; ".join(lost) + ".", ""]
+        lines += ["† messages did not arrive within 5 s, or clients were disconnected, in the worst round: " + "; ".join(lost) + ".", ""]
     lines += ["| server | version | what it does differently |", "|---|---|---|"]
     lines += [f"| {s.name} | {s.version} | {s.note} |" for s in servers]
     return "\n".join(lines)
@@ -184,14 +184,19 @@ def plot(path, servers, reports):
         f.writelines(line.rstrip().replace("\t", " ") + "\n" for line in drawn.splitlines())
 
 
-def write_document(path, servers, reports):
+def read_document(path):
+    """What is before and behind the place of the figures."""
     with open(path) as f:
-        text = f.read()
-    before, begin, rest = text.partition(BEGIN)
+        before, begin, rest = f.read().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise SystemExit(f"{path} has not both marks, {BEGIN} and {END}")
+    return before, after
+
+
+def write_document(path, servers, reports):
+    before, after = read_document(path)
     plot(os.path.join(os.path.dirname(path), PLOT), servers, reports)
     image = f"![CPU per delivery of each server]({PLOT})"
     with open(path, "w") as f:
-        f.write(f"{before}{begin}\n\n{page(servers, reports)}\n\n{image}\n\n{end}{after}")
+        f.write(f"{before}{BEGIN}\n\n{page(servers, reports)}\n\n{image}\n\n{END}{after}")

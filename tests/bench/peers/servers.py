@@ -19,6 +19,7 @@ class Server:
     version: str
     note: str  # what it does that the others do not, or otherwise
     environment: dict = field(default_factory=dict)
+    mqtt: bool = False  # what it passes on is MQTT
 
 
 def said(*command, **how):
@@ -76,7 +77,8 @@ def build_all(build):
                          "--no-welcome", "--on-message", "broadcast"],
                said(os.path.join(build, "crier"), "--version").split()[-1],
                "a master beside its worker, and both are counted; the newest messages are in a ring of 16 MiB that all "
-               "processes share, so they are memory that is used once"),
+               "processes share; a client that does not read is closed when it has held up the full ring for a second, and so "
+               "long the others wait"),
         Server("nchan", ["/usr/sbin/nginx", "-p", os.path.join(folder, "nginx"), "-c", here("nginx.conf")],
                f"{debian('libnginx-mod-nchan')} in nginx {debian('nginx')}",
                "a channel keeps its newest 1,000 messages, at most 10 s old, for clients that come back; a master beside its "
@@ -94,5 +96,8 @@ def build_all(build):
                "framed once (`PreparedMessage`); `GOMAXPROCS=1`", {"GOMAXPROCS": "1"}),
         Server("websockets", ["/usr/bin/python3", here("websockets_broadcast.py"), port],
                f"{debian('python3-websockets')} on Python {said('/usr/bin/python3', '--version').split()[-1]}",
-               "asyncio with the library's own `broadcast()`; no compression"),
+               "asyncio with the library's own `broadcast()`"),
+        Server("mosquitto", ["/usr/sbin/mosquitto", "-c", here("mosquitto.conf")], debian("mosquitto"),
+               "MQTT in binary messages: a client connects to the broker and subscribes to a topic as well, and each message "
+               "has a head more; QoS 0", mqtt=True),
     ]
