@@ -4,14 +4,16 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "shm/log.h"
 
 enum {
     ACCEPT_BURST = 64, /* per listener and turn of the loop */
     ACCEPT_PAUSE_MS = 100,
-    ACCEPT_GATHER_MS = 2,
+    ACCEPT_GATHER_US = 500,
     ACCEPT_GATHER_MIN = 4,            /* fewer were not worth the wait */
     ACCEPT_RUSH_NS = 2 * 1000 * 1000, /* who comes so soon after the last one is part of a rush */
     ACCEPT_TRICKLE_NS = 50 * 1000 * 1000, /* not looked for again so soon after waiting in vain */
@@ -25,21 +27,22 @@ struct accept_source {
 
 /* Newcomers wait in the kernel's backlog. */
 static void
-accept_rest(struct acceptor *acceptor, int ms)
+accept_rest(struct acceptor *acceptor, long us)
 {
-    struct timeval rest = {.tv_usec = ms * 1000};
+    struct itimerspec rest = {.it_value.tv_nsec = us * 1000};
 
     for (size_t i = 0; i < acceptor->count && !acceptor->resting; i++)
         event_del(acceptor->sources[i].readable);
     acceptor->resting = true;
-    event_add(acceptor->resume, &rest);
+    timerfd_settime(acceptor->timer, 0, &rest, NULL);
+    event_add(acceptor->resume, NULL);
 }
 
 static void
 accept_pause(struct acceptor *acceptor)
 {
     acceptor->paused = true;
-    accept_rest(acceptor, ACCEPT_PAUSE_MS);
+    accept_rest(acceptor, ACCEPT_PAUSE_MS * 1000L);
 }
 
 static void
@@ -171,10 +174,10 @@ accept_ready(evutil_socket_t fd, short events, void *arg)
     (void)events;
     dispatch_flush(acceptor->dispatch);
     if (count < ACCEPT_BURST && !acceptor->paused && accept_is_rush(acceptor))
-        accept_rest(acceptor, ACCEPT_GATHER_MS);
+        accept_rest(acceptor, ACCEPT_GATHER_US);
 }
 
-/* A rush goes on as long as several come in each ACCEPT_GATHER_MS. */
+/* A rush goes on as long as several come in each ACCEPT_GATHER_US. */
 static void
 accept_resume(evutil_socket_t fd, short events, void *arg)
 {
@@ -190,7 +193,7 @@ accept_resume(evutil_socket_t fd, short events, void *arg)
     if (acceptor->paused)
         return;
     if (sum >= ACCEPT_GATHER_MIN && sum < ACCEPT_BURST) {
-        accept_rest(acceptor, ACCEPT_GATHER_MS);
+        accept_rest(acceptor, ACCEPT_GATHER_US);
         return;
     }
     if (sum < ACCEPT_GATHER_MIN)
@@ -198,17 +201,35 @@ accept_resume(evutil_socket_t fd, short events, void *arg)
     accept_watch(acceptor);
 }
 
+/* The loop's own timers have a resolution of four milliseconds, or one. */
+static int
+accept_open_timer(struct acceptor *acceptor, struct event_base *base)
+{
+    acceptor->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (acceptor->timer < 0)
+        return -errno;
+    acceptor->resume = event_new(base, acceptor->timer, EV_READ, accept_resume, acceptor);
+    if (acceptor->resume)
+        return 0;
+    close(acceptor->timer);
+    return -ENOMEM;
+}
+
 int
 accept_start(struct acceptor *acceptor, struct event_base *base, const struct listeners *listeners,
              struct dispatch *dispatch)
 {
+    int rc;
+
     *acceptor = (struct acceptor){
         .dispatch = dispatch,
         .sources = calloc(listeners->count, sizeof(acceptor->sources[0])),
-        .resume = event_new(base, -1, 0, accept_resume, acceptor),
     };
-    if (!acceptor->sources || !acceptor->resume)
+    if (!acceptor->sources)
         return -ENOMEM;
+    rc = accept_open_timer(acceptor, base);
+    if (rc)
+        return rc;
     for (size_t i = 0; i < listeners->count; i++) {
         struct accept_source *source = &acceptor->sources[i];
         source->acceptor = acceptor;
@@ -228,7 +249,9 @@ accept_stop(struct acceptor *acceptor)
     for (size_t i = 0; i < acceptor->count; i++)
         event_free(acceptor->sources[i].readable);
     free(acceptor->sources);
-    if (acceptor->resume)
+    if (acceptor->resume) {
         event_free(acceptor->resume);
+        close(acceptor->timer);
+    }
     *acceptor = (struct acceptor){0};
 }

@@ -3,11 +3,11 @@
  *
  * Role:     master only.
  * Owns:     its events; the listeners and the dispatcher are borrowed.
- * Errors:   at start -ENOMEM. Later what accept4 returns is met here: without room for more,
+ * Errors:   at start -ENOMEM, or what timerfd_create returns. Later what accept4 returns is met here: without room for more,
  *           nothing is accepted for a while and clients wait in the kernel's backlog; that is
  *           logged once until nobody waits there any more.
  * Rush:     the first to come is accepted at once. While many others follow, they are let gather in
- *           the backlog for two milliseconds at a time: to wake up, to pass a descriptor and to wake
+ *           the backlog for half a millisecond at a time: to wake up, to pass a descriptor and to wake
  *           a worker costs several times what it costs to accept, and is then shared by them.
  * Context:  loop thread.
  */
@@ -25,6 +25,7 @@ struct acceptor {
     struct dispatch *dispatch;
     struct accept_source *sources; /* one per listener */
     size_t count;
+    int timer; /* until `resume` */
     struct event *resume;
     bool resting;        /* `resume` is on, the listeners' events are off: a pause, or a rush */
     bool paused;         /* for want of room, or of descriptors */

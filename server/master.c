@@ -375,9 +375,7 @@ master_new_base(void)
     struct event_config *config = event_config_new();
     struct event_base *base = NULL;
 
-    /* Timers of a millisecond (accept.c): the coarse clock ticks every four. */
-    if (config && event_config_require_features(config, EV_FEATURE_FDS) == 0 &&
-        event_config_set_flag(config, EVENT_BASE_FLAG_PRECISE_TIMER) == 0)
+    if (config && event_config_require_features(config, EV_FEATURE_FDS) == 0)
         base = event_base_new_with_config(config);
     if (config)
         event_config_free(config);

@@ -1,14 +1,11 @@
-/*
- * loop_log.c: what libevent has to say goes into our log, and what it cannot go on from into the
- * last words.
- */
+#include "worker/loop_log.h"
+
 #include <stdio.h>
 
 #include <event2/event.h>
 
 #include "shm/log.h"
 #include "worker/last_words.h"
-#include "worker/worker.h"
 
 enum { LOOP_LOG_BYTES = 256 };
 

@@ -9,6 +9,7 @@
 
 #include "shm/segment.h"
 #include "worker/api/crier.h"
+#include "worker/loop_log.h"
 
 /* Serves the clients that arrive on the inherited channel (shm/chan.h) as ring member `member`,
  * until the segment's phase says stop, or the master is gone. Returns the process's exit code. */
@@ -16,9 +17,5 @@ int worker_main(const struct crier_app *app, uint32_t member);
 
 /* Makes crier_option_get() find the values in `segment`, which is borrowed. */
 void app_bind(const struct segment *segment);
-
-/* libevent's warnings go into our log from here on, what it dies of into the last words. Behind
- * log_open. */
-void loop_log_open(void);
 
 #endif

@@ -168,8 +168,8 @@ rig_hurry_parting(void)
 {
     struct conn *conn;
 
-    TAILQ_FOREACH(conn, &worker->parting, link)
-    conn->since_ms = worker->now_ms - CONN_PARTING_MS;
+    for (conn = TAILQ_FIRST(&worker->parting); conn; conn = TAILQ_NEXT(conn, link))
+        conn->since_ms = worker->now_ms - CONN_PARTING_MS;
 }
 
 /* A signal may take a turn away from what was ready: libFuzzer has a timer. */
