@@ -140,7 +140,7 @@ join_all(void **state)
     (void)state;
     for (int i = 0; i < CLIENTS; i++) {
         join();
-        conn_rig_turn(); /* the channel holds a few */
+        conn_rig_turn(); /* takes one from the channel */
     }
     conn_rig_settle();
     hear_all();
@@ -215,26 +215,25 @@ dice_roll(uint32_t *dice)
     return *dice >> 8;
 }
 
-/* A handful of clients leave, as many come; sometimes those next to each other. */
+/* One comes, as many as a turn takes from the channel; now and then a handful leave, sometimes
+ * neighbours. */
 static void
 change_some(uint32_t *dice)
 {
     size_t at = dice_roll(dice) % CONN_RIG_CLIENTS;
     size_t step = dice_roll(dice) % 2 ? 1 : 7;
-    int leaving = (int)(dice_roll(dice) % 10);
-    int coming = (int)(dice_roll(dice) % 9);
+    size_t leaving = dice_roll(dice) % 8 ? 0 : dice_roll(dice) % 16;
+    size_t free_place = 0;
 
-    for (int i = 0; i < leaving; i++) {
-        struct listener *listener = &listeners[(at + (size_t)i * step) % CONN_RIG_CLIENTS];
+    for (size_t i = 0; i < leaving; i++) {
+        struct listener *listener = &listeners[(at + i * step) % CONN_RIG_CLIENTS];
         if (listener->fd)
             leave(listener);
     }
-    for (size_t i = 0; i < CONN_RIG_CLIENTS && coming > 0; i++) {
-        if (!listeners[i].fd) {
-            join();
-            coming--;
-        }
-    }
+    while (free_place < CONN_RIG_CLIENTS && listeners[free_place].fd)
+        free_place++;
+    if (free_place < CONN_RIG_CLIENTS)
+        join();
 }
 
 static void
@@ -289,7 +288,8 @@ test_fanout_answers_a_ping_in_mid_sweep_before_the_sweep_goes_on_for_two_stretch
 {
     static const uint8_t ping[] = {0x89, 0x80, 0, 0, 0, 0};
     struct listener *other = &listeners[7];
-    uint8_t pong[FRAME_BYTES + 2];
+    uint8_t bytes[FRAME_BYTES + 2];
+    ssize_t got;
     uint64_t sends;
 
     (void)state;
@@ -299,11 +299,11 @@ test_fanout_answers_a_ping_in_mid_sweep_before_the_sweep_goes_on_for_two_stretch
     sends = conn_rig_counter(COUNTER_sends);
     assert_int_equal(send(other->fd, ping, sizeof(ping), 0), sizeof(ping));
     conn_rig_turn();
-    assert_true(conn_rig_counter(COUNTER_sends) - sends <= FANOUT_CHUNK + 1);
+    /* A stretch, and the Pong; perhaps the broadcast on the same way. */
+    assert_true(conn_rig_counter(COUNTER_sends) - sends <= FANOUT_CHUNK + 2);
     assert_true(is_sweeping());
-    ssize_t got = recv(other->fd, pong, sizeof(pong), 0);
-    assert_true(got >= 2);
-    assert_memory_equal(pong + got - 2, ((uint8_t[]){0x8a, 0}), 2);
+    got = recv(other->fd, bytes, sizeof(bytes), 0);
+    assert_true(got > 0 && memmem(bytes, (size_t)got, (uint8_t[]){0x8a, 0}, 2));
     leave_all();
     conn_rig_settle();
     conn_rig_require_idle();
