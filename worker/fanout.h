@@ -38,7 +38,7 @@ struct conn;
 struct record_shm;
 
 enum {
-    FANOUT_CHUNK = 128,              /* clients between two turns of the event loop, at most */
+    FANOUT_CHUNK = 64,               /* clients between two turns of the event loop, at most */
     FANOUT_SEND_BYTES = 32 * 1024,   /* who is sent so many counts twice: it takes twice as long */
     FANOUT_STAGE_BYTES = 256 * 1024, /* of one send */
     FANOUT_STAGE_RECORDS = 4096,
