@@ -18,7 +18,7 @@
 #include "tests/bench/server_rig.h"
 
 enum {
-    AUDIENCE_MAX = 10000,
+    SCENE_ROUNDS = 5, /* until everything is set up anew */
     IDLE = 10000,
     IDLE_MOST_BYTES = 300,
     BURST_MAX = 32,
@@ -42,14 +42,31 @@ struct audience {
     uint64_t target;
 };
 
+/* The bare program, and what it has measured of itself, in memory that it shares. */
+struct bare {
+    struct server_rig_load process;
+    uint64_t cpu_ns; /* of all its sends */
+};
+
 /* Both sides, each with its audience. */
 struct scene {
+    const char *program;
     const struct traffic *traffic;
+    int rounds;
     struct server_rig server;
-    struct audience *crier_audience;
-    struct audience *bare_audience;
-    int bare_fds[AUDIENCE_MAX];
+    struct bare *bare;
+    struct audience *audiences[PAIRS_SIDES];
 };
+
+static void *
+shared(size_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (memory == MAP_FAILED)
+        server_rig_fail("mmap");
+    return memory;
+}
 
 /* --- the audience --- */
 
@@ -78,12 +95,10 @@ audience_read(struct audience *audience, int epoll)
 static struct audience *
 audience_start(uint16_t port, uint32_t count, bool handshake)
 {
-    struct audience *audience =
-        mmap(NULL, sizeof(*audience), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    static const struct linger reset = {.l_onoff = 1}; /* so that no port waits for its time */
+    struct audience *audience = shared(sizeof(*audience));
     pid_t pid;
 
-    if (audience == MAP_FAILED)
-        server_rig_fail("mmap");
     audience->event = eventfd(0, 0);
     pid = fork();
     if (pid == 0) {
@@ -92,6 +107,7 @@ audience_start(uint16_t port, uint32_t count, bool handshake)
         for (uint32_t i = 0; i < count; i++) {
             int fd = server_rig_connect(port, handshake);
             struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
             epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
         }
         server_rig_tell(audience->event);
@@ -116,7 +132,190 @@ audience_stop(struct audience *audience)
     munmap(audience, sizeof(*audience));
 }
 
-/* --- what is measured --- */
+/* The frames of one burst, end to end. */
+static size_t
+traffic_frames(const struct traffic *traffic, uint8_t *frames)
+{
+    uint32_t payload = traffic->payload_bytes;
+    size_t used = 0;
+
+    for (uint32_t i = 0; i < traffic->burst; i++) {
+        frames[used++] = 0x81;
+        frames[used++] = payload < 126 ? (uint8_t)payload : 126;
+        if (payload >= 126) {
+            frames[used++] = (uint8_t)(payload >> 8);
+            frames[used++] = (uint8_t)payload;
+        }
+        memset(frames + used, 'x', payload);
+        used += payload;
+    }
+    return used;
+}
+
+/* --- the bare program --- */
+
+static void
+bare_burst(struct bare *bare, const struct traffic *traffic, const int *fds)
+{
+    static uint8_t frames[BURST_MAX * (HEAD_MAX + PAYLOAD_MAX)];
+    size_t bytes = traffic_frames(traffic, frames);
+    uint64_t begin_ns = server_rig_cpu_ns(getpid());
+
+    for (uint32_t i = 0; i < traffic->clients; i++) {
+        if (send(fds[i], frames, bytes, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)bytes)
+            server_rig_fail("bare send");
+    }
+    bare->cpu_ns += server_rig_cpu_ns(getpid()) - begin_ns;
+}
+
+static void
+bare_run(struct bare *bare, const struct traffic *traffic, int listener)
+{
+    int *fds = calloc(traffic->clients, sizeof(fds[0]));
+    uint64_t begun;
+
+    for (uint32_t i = 0; fds && i < traffic->clients; i++) {
+        fds[i] = accept(listener, NULL, NULL);
+        if (fds[i] < 0)
+            server_rig_fail("accept");
+    }
+    while (fds && read(bare->process.begin, &begun, sizeof(begun)) == sizeof(begun))
+        bare_burst(bare, traffic, fds);
+    _exit(1);
+}
+
+static struct bare *
+bare_start(const struct traffic *traffic, uint16_t *port)
+{
+    struct bare *bare = shared(sizeof(*bare));
+    int listener = server_rig_listen(port);
+    pid_t pid;
+
+    bare->process.begin = eventfd(0, 0);
+    bare->process.done = eventfd(0, 0);
+    pid = fork();
+    if (pid == 0)
+        bare_run(bare, traffic, listener);
+    bare->process.pid = pid;
+    close(listener);
+    return bare;
+}
+
+static void
+bare_stop(struct bare *bare)
+{
+    server_rig_load_stop(&bare->process);
+    munmap(bare, sizeof(*bare));
+}
+
+static void
+crier_write(const struct scene *scene)
+{
+    static char lines[BURST_MAX * (PAYLOAD_MAX + 1)];
+    const struct traffic *traffic = scene->traffic;
+    size_t bytes = traffic->burst * ((size_t)traffic->payload_bytes + 1);
+
+    memset(lines, 'x', bytes);
+    for (uint32_t i = 1; i <= traffic->burst; i++)
+        lines[i * (traffic->payload_bytes + 1) - 1] = '\n';
+    if (write(scene->server.console, lines, bytes) != (ssize_t)bytes)
+        server_rig_fail("console");
+}
+
+/* --- both sides --- */
+
+static void
+scene_open_side(struct scene *scene, enum pairs_side side)
+{
+    static const char *const flags[] = {"--workers", "1", "--ping", "0", NULL};
+    uint16_t port;
+
+    server_rig_pin(SERVER_RIG_SERVERS);
+    if (side == PAIRS_BARE)
+        scene->bare = bare_start(scene->traffic, &port);
+    else {
+        server_rig_start(&scene->server, scene->program, flags);
+        port = scene->server.port;
+    }
+    server_rig_pin(SERVER_RIG_CLIENTS);
+    scene->audiences[side] = audience_start(port, scene->traffic->clients, side == PAIRS_CRIER);
+    server_rig_await(scene->audiences[side]->event, "audience");
+}
+
+static void
+scene_close(struct scene *scene)
+{
+    for (int side = 0; side < PAIRS_SIDES; side++)
+        audience_stop(scene->audiences[side]);
+    bare_stop(scene->bare);
+    server_rig_stop(&scene->server);
+}
+
+static void
+scene_burst(const struct scene *scene, enum pairs_side side)
+{
+    static uint8_t frames[BURST_MAX * (HEAD_MAX + PAYLOAD_MAX)];
+    const struct traffic *traffic = scene->traffic;
+
+    audience_expect(scene->audiences[side], traffic->clients * traffic_frames(traffic, frames));
+    if (side == PAIRS_BARE)
+        server_rig_tell(scene->bare->process.begin);
+    else
+        crier_write(scene);
+    server_rig_await(scene->audiences[side]->event, "delivery");
+}
+
+/* Who is set up first has other memory in the kernel than the second one: a difference of some
+ * percent for as long as it lives. So everything is set up anew now and then, in either order. */
+static void
+scene_renew(struct scene *scene)
+{
+    enum pairs_side first = scene->rounds / SCENE_ROUNDS % PAIRS_SIDES;
+
+    if (scene->rounds > 0)
+        scene_close(scene);
+    scene_open_side(scene, first);
+    scene_open_side(scene, !first);
+    for (int side = 0; side < PAIRS_SIDES; side++)
+        scene_burst(scene, side);
+}
+
+/* Burst by burst in turn, since what disturbs the machine may last for some bursts only. */
+static void
+scene_round(void *context, enum pairs_side first, double us[PAIRS_SIDES])
+{
+    struct scene *scene = context;
+    const struct traffic *traffic = scene->traffic;
+    double deliveries = (double)traffic->bursts * traffic->burst * traffic->clients;
+    uint64_t crier_ns;
+
+    if (scene->rounds % SCENE_ROUNDS == 0)
+        scene_renew(scene);
+    scene->rounds++;
+    crier_ns = server_rig_cpu_ns(scene->server.children[0]);
+    scene->bare->cpu_ns = 0;
+    for (uint32_t i = 0; i < PAIRS_SIDES * traffic->bursts; i++)
+        scene_burst(scene, (i ^ first) % PAIRS_SIDES);
+    crier_ns = server_rig_cpu_ns(scene->server.children[0]) - crier_ns;
+    us[PAIRS_BARE] = (double)scene->bare->cpu_ns / 1e3 / deliveries;
+    us[PAIRS_CRIER] = (double)crier_ns / 1e3 / deliveries;
+}
+
+static void
+bench_delivery(const char *program, const struct traffic *traffic)
+{
+    struct scene scene = {.program = program, .traffic = traffic};
+    char title[80];
+    struct pairs pairs = {
+        .title = title, .what = "CPU per delivery", .bare = "bare send() loop", .target = 1.05};
+
+    snprintf(title, sizeof(title), "%u bytes, %u at a time, to %u clients", traffic->payload_bytes,
+             traffic->burst, traffic->clients);
+    pairs_compare(&pairs, scene_round, &scene);
+    scene_close(&scene);
+}
+
+/* --- memory --- */
 
 static uint64_t
 pss_kib(pid_t pid)
@@ -144,137 +343,6 @@ server_pss_kib(const struct server_rig *server)
     for (int i = 0; i < server->child_count; i++)
         sum += pss_kib(server->children[i]);
     return sum;
-}
-
-/* The frames of one burst, end to end. */
-static size_t
-traffic_frames(const struct traffic *traffic, uint8_t *frames)
-{
-    uint32_t payload = traffic->payload_bytes;
-    size_t used = 0;
-
-    for (uint32_t i = 0; i < traffic->burst; i++) {
-        frames[used++] = 0x81;
-        frames[used++] = payload < 126 ? (uint8_t)payload : 126;
-        if (payload >= 126) {
-            frames[used++] = (uint8_t)(payload >> 8);
-            frames[used++] = (uint8_t)payload;
-        }
-        memset(frames + used, 'x', payload);
-        used += payload;
-    }
-    return used;
-}
-
-/* Sends what it is told to, to each of its sockets. Returns the CPU time. */
-static uint64_t
-bare_burst(const struct scene *scene)
-{
-    static uint8_t frames[BURST_MAX * (HEAD_MAX + PAYLOAD_MAX)];
-    size_t bytes = traffic_frames(scene->traffic, frames);
-    uint64_t ns;
-
-    audience_expect(scene->bare_audience, scene->traffic->clients * bytes);
-    ns = server_rig_cpu_ns(getpid());
-    for (uint32_t i = 0; i < scene->traffic->clients; i++) {
-        if (send(scene->bare_fds[i], frames, bytes, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)bytes)
-            server_rig_fail("bare send");
-    }
-    ns = server_rig_cpu_ns(getpid()) - ns;
-    server_rig_await(scene->bare_audience->event, "bare delivery");
-    return ns;
-}
-
-static void
-crier_burst(const struct scene *scene)
-{
-    static uint8_t frames[BURST_MAX * (HEAD_MAX + PAYLOAD_MAX)];
-    static char lines[BURST_MAX * (PAYLOAD_MAX + 1)];
-    const struct traffic *traffic = scene->traffic;
-    size_t bytes = traffic->burst * ((size_t)traffic->payload_bytes + 1);
-
-    memset(lines, 'x', bytes);
-    for (uint32_t i = 1; i <= traffic->burst; i++)
-        lines[i * (traffic->payload_bytes + 1) - 1] = '\n';
-    audience_expect(scene->crier_audience, traffic->clients * traffic_frames(traffic, frames));
-    if (write(scene->server.console, lines, bytes) != (ssize_t)bytes)
-        server_rig_fail("console");
-    server_rig_await(scene->crier_audience->event, "delivery");
-}
-
-/* Burst by burst in turn, since what disturbs the machine may last for some bursts only. */
-static void
-scene_round(void *context, enum pairs_side first, double us[PAIRS_SIDES])
-{
-    const struct scene *scene = context;
-    const struct traffic *traffic = scene->traffic;
-    double deliveries = (double)traffic->bursts * traffic->burst * traffic->clients;
-    uint64_t crier_ns = server_rig_cpu_ns(scene->server.children[0]);
-    uint64_t bare_ns = 0;
-
-    for (uint32_t i = 0; i < PAIRS_SIDES * traffic->bursts; i++) {
-        if ((i ^ first) % PAIRS_SIDES == PAIRS_BARE)
-            bare_ns += bare_burst(scene);
-        else
-            crier_burst(scene);
-    }
-    crier_ns = server_rig_cpu_ns(scene->server.children[0]) - crier_ns;
-    us[PAIRS_BARE] = (double)bare_ns / 1e3 / deliveries;
-    us[PAIRS_CRIER] = (double)crier_ns / 1e3 / deliveries;
-}
-
-/* crier first: its audience must not inherit the bare program's sockets, there are not so many
- * descriptors. */
-static void
-scene_open(struct scene *scene, const char *program, const struct traffic *traffic)
-{
-    static const char *const flags[] = {"--workers", "1", "--ping", "0", NULL};
-    double warm_up[PAIRS_SIDES];
-    uint16_t port;
-    int listener;
-
-    scene->traffic = traffic;
-    server_rig_pin(SERVER_RIG_SERVERS);
-    server_rig_start(&scene->server, program, flags);
-    server_rig_pin(SERVER_RIG_CLIENTS);
-    scene->crier_audience = audience_start(scene->server.port, traffic->clients, true);
-    server_rig_await(scene->crier_audience->event, "audience");
-    listener = server_rig_listen(&port);
-    scene->bare_audience = audience_start(port, traffic->clients, false);
-    for (uint32_t i = 0; i < traffic->clients; i++) {
-        scene->bare_fds[i] = accept(listener, NULL, NULL);
-        if (scene->bare_fds[i] < 0)
-            server_rig_fail("accept");
-    }
-    server_rig_await(scene->bare_audience->event, "bare audience");
-    close(listener);
-    server_rig_pin(SERVER_RIG_SERVERS); /* this process is the bare program */
-    scene_round(scene, PAIRS_BARE, warm_up);
-}
-
-static void
-scene_close(struct scene *scene)
-{
-    audience_stop(scene->crier_audience);
-    audience_stop(scene->bare_audience);
-    server_rig_stop(&scene->server);
-    for (uint32_t i = 0; i < scene->traffic->clients; i++)
-        close(scene->bare_fds[i]);
-}
-
-static void
-bench_delivery(const char *program, const struct traffic *traffic)
-{
-    static struct scene scene;
-    char title[80];
-    struct pairs pairs = {
-        .title = title, .what = "CPU per delivery", .bare = "bare send() loop", .target = 1.05};
-
-    snprintf(title, sizeof(title), "%u bytes, %u at a time, to %u clients", traffic->payload_bytes,
-             traffic->burst, traffic->clients);
-    scene_open(&scene, program, traffic);
-    pairs_compare(&pairs, scene_round, &scene);
-    scene_close(&scene);
 }
 
 static void
