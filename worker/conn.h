@@ -33,6 +33,8 @@
 #ifndef CRIER_WORKER_CONN_H
 #define CRIER_WORKER_CONN_H
 
+#include <stddef.h>
+
 #include "shm/client_rec.h"
 #include "worker/proto/frame.h"
 #include "worker/state.h"
@@ -54,42 +56,18 @@ enum { CONN_CLOSE_TIMEOUT_MS = 5000 };
 enum { CONN_PARTING_MS = 2 };
 
 struct conn {
-    struct worker *worker;
-    TAILQ_ENTRY(conn) link;      /* in the list that the state names */
-    TAILQ_ENTRY(conn) held_link; /* in worker.held, while `held` */
+    /* What a sweep looks at comes first, CONN_SWEEP_BYTES that it has fetched ahead. */
     struct client_shm *record;
-
-    uint64_t next;      /* the next broadcast that it needs */
-    uint32_t next_done; /* bytes that are out of its frame, or, while it is set, of `cut` */
-    uint32_t place;     /* in fanout.conns, while CONN_OPEN */
+    uint64_t next; /* the next broadcast that it needs */
+    int fd;
     union {
         uint32_t head_scanned; /* until CONN_OPEN: http1.h */
         uint32_t own_ahead;    /* from then on: broadcasts ahead that are for everybody but it */
     };
-    int fd;
-
-    struct slow_cut *cut;     /* slow.h */
-    struct pool_buf *input;   /* what cannot be parsed yet, or waits its turn */
-    struct pool_buf *message; /* pieces of an unfinished message, or one that waits for room */
-    struct pool_buf *output;  /* private bytes that the socket has not taken */
-    struct frame_parser parser;
-
-    uint32_t since_ms; /* when it came to its state */
-    uint32_t heard_ms; /* liveness.h */
-    union {
-        uint32_t stuck_ms; /* while `blocked`: when its socket last took something */
-        uint32_t acked;    /* while `pinged`, else: liveness.h */
-    };
-    uint32_t slow_ms;  /* slow.h */
-    uint64_t slow_seq; /* slow.h */
-    /* What ended it, RFC 6455 section 7.4; 1006 until a Close says otherwise. */
-    uint16_t close_code;
-    uint8_t state; /* enum conn_state */
-    uint8_t message_type;
-    uint8_t bucket;          /* liveness.h */
-    uint8_t pong_bytes;      /* length of the Pong that `output` ends with; 0: it ends otherwise */
+    struct pool_buf *output; /* private bytes that the socket has not taken */
+    uint32_t next_done;      /* bytes that are out of its frame, or, while it is set, of `cut` */
+    uint8_t state;           /* enum conn_state */
     uint8_t window_bits;     /* of what it is sent compressed, RFC 7692 7.1.2.1; 0: nothing is */
-    uint8_t watched;         /* EPOLLIN, EPOLLOUT: watch.h */
     bool held : 1;           /* its place in the ring is counted by fanout */
     bool blocked : 1;        /* the socket is full: waits until it is writable */
     bool waits : 1;          /* its handler is to be called again */
@@ -105,7 +83,35 @@ struct conn {
     bool fin_sent : 1;
     bool parting : 1; /* and nobody has looked for its answer yet */
     bool opened : 1;  /* was CONN_OPEN: is counted, is due broadcasts, has a disconnect handler */
+
+    struct worker *worker;
+    TAILQ_ENTRY(conn) link;      /* in the list that the state names */
+    TAILQ_ENTRY(conn) held_link; /* in worker.held, while `held` */
+    struct slow_cut *cut;        /* slow.h */
+    struct pool_buf *input;      /* what cannot be parsed yet, or waits its turn */
+    struct pool_buf *message;    /* pieces of an unfinished message, or one that waits for room */
+    struct frame_parser parser;
+
+    uint32_t place;    /* in fanout.conns, while CONN_OPEN */
+    uint32_t since_ms; /* when it came to its state */
+    uint32_t heard_ms; /* liveness.h */
+    union {
+        uint32_t stuck_ms; /* while `blocked`: when its socket last took something */
+        uint32_t acked;    /* while `pinged`, else: liveness.h */
+    };
+    uint32_t slow_ms;  /* slow.h */
+    uint64_t slow_seq; /* slow.h */
+    /* What ended it, RFC 6455 section 7.4; 1006 until a Close says otherwise. */
+    uint16_t close_code;
+    uint8_t message_type;
+    uint8_t bucket;     /* liveness.h */
+    uint8_t pong_bytes; /* length of the Pong that `output` ends with; 0: it ends otherwise */
+    uint8_t watched;    /* EPOLLIN, EPOLLOUT: watch.h */
 };
+
+enum { CONN_SWEEP_BYTES = 40 };
+
+_Static_assert(offsetof(struct conn, worker) == CONN_SWEEP_BYTES, "what a sweep looks at");
 
 const char *conn_state_name(enum conn_state state);
 

@@ -355,6 +355,21 @@ fanout_visit(struct worker *worker, struct conn *conn)
     return conn->record->bytes_sent - before;
 }
 
+/* What is looked at of the clients that come next is fetched while the kernel sends to this one: of
+ * so many it is not in the cache any more. A record is known once its connection is there. Inlined,
+ * or the compiler finds that the function does nothing, and drops the call. */
+static inline __attribute__((always_inline)) void
+fanout_fetch_ahead(const struct fanout *fanout)
+{
+    if (fanout->place > 1) {
+        const struct conn *conn = fanout->conns[fanout->place - 2];
+        __builtin_prefetch(conn, 1);
+        __builtin_prefetch((const uint8_t *)conn + CONN_SWEEP_BYTES - 1, 1);
+    }
+    if (fanout->place > 0)
+        __builtin_prefetch(fanout->conns[fanout->place - 1]->record, 1);
+}
+
 /* As many as there is time for. */
 static void
 fanout_visit_some(struct worker *worker)
@@ -364,10 +379,14 @@ fanout_visit_some(struct worker *worker)
     uint64_t cost = 0;
 
     while (fanout->left > 0 && cost < room) {
+        struct conn *conn;
+
         if (fanout->place == 0)
             fanout->place = fanout->count;
         fanout->left--;
-        cost += FANOUT_SEND_BYTES + fanout_visit(worker, fanout->conns[--fanout->place]);
+        conn = fanout->conns[--fanout->place];
+        fanout_fetch_ahead(fanout);
+        cost += FANOUT_SEND_BYTES + fanout_visit(worker, conn);
     }
 }
 
