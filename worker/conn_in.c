@@ -283,6 +283,15 @@ conn_in_consume(struct conn *conn, uint8_t *at, size_t bytes)
     return used;
 }
 
+/* As after almost every message: nothing to send is left, and the socket is watched as it was. */
+static bool
+conn_in_is_settled(const struct conn *conn)
+{
+    return conn_is_open(conn) && !conn->output && !conn->next_done && !conn->held &&
+           (int64_t)(conn->worker->fanout.end - conn->next) <= 0 && conn_may_read(conn) &&
+           !conn->unheard && conn->watched == EPOLLIN;
+}
+
 static void
 conn_in_finish(struct conn *conn)
 {
@@ -299,7 +308,7 @@ conn_in_finish(struct conn *conn)
         pool_buf_free(&conn->worker->pool, &conn->message);
     if (conn->blocked)
         conn_update_events(conn);
-    else
+    else if (!conn_in_is_settled(conn))
         conn_out_flush(conn);
 }
 

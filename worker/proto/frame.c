@@ -203,7 +203,8 @@ frame_head_read(const struct frame_parser *p, const uint8_t *buf, size_t bytes,
     head_bytes = 2 + field_bytes + key_bytes;
     if (bytes < head_bytes)
         return FRAME_FAULT_NONE;
-    memcpy(head->key, buf + 2 + field_bytes, key_bytes);
+    if (key_bytes) /* a constant length is one load */
+        memcpy(head->key, buf + 2 + field_bytes, sizeof(head->key));
     head->bytes = head_bytes;
     return FRAME_FAULT_NONE;
 }
