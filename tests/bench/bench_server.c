@@ -70,6 +70,8 @@ shared(size_t bytes)
 
 /* --- the audience --- */
 
+/* While a burst is under way it looks again and again: who wakes somebody that sleeps pays for it as
+ * much as for a send, and how often that is depends on who of the two is a little faster. */
 static void
 audience_read(struct audience *audience, int epoll)
 {
@@ -77,7 +79,7 @@ audience_read(struct audience *audience, int epoll)
     struct epoll_event events[256];
 
     for (;;) {
-        int count = epoll_wait(epoll, events, 256, -1);
+        int count = epoll_wait(epoll, events, 256, audience->target ? 0 : -1);
 
         for (int i = 0; i < count; i++) {
             ssize_t bytes = recv(events[i].data.fd, buffer, sizeof(buffer), MSG_DONTWAIT);
