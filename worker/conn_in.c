@@ -329,11 +329,11 @@ conn_in_resume(struct conn *conn)
     size_t used;
 
     worker->current = conn;
-    if (conn->waits) {
-        worker->retrying = true;
+    /* Then this is its turn, and whatever else of its input is here goes with it: to queue anew for
+     * each message, behind those who wait as well, costs more than the message. */
+    worker->retrying = conn->waits;
+    if (conn->waits)
         conn_in_try_again(conn);
-        worker->retrying = false;
-    }
     if (conn->deferred) {
         conn->deferred = false;
         conn_in_compressed_message(conn, pool_buf_data(conn->message),
@@ -345,6 +345,7 @@ conn_in_resume(struct conn *conn)
         used = conn_in_consume(conn, pool_buf_data(conn->input), pool_buf_bytes(conn->input));
         pool_buf_consume(&worker->pool, &conn->input, used);
     }
+    worker->retrying = false;
     conn_in_finish(conn);
 }
 

@@ -88,7 +88,7 @@ struct worker {
     struct conn *joining;    /* whose connect handler runs */
     uint32_t pass_work; /* what inflating has cost since the last turn of the loop, conn_in.c */
     uint32_t turn_work; /* what its input has cost so far in this turn, conn_in.c */
-    bool retrying;      /* a handler that has waited for room is being called again */
+    bool retrying;      /* one that has waited for room has its turn, before those behind it */
     size_t gather_bytes;
     uint8_t input[WORKER_IO_BYTES];
     uint8_t gather[WORKER_IO_BYTES];

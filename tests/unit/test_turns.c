@@ -2,7 +2,9 @@
  * How much of one client's input a turn of the loop works on (conn_in.c), in a whole worker that is
  * turned by hand.
  */
+#include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
@@ -23,15 +25,34 @@ enum {
     LONG_BYTES = 20000, /* of noise, which deflates to as much */
     LONG_CLIENTS = 3,
     MUCH_BYTES = 8 << 20,
+    RELAYED = 5, /* messages of a client */
 };
 
 static unsigned handled;
 static unsigned handled_long;
 
+/* What was relayed, in the ring's order, by a handler that finds no room until there is some. */
+static uint8_t relayed[2 * RELAYED];
+static unsigned relayed_count;
+static bool has_room;
+
+static int
+relay(const struct crier_message *said)
+{
+    int rc = has_room ? crier_broadcast(said->type, said->data, said->bytes) : -EAGAIN;
+
+    assert_true(rc == 0 || rc == -EAGAIN);
+    if (rc == 0)
+        relayed[relayed_count++] = *(const uint8_t *)said->data;
+    return rc;
+}
+
 static int
 message(struct crier_client *client, const struct crier_message *said)
 {
     (void)client;
+    if (said->type == CRIER_TEXT)
+        return relay(said);
     if (said->bytes == LONG_BYTES) {
         handled_long++;
         return 0;
@@ -230,6 +251,29 @@ test_turns_of_a_client_that_is_due_much_end_although_its_socket_is_not_full(void
     conn_rig_require_idle();
 }
 
+static void
+test_turns_of_those_who_have_waited_for_room_take_all_their_messages(void **state)
+{
+    static const uint8_t in_turn[] = {0, 1, 2, 3, 4, 0, 1, 2, 3, 4};
+    int first = open_client();
+    int second = open_client();
+
+    (void)state;
+    has_room = false;
+    send_frames(first, 0x81, RELAYED);
+    conn_rig_settle();
+    send_frames(second, 0x81, RELAYED);
+    conn_rig_settle();
+    assert_int_equal(relayed_count, 0);
+    has_room = true;
+    conn_rig_turn();
+    assert_int_equal(relayed_count, sizeof(in_turn));
+    assert_memory_equal(relayed, in_turn, sizeof(in_turn));
+    conn_rig_hang_up(first);
+    conn_rig_hang_up(second);
+    conn_rig_require_idle();
+}
+
 int
 main(void)
 {
@@ -240,6 +284,7 @@ main(void)
         cmocka_unit_test(
             test_turns_of_a_client_that_is_due_much_end_although_its_socket_is_not_full),
         cmocka_unit_test(test_turns_inflate_one_long_message_a_pass_and_short_ones_at_once),
+        cmocka_unit_test(test_turns_of_those_who_have_waited_for_room_take_all_their_messages),
     };
     struct conf_shm conf;
 
