@@ -108,6 +108,8 @@ hear_half_broadcast(struct hearing hearing, const struct wire_frame *half)
 {
     const struct journal_entry *entry;
 
+    if (half->bytes == 0)
+        return;
     while ((entry = hearing_next(&hearing))) {
         if (half->opcode == entry->opcode && half->bytes <= entry->bytes &&
             memcmp(half->payload, entry->payload, half->bytes) == 0)
