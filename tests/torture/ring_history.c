@@ -397,7 +397,7 @@ replace(uint32_t place)
     start_publisher(place);
 }
 
-/* Processes that have killed themselves tell nobody: SIGCHLD interrupts poll. */
+/* Processes that have killed themselves tell nobody: SIGCHLD does (on_child). */
 static void
 reap(void)
 {
@@ -424,7 +424,12 @@ await_progress(void)
 static void
 on_child(int signal)
 {
-    (void)signal;
+    static const uint64_t one = 1;
+    int error = errno;
+
+    (void)signal; /* it may come before poll is called, which it would not interrupt then */
+    (void)!write(progress_fd, &one, sizeof(one));
+    errno = error;
 }
 
 static void
