@@ -8,12 +8,10 @@
  *   memory     proportional set size of all processes with 10,000 idle connections less that
  *              with none, divided.
  *
- * The audience is a process of its own that reads and counts. Everything stays on 127.0.0.1.
+ * Everything stays on 127.0.0.1.
  */
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <sys/mman.h>
-
+#include "tests/bench/audience.h"
+#include "tests/bench/memory.h"
 #include "tests/bench/pairs.h"
 #include "tests/bench/server_rig.h"
 
@@ -34,14 +32,6 @@ struct traffic {
     uint32_t bursts; /* one after the other */
 };
 
-/* What the audience has received, in memory that it shares with this process. */
-struct audience {
-    pid_t pid;
-    int event; /* written when `received` has reached `target` */
-    uint64_t received;
-    uint64_t target;
-};
-
 /* The bare program, and what it has measured of itself, in memory that it shares. */
 struct bare {
     struct server_rig_load process;
@@ -57,82 +47,6 @@ struct scene {
     struct bare *bare;
     struct audience *audiences[PAIRS_SIDES];
 };
-
-static void *
-shared(size_t bytes)
-{
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-    if (memory == MAP_FAILED)
-        server_rig_fail("mmap");
-    return memory;
-}
-
-/* --- the audience --- */
-
-/* While a burst is under way it looks again and again: who wakes somebody that sleeps pays for it as
- * much as for a send, and how often that is depends on who of the two is a little faster. */
-static void
-audience_read(struct audience *audience, int epoll)
-{
-    static char buffer[65536];
-    struct epoll_event events[256];
-
-    for (;;) {
-        int count = epoll_wait(epoll, events, 256, audience->target ? 0 : -1);
-
-        for (int i = 0; i < count; i++) {
-            ssize_t bytes = recv(events[i].data.fd, buffer, sizeof(buffer), MSG_DONTWAIT);
-            if (bytes <= 0)
-                _exit(0);
-            audience->received += (uint64_t)bytes;
-        }
-        if (audience->target && audience->received >= audience->target) {
-            audience->target = 0;
-            server_rig_tell(audience->event);
-        }
-    }
-}
-
-static struct audience *
-audience_start(uint16_t port, uint32_t count, bool handshake)
-{
-    static const struct linger reset = {.l_onoff = 1}; /* so that no port waits for its time */
-    struct audience *audience = shared(sizeof(*audience));
-    pid_t pid;
-
-    audience->event = eventfd(0, 0);
-    pid = fork();
-    if (pid == 0) {
-        int epoll = epoll_create1(0);
-
-        for (uint32_t i = 0; i < count; i++) {
-            int fd = server_rig_connect(port, handshake);
-            struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
-            setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-            epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
-        }
-        server_rig_tell(audience->event);
-        audience_read(audience, epoll);
-    }
-    audience->pid = pid;
-    return audience;
-}
-
-static void
-audience_expect(struct audience *audience, uint64_t bytes)
-{
-    audience->target = audience->received + bytes;
-}
-
-static void
-audience_stop(struct audience *audience)
-{
-    kill(audience->pid, SIGKILL);
-    waitpid(audience->pid, NULL, 0);
-    close(audience->event);
-    munmap(audience, sizeof(*audience));
-}
 
 /* The frames of one burst, end to end. */
 static size_t
@@ -189,7 +103,7 @@ bare_run(struct bare *bare, const struct traffic *traffic, int listener)
 static struct bare *
 bare_start(const struct traffic *traffic, uint16_t *port)
 {
-    struct bare *bare = shared(sizeof(*bare));
+    struct bare *bare = server_rig_shared(sizeof(*bare));
     int listener = server_rig_listen(port);
     pid_t pid;
 
@@ -319,34 +233,6 @@ bench_delivery(const char *program, const struct traffic *traffic)
 
 /* --- memory --- */
 
-static uint64_t
-pss_kib(pid_t pid)
-{
-    char path[64];
-    char line[256];
-    unsigned long long kib = 0;
-    FILE *file;
-
-    snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", pid);
-    file = fopen(path, "r");
-    if (!file)
-        server_rig_fail(path);
-    while (fgets(line, sizeof(line), file) && sscanf(line, "Pss: %llu", &kib) != 1)
-        ;
-    fclose(file);
-    return kib;
-}
-
-static uint64_t
-server_pss_kib(const struct server_rig *server)
-{
-    uint64_t sum = pss_kib(server->pid);
-
-    for (int i = 0; i < server->child_count; i++)
-        sum += pss_kib(server->children[i]);
-    return sum;
-}
-
 static void
 bench_memory(const char *program)
 {
@@ -358,10 +244,10 @@ bench_memory(const char *program)
     double each;
 
     server_rig_start(&server, program, flags);
-    before = server_pss_kib(&server);
+    before = memory_server_kib(&server);
     audience = audience_start(server.port, IDLE, true);
     server_rig_await(audience->event, "audience");
-    after = server_pss_kib(&server);
+    after = memory_server_kib(&server);
     printf("memory of %d idle connections, PSS of all processes:\n", IDLE);
     each = (double)(after - before) * 1024 / IDLE;
     printf("  %llu KiB without, %llu KiB with: %.0f bytes per connection      at most %d: %s\n",

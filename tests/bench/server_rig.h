@@ -25,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -72,6 +73,17 @@ server_rig_tell(int eventfd)
 
     if (write(eventfd, &one, sizeof(one)) < 0)
         server_rig_fail("eventfd");
+}
+
+/* Memory that this process shares with those that it starts from here on. */
+static inline void *
+server_rig_shared(size_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (memory == MAP_FAILED)
+        server_rig_fail("mmap");
+    return memory;
 }
 
 static cpu_set_t server_rig_cpus; /* that this program was given */
