@@ -50,4 +50,36 @@ memory_server_kib(const struct server_rig *server)
     return sum;
 }
 
+/* Pages in TCP's buffers, of the whole machine. */
+static inline uint64_t
+memory_tcp_pages(void)
+{
+    char line[256];
+    uint64_t pages = 0;
+    FILE *file = fopen("/proc/net/sockstat", "r");
+
+    if (!file)
+        server_rig_fail("/proc/net/sockstat");
+    while (fgets(line, sizeof(line), file)) {
+        const char *mem = strncmp(line, "TCP:", 4) == 0 ? strstr(line, " mem ") : NULL;
+        if (mem)
+            pages = strtoull(mem + strlen(" mem "), NULL, 10);
+    }
+    fclose(file);
+    return pages;
+}
+
+/* Beyond so many, the kernel refuses. */
+static inline uint64_t
+memory_tcp_limit_pages(void)
+{
+    unsigned long long low, pressure, high = 0;
+    FILE *file = fopen("/proc/sys/net/ipv4/tcp_mem", "r");
+
+    if (!file || fscanf(file, "%llu %llu %llu", &low, &pressure, &high) != 3)
+        server_rig_fail("tcp_mem");
+    fclose(file);
+    return high;
+}
+
 #endif

@@ -34,7 +34,7 @@
 
 enum {
     SERVER_RIG_DEADLINE_MS = 20000,
-    SERVER_RIG_CHILDREN_MAX = 64,
+    SERVER_RIG_CHILDREN_MAX = 256,
     SERVER_RIG_FLAGS_MAX = 16,
     SERVER_RIG_LISTENER = 3, /* where crier finds it */
 };
