@@ -173,6 +173,7 @@ def test_the_death_of_a_worker_loses_nothing_for_the_clients_of_others(crier, wo
         client.text(f"client {number}")
     os.kill(victim, signal.SIGKILL)
     writer.join()
+    server.wait_counter("messages_received", len(others))
     server.line("that is all")
     orders = [client.texts_until("that is all") for client in others]
     assert all(order == orders[0] for order in orders), "not one order"
