@@ -34,7 +34,7 @@ TORTURE := ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history)# also built with tags that wrap, and test points
 RIGGED  := fuzz/fuzz_conn unit/test_turns unit/test_wheel unit/test_slow unit/test_fanout# a whole worker in the test's own process
 LOAD    := swarm probe_app
-BENCH   := bench_ring bench_server bench_echo bench_proto bench_connect bench_slow bench_latency bench_scale
+BENCH   := bench_ring bench_server bench_echo bench_proto bench_connect bench_slow bench_latency bench_scale bench_cores
 
 PACKAGES := libevent_core libcrypto zlib# pkg-config names; Debian's are in tools/setup.sh
 

@@ -17,12 +17,13 @@
 /* In memory that both share. */
 struct audience {
     pid_t pid;
-    int event; /* written when `received` has reached `target` */
+    bool sleeps; /* also while a burst is under way */
+    int event;   /* written when `received` has reached `target` */
     uint64_t received;
     uint64_t target;
 };
 
-/* While a burst is under way it looks again and again: who wakes somebody that sleeps pays for it as
+/* While a burst is under way it looks again and again, as a rule: who wakes somebody that sleeps pays for it as
  * much as for a send, and how often that is depends on who of the two is a little faster. */
 static inline void
 audience_read(struct audience *audience, int epoll)
@@ -31,7 +32,7 @@ audience_read(struct audience *audience, int epoll)
     struct epoll_event events[256];
 
     for (;;) {
-        int count = epoll_wait(epoll, events, 256, audience->target ? 0 : -1);
+        int count = epoll_wait(epoll, events, 256, audience->target && !audience->sleeps ? 0 : -1);
 
         for (int i = 0; i < count; i++) {
             ssize_t bytes = recv(events[i].data.fd, buffer, sizeof(buffer), MSG_DONTWAIT);

@@ -200,16 +200,6 @@ bare_start(uint16_t *port)
 
 /* --- what is measured --- */
 
-static uint64_t
-tree_cpu_ns(const struct server_rig *server)
-{
-    uint64_t sum = server_rig_cpu_ns(server->pid);
-
-    for (int i = 0; i < server->child_count; i++)
-        sum += server_rig_cpu_ns(server->children[i]);
-    return sum;
-}
-
 static void
 load_run(const struct server_rig_load *load)
 {
@@ -240,11 +230,13 @@ scene_round(void *context, enum pairs_side first, double us[PAIRS_SIDES])
     load_start(&loads[PAIRS_BARE], port);
     for (int i = 0; i < PAIRS_SIDES * TURNS; i++) {
         unsigned side = ((unsigned)i ^ first) % PAIRS_SIDES;
-        uint64_t before_ns = side == PAIRS_BARE ? server_rig_cpu_ns(bare) : tree_cpu_ns(&server);
+        uint64_t before_ns =
+            side == PAIRS_BARE ? server_rig_cpu_ns(bare) : server_rig_tree_cpu_ns(&server);
         load_run(&loads[side]);
         if (i >= PAIRS_SIDES)
             sums_ns[side] +=
-                (side == PAIRS_BARE ? server_rig_cpu_ns(bare) : tree_cpu_ns(&server)) - before_ns;
+                (side == PAIRS_BARE ? server_rig_cpu_ns(bare) : server_rig_tree_cpu_ns(&server)) -
+                before_ns;
     }
     for (int side = 0; side < PAIRS_SIDES; side++) {
         server_rig_load_stop(&loads[side]);

@@ -12,7 +12,6 @@
 #include <inttypes.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 
 #include "shm/atomic.h"
@@ -253,11 +252,8 @@ static void __attribute__((noreturn)) crowd_join(struct crowd *crowd, int i, uin
 static struct crowd *
 crowd_start(uint64_t wanted, uint32_t each, uint16_t port)
 {
-    struct crowd *crowd =
-        mmap(NULL, sizeof(*crowd), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct crowd *crowd = server_rig_shared(sizeof(*crowd));
 
-    if (crowd == MAP_FAILED)
-        server_rig_fail("mmap");
     crowd->wanted = wanted;
     crowd->process_count = (int)((wanted + each - 1) / each);
     crowd->begin = eventfd(0, EFD_SEMAPHORE);
@@ -446,11 +442,9 @@ memory_look(const struct server_rig *server, const struct crowd *crowd)
         .available_bytes = 1024.0 * (double)memory_line_kib("/proc/meminfo", "MemAvailable:"),
         .slab_bytes = 1024.0 * (double)memory_line_kib("/proc/meminfo", "Slab:"),
         .tcp_bytes = (double)memory_tcp_pages() * (double)sysconf(_SC_PAGESIZE),
-        .server_bytes = 1024.0 * (double)memory_pss_kib(server->pid),
+        .server_bytes = 1024.0 * (double)memory_server_kib(server),
     };
 
-    for (int i = 0; i < server->child_count; i++)
-        state.server_bytes += 1024.0 * (double)memory_pss_kib(server->children[i]);
     for (int i = 0; i < crowd->process_count; i++)
         state.clients_bytes += 1024.0 * (double)memory_pss_kib(crowd->pids[i]);
     return state;

@@ -34,6 +34,7 @@ struct pairs {
     const char *title; /* the work */
     const char *what;  /* is measured, in microseconds */
     const char *bare;  /* what crier is measured against */
+    const char *crier; /* when that is crier as well: what the other one is; or NULL */
     double target;     /* what the ratio may be; 0: any */
     int count;
     double us[PAIRS_SIDES][PAIRS_MAX];
@@ -130,6 +131,16 @@ pairs_add(struct pairs *pairs, const double us[PAIRS_SIDES])
     pairs->count++;
 }
 
+static inline double
+pairs_side_median(const struct pairs *pairs, enum pairs_side side)
+{
+    double us[PAIRS_MAX];
+
+    memcpy(us, pairs->us[side], sizeof(us));
+    qsort(us, (size_t)pairs->count, sizeof(us[0]), pairs_order);
+    return pairs_median(us, pairs->count);
+}
+
 static inline void
 pairs_print_side(const struct pairs *pairs, enum pairs_side side, const char *name)
 {
@@ -158,7 +169,7 @@ pairs_print(const struct pairs *pairs)
     else
         printf("; at most %.2f: MISSED by %.1f %%\n", pairs->target, (over - 1) * 100);
     pairs_print_side(pairs, PAIRS_BARE, pairs->bare);
-    pairs_print_side(pairs, PAIRS_CRIER, "crier");
+    pairs_print_side(pairs, PAIRS_CRIER, pairs->crier ? pairs->crier : "crier");
 }
 
 /* Pair by pair until that is enough, then prints. */

@@ -111,6 +111,14 @@ server_rig_pin(enum server_rig_half half)
         server_rig_fail("sched_setaffinity");
 }
 
+/* As before, for a process that is pinned. */
+static inline void
+server_rig_unpin(pid_t pid)
+{
+    if (sched_setaffinity(pid, sizeof(server_rig_cpus), &server_rig_cpus) != 0)
+        server_rig_fail("sched_setaffinity");
+}
+
 /* The path of crier, from the arguments or $CRIER; sees to it that there may be so many sockets. */
 static inline const char *
 server_rig_open(int argc, char **argv, rlim_t descriptors)
@@ -307,6 +315,17 @@ server_rig_cpu_ns(pid_t pid)
     if (errno || clock_gettime(clock, &cpu) != 0)
         server_rig_fail("CPU time");
     return (uint64_t)cpu.tv_sec * 1000000000U + (uint64_t)cpu.tv_nsec;
+}
+
+/* Of the master and all workers. */
+static inline uint64_t
+server_rig_tree_cpu_ns(const struct server_rig *server)
+{
+    uint64_t sum = server_rig_cpu_ns(server->pid);
+
+    for (int i = 0; i < server->child_count; i++)
+        sum += server_rig_cpu_ns(server->children[i]);
+    return sum;
 }
 
 #endif
