@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "shm/clock.h"
 #include "shm/log.h"
 
 enum {
@@ -143,22 +143,13 @@ accept_burst(struct accept_source *source)
     return count;
 }
 
-static uint64_t
-accept_clock_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 /* Did the last ones come only a moment ago? */
 static bool
 accept_is_rush(struct acceptor *acceptor)
 {
     uint64_t last_ns = acceptor->last_ns;
 
-    acceptor->last_ns = accept_clock_ns();
+    acceptor->last_ns = clock_ns(CLOCK_MONOTONIC);
     return acceptor->last_ns - last_ns < ACCEPT_RUSH_NS &&
            acceptor->last_ns - acceptor->trickle_ns >= ACCEPT_TRICKLE_NS;
 }
@@ -197,7 +188,7 @@ accept_resume(evutil_socket_t fd, short events, void *arg)
         return;
     }
     if (sum < ACCEPT_GATHER_MIN)
-        acceptor->trickle_ns = accept_clock_ns();
+        acceptor->trickle_ns = clock_ns(CLOCK_MONOTONIC);
     accept_watch(acceptor);
 }
 

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "shm/atomic.h"
+#include "shm/clock.h"
 #include "shm/log.h"
 
 enum {
@@ -38,10 +39,7 @@ struct supervise_worker {
 static uint64_t
 supervise_now_ms(void)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return clock_ns(CLOCK_MONOTONIC) / 1000000;
 }
 
 static struct member_shm *

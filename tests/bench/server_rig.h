@@ -26,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -261,6 +262,7 @@ server_rig_start(struct server_rig *server, const char *program, const char *con
         server_rig_fail("pipe");
     server->pid = fork();
     if (server->pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* server_rig_fail leaves nobody behind */
         dup2(in[0], 0);
         dup2(err[1], 2);
         dup2(listener, SERVER_RIG_LISTENER);
