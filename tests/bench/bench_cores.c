@@ -20,6 +20,7 @@ enum {
     CLIENTS = 2000,
     BURST_MAX = 32,
     RATE_ROUNDS = 5,
+    SET_UP_ROUNDS = 3, /* until all is set up anew */
     TALKERS = 16,
     TALK_FRAMES = 512, /* the most in one send */
     TALK_WORKERS = 4,
@@ -60,8 +61,11 @@ struct house {
 };
 
 struct sharing {
+    const char *program;
     uint32_t burst;  /* broadcasts that are on their way together */
     uint32_t bursts; /* in a round */
+    int rounds;
+    unsigned workers[PAIRS_SIDES];
     struct house houses[PAIRS_SIDES];
 };
 
@@ -81,21 +85,6 @@ house_burst(struct house *house, uint32_t burst)
 }
 
 static void
-sharing_round(void *context, enum pairs_side first, double us[PAIRS_SIDES])
-{
-    struct sharing *sharing = context;
-    uint64_t cpu_ns[PAIRS_SIDES];
-
-    for (int i = 0; i < PAIRS_SIDES; i++)
-        cpu_ns[i] = server_rig_tree_cpu_ns(&sharing->houses[i].server);
-    for (uint32_t i = 0; i < PAIRS_SIDES * sharing->bursts; i++)
-        house_burst(&sharing->houses[(i ^ first) % PAIRS_SIDES], sharing->burst);
-    for (int i = 0; i < PAIRS_SIDES; i++)
-        us[i] = (double)(server_rig_tree_cpu_ns(&sharing->houses[i].server) - cpu_ns[i]) / 1e3 /
-                sharing->bursts / sharing->burst / CLIENTS;
-}
-
-static void
 house_open(struct house *house, const char *program, unsigned workers)
 {
     server_rig_pin(SERVER_RIG_SERVERS);
@@ -104,6 +93,52 @@ house_open(struct house *house, const char *program, unsigned workers)
     house->audience = audience_start(house->server.port, CLIENTS, true);
     server_rig_await(house->audience->event, "audience");
     server_rig_unpin(getpid());
+}
+
+static void
+house_close(struct house *house)
+{
+    audience_stop(house->audience);
+    server_rig_stop(&house->server);
+}
+
+static void
+sharing_close(struct sharing *sharing)
+{
+    for (int i = 0; i < PAIRS_SIDES && sharing->rounds > 0; i++)
+        house_close(&sharing->houses[i]);
+}
+
+/* What lies where in memory, and so in the caches, is settled then. */
+static void
+sharing_set_up(struct sharing *sharing)
+{
+    unsigned first = (unsigned)sharing->rounds / SET_UP_ROUNDS;
+
+    sharing_close(sharing);
+    for (unsigned i = first; i < first + PAIRS_SIDES; i++) {
+        unsigned side = i % PAIRS_SIDES;
+        house_open(&sharing->houses[side], sharing->program, sharing->workers[side]);
+        house_burst(&sharing->houses[side], sharing->burst);
+    }
+}
+
+static void
+sharing_round(void *context, enum pairs_side first, double us[PAIRS_SIDES])
+{
+    struct sharing *sharing = context;
+    uint64_t cpu_ns[PAIRS_SIDES];
+
+    if (sharing->rounds % SET_UP_ROUNDS == 0)
+        sharing_set_up(sharing);
+    sharing->rounds++;
+    for (int i = 0; i < PAIRS_SIDES; i++)
+        cpu_ns[i] = server_rig_tree_cpu_ns(&sharing->houses[i].server);
+    for (uint32_t i = 0; i < PAIRS_SIDES * sharing->bursts; i++)
+        house_burst(&sharing->houses[(i ^ first) % PAIRS_SIDES], sharing->burst);
+    for (int i = 0; i < PAIRS_SIDES; i++)
+        us[i] = (double)(server_rig_tree_cpu_ns(&sharing->houses[i].server) - cpu_ns[i]) / 1e3 /
+                sharing->bursts / sharing->burst / CLIENTS;
 }
 
 /* Wherever the scheduler puts the processes. */
@@ -127,8 +162,10 @@ house_rate(struct house *house, uint32_t burst, uint32_t bursts)
 static void
 bench_workers(const char *program, unsigned workers, uint32_t burst, uint32_t bursts)
 {
-    struct sharing sharing = {.burst = burst, .bursts = bursts};
-    const unsigned counts[PAIRS_SIDES] = {[PAIRS_BARE] = 1, [PAIRS_CRIER] = workers};
+    struct sharing sharing = {.program = program,
+                              .burst = burst,
+                              .bursts = bursts,
+                              .workers = {[PAIRS_BARE] = 1, [PAIRS_CRIER] = workers}};
     char title[112];
     char name[32];
     struct pairs pairs = {
@@ -142,19 +179,12 @@ bench_workers(const char *program, unsigned workers, uint32_t burst, uint32_t bu
     snprintf(name, sizeof(name), "server with %u workers", workers);
     snprintf(title, sizeof(title), "%u workers, %d bytes to %d clients, %u at a time", workers,
              PAYLOAD_BYTES, CLIENTS, burst);
-    for (int i = 0; i < PAIRS_SIDES; i++) {
-        house_open(&sharing.houses[i], program, counts[i]);
-        house_burst(&sharing.houses[i], burst);
-    }
     pairs_compare(&pairs, sharing_round, &sharing);
     for (int i = 0; i < PAIRS_SIDES; i++)
         printf("  %.0f deliveries per second with %u worker%s\n",
-               house_rate(&sharing.houses[i], burst, RATE_ROUNDS * bursts), counts[i],
-               counts[i] == 1 ? "" : "s");
-    for (int i = 0; i < PAIRS_SIDES; i++) {
-        audience_stop(sharing.houses[i].audience);
-        server_rig_stop(&sharing.houses[i].server);
-    }
+               house_rate(&sharing.houses[i], burst, RATE_ROUNDS * bursts), sharing.workers[i],
+               sharing.workers[i] == 1 ? "" : "s");
+    sharing_close(&sharing);
 }
 
 /* --- publishers --- */
@@ -287,6 +317,9 @@ server_spread(const struct server_rig *server)
 
 /* One talker on one server, all of them on the other. */
 struct debate {
+    const char *program;
+    const char *ring;
+    int rounds;
     uint32_t listeners;
     uint32_t broadcasts; /* in a round */
     struct server_rig servers[PAIRS_SIDES];
@@ -310,10 +343,59 @@ debate_talk(const struct debate *debate, enum pairs_side side)
 }
 
 static void
+debate_open(struct debate *debate, enum pairs_side side)
+{
+    uint32_t talkers = side == PAIRS_BARE ? 1 : TALKERS;
+    struct server_rig *server = &debate->servers[side];
+    struct talk *talk = &debate->talks[side];
+
+    server_start(server, debate->program, TALK_WORKERS, "broadcast", debate->ring);
+    server_spread(server);
+    *talk = (struct talk){
+        .port = server->port,
+        .talkers = talkers,
+        .said_all = (uint64_t)debate->broadcasts / talkers * CLIENT_FRAME_BYTES,
+        .heard_all = (uint64_t)debate->broadcasts * FRAME_BYTES,
+    };
+    talk_start(talk);
+    server_rig_await(talk->load.done, "talkers");
+    if (debate->listeners) {
+        debate->audiences[side] = audience_start(server->port, debate->listeners, true);
+        server_rig_await(debate->audiences[side]->event, "listeners");
+        debate->audiences[side]->sleeps = true; /* or it takes a CPU from those who work */
+    }
+    (void)debate_talk(debate, side);
+}
+
+static void
+debate_close(struct debate *debate)
+{
+    for (int i = 0; i < PAIRS_SIDES && debate->rounds > 0; i++) {
+        server_rig_load_stop(&debate->talks[i].load);
+        if (debate->listeners)
+            audience_stop(debate->audiences[i]);
+        server_rig_stop(&debate->servers[i]);
+    }
+}
+
+static void
+debate_set_up(struct debate *debate)
+{
+    unsigned first = (unsigned)debate->rounds / SET_UP_ROUNDS;
+
+    debate_close(debate);
+    for (unsigned i = first; i < first + PAIRS_SIDES; i++)
+        debate_open(debate, (enum pairs_side)(i % PAIRS_SIDES));
+}
+
+static void
 debate_round(void *context, enum pairs_side first, double us[PAIRS_SIDES])
 {
-    const struct debate *debate = context;
+    struct debate *debate = context;
 
+    if (debate->rounds % SET_UP_ROUNDS == 0)
+        debate_set_up(debate);
+    debate->rounds++;
     for (int i = 0; i < PAIRS_SIDES; i++) {
         enum pairs_side side = (enum pairs_side)(((unsigned)i ^ first) % PAIRS_SIDES);
         us[side] = (double)debate_talk(debate, side) / 1e3 / debate->broadcasts;
@@ -325,7 +407,6 @@ bench_publishers(const char *program, uint32_t listeners, uint32_t broadcasts, c
 {
     static struct debate debate;
     char title[112];
-    double warm_up[PAIRS_SIDES];
     struct pairs pairs = {
         .title = title,
         .what = "time per broadcast",
@@ -336,37 +417,14 @@ bench_publishers(const char *program, uint32_t listeners, uint32_t broadcasts, c
 
     snprintf(title, sizeof(title), "%d publishers on %d workers, %d bytes to %u clients, --ring %s",
              TALKERS, TALK_WORKERS, PAYLOAD_BYTES, TALKERS + listeners, ring);
-    debate = (struct debate){.listeners = listeners, .broadcasts = broadcasts};
-    for (int i = 0; i < PAIRS_SIDES; i++) {
-        uint32_t talkers = i == PAIRS_BARE ? 1 : TALKERS;
-
-        server_start(&debate.servers[i], program, TALK_WORKERS, "broadcast", ring);
-        server_spread(&debate.servers[i]);
-        debate.talks[i] = (struct talk){
-            .port = debate.servers[i].port,
-            .talkers = talkers,
-            .said_all = (uint64_t)broadcasts / talkers * CLIENT_FRAME_BYTES,
-            .heard_all = (uint64_t)broadcasts * FRAME_BYTES,
-        };
-        talk_start(&debate.talks[i]);
-        server_rig_await(debate.talks[i].load.done, "talkers");
-        if (listeners) {
-            debate.audiences[i] = audience_start(debate.servers[i].port, listeners, true);
-            server_rig_await(debate.audiences[i]->event, "listeners");
-            debate.audiences[i]->sleeps = true; /* or it takes a CPU from those who work */
-        }
-    }
-    debate_round(&debate, PAIRS_BARE, warm_up);
+    debate = (struct debate){
+        .program = program, .ring = ring, .listeners = listeners, .broadcasts = broadcasts};
     pairs_compare(&pairs, debate_round, &debate);
-    for (int i = 0; i < PAIRS_SIDES; i++) {
+    for (int i = 0; i < PAIRS_SIDES; i++)
         printf("  %.0f deliveries per second with %u publisher%s\n",
                (TALKERS + listeners) * 1e6 / pairs_side_median(&pairs, (enum pairs_side)i),
                debate.talks[i].talkers, i == PAIRS_BARE ? "" : "s");
-        server_rig_load_stop(&debate.talks[i].load);
-        if (listeners)
-            audience_stop(debate.audiences[i]);
-        server_rig_stop(&debate.servers[i]);
-    }
+    debate_close(&debate);
 }
 
 int
