@@ -3,12 +3,13 @@
  *
  * Role:     master only.
  * Owns:     its events; the listeners and the dispatcher are borrowed.
- * Errors:   at start -ENOMEM, or what timerfd_create returns. Later what accept4 returns is met here: without room for more,
+ * Errors:   at start -ENOMEM. Later what accept4 returns is met here: without room for more,
  *           nothing is accepted for a while and clients wait in the kernel's backlog; that is
  *           logged once until nobody waits there any more.
- * Rush:     the first to come is accepted at once. While many others follow, they are let gather in
- *           the backlog for half a millisecond at a time: to wake up, to pass a descriptor and to wake
- *           a worker costs several times what it costs to accept, and is then shared by them.
+ * Rush:     to wake up, to pass a descriptor and to wake a worker costs several times what it costs
+ *           to accept, and is best shared by many newcomers. So before it accepts, the master lets
+ *           those run who wait for its CPU: when there is nobody it goes on at once, and when there
+ *           are clients and workers, more newcomers gather meanwhile.
  * Context:  loop thread.
  */
 #ifndef CRIER_SERVER_ACCEPT_H
@@ -25,12 +26,8 @@ struct acceptor {
     struct dispatch *dispatch;
     struct accept_source *sources; /* one per listener */
     size_t count;
-    int timer; /* until `resume` */
     struct event *resume;
-    bool resting;        /* `resume` is on, the listeners' events are off: a pause, or a rush */
-    bool paused;         /* for want of room, or of descriptors */
-    uint64_t last_ns;    /* when somebody last came, monotonic clock */
-    uint64_t trickle_ns; /* when waiting for others was last in vain */
+    bool paused;
     bool full_logged;
     bool error_logged;
 };
