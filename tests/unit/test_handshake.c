@@ -78,8 +78,8 @@ test_handshake_the_101_answer_is_exactly_this(void **state)
     assert_int_equal(check_lines(LINES_ALL), 101);
     assert_int_equal(handshake_answer_101(&verdict, out, sizeof(out)), sizeof(answer) - 1);
     assert_memory_equal(out, answer, sizeof(answer) - 1);
-    assert_int_equal(handshake_answer_101(&verdict, out, sizeof(answer) - 1), 0);
-    assert_int_equal(handshake_answer_101(&verdict, out, sizeof(answer)), sizeof(answer) - 1);
+    assert_int_equal(handshake_answer_101(&verdict, out, sizeof(answer) - 2), 0);
+    assert_int_equal(handshake_answer_101(&verdict, out, sizeof(answer) - 1), sizeof(answer) - 1);
 }
 
 static void
@@ -390,7 +390,7 @@ test_handshake_an_offer_of_permessage_deflate_is_answered(void **state)
     assert_int_equal(verdict.deflate.server_window_bits, 10);
     assert_int_equal(handshake_answer_101(&verdict, out, sizeof(out)), sizeof(answer) - 1);
     assert_memory_equal(out, answer, sizeof(answer) - 1);
-    assert_int_equal(handshake_answer_101(&verdict, out, sizeof(answer) - 1), 0);
+    assert_int_equal(handshake_answer_101(&verdict, out, sizeof(answer) - 2), 0);
 }
 
 static void

@@ -72,6 +72,8 @@ http1_slice_equal_nocase(struct http1_slice a, struct http1_slice b)
 {
     if (a.bytes != b.bytes)
         return false;
+    if (http1_slice_equal(a, b)) /* as most people write it */
+        return true;
     for (size_t i = 0; i < a.bytes; i++)
         if (http1_lower(a.at[i]) != http1_lower(b.at[i]))
             return false;
