@@ -177,17 +177,31 @@ threads_cpu_ns(pid_t pid)
     return sum;
 }
 
-/* Proportional: what processes share is divided among them, so that a sum counts it once. */
 static int64_t
-process_pss_bytes(pid_t pid)
+rollup_bytes(const char *text, const char *name)
+{
+    const char *line = strstr(text, name);
+
+    return line ? (int64_t)strtoll(line + strlen(name), NULL, 10) * 1024 : -1;
+}
+
+/* Proportional: what processes share is divided among them, so that a sum counts it once. */
+static void
+usage_add_memory(struct bench_usage *usage, pid_t pid)
 {
     char path[PATH_BYTES];
     char text[STAT_BYTES * 2];
-    const char *line;
+    int64_t pss;
 
     snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)pid);
-    line = proc_read(path, text, sizeof(text)) ? strstr(text, "\nPss:") : NULL;
-    return line ? (int64_t)strtoll(line + strlen("\nPss:"), NULL, 10) * 1024 : -1;
+    pss = proc_read(path, text, sizeof(text)) ? rollup_bytes(text, "\nPss:") : -1;
+    if (pss < 0 || usage->pss_bytes < 0) {
+        usage->pss_bytes = -1;
+        return;
+    }
+    usage->pss_bytes += pss;
+    pss = rollup_bytes(text, "\nPss_File:");
+    usage->pss_file_bytes += pss > 0 ? pss : 0; /* before Linux 5.10 nobody says */
 }
 
 /* All processes there are, as many as have room. */
@@ -251,12 +265,11 @@ bench_process_usage(struct bench_usage *usage, pid_t pid, bool memory)
     count = stats_read(&stats);
     usage->processes = tree_of(pid, stats, count, tree);
     for (int i = 0; i < usage->processes; i++) {
-        int64_t pss = usage->pss_bytes >= 0 ? process_pss_bytes(tree[i]->pid) : -1;
-
         usage->user_ns += tree[i]->user_ticks * tick_ns;
         usage->system_ns += tree[i]->system_ticks * tick_ns;
         usage->cpu_ns += threads_cpu_ns(tree[i]->pid);
-        usage->pss_bytes = pss >= 0 ? usage->pss_bytes + pss : -1;
+        if (memory)
+            usage_add_memory(usage, tree[i]->pid);
     }
     if (usage->processes == 0)
         usage->pss_bytes = -1;

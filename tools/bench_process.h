@@ -25,7 +25,9 @@ struct bench_usage {
     uint64_t cpu_ns;  /* of all threads */
     uint64_t user_ns; /* how that is divided, to a clock tick */
     uint64_t system_ns;
-    int64_t pss_bytes; /* -1: not readable, or not asked for */
+    int64_t pss_bytes;      /* -1: not readable, or not asked for */
+    int64_t pss_file_bytes; /* of these, of programs and libraries: a share of pages that others map
+                               as well, which changes with them */
 };
 
 /* `feed`: its standard input is a pipe, otherwise /dev/null. What it writes to standard output goes

@@ -61,7 +61,11 @@ used_ns(uint64_t begin_ns, uint64_t end_ns)
 static double
 memory_each(const struct bench_result *result)
 {
-    return (double)(result->end.pss_bytes - result->before.pss_bytes) /
+    const struct bench_usage *end = &result->end;
+    const struct bench_usage *before = &result->before;
+
+    return (double)(end->pss_bytes - end->pss_file_bytes - before->pss_bytes +
+                    before->pss_file_bytes) /
            (double)result->run->options->clients;
 }
 
