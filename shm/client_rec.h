@@ -8,7 +8,7 @@
  *             PASSED     nobody (the descriptor travels)     TAKEN by the worker that received it
  *                                                            (RETURNED if without a descriptor),
  *                                                            FREE by the master: lost on the way
- *             TAKEN      its worker                          OPEN before the 101, or RETURNED
+ *             TAKEN      its worker                          OPEN before the 101; LEFT: no client
  *             OPEN       its worker                          LEFT: counted; its handler is to run
  *             LEFT       its worker                          RETURNED
  *             RETURNED   master                              FREE

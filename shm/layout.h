@@ -92,11 +92,11 @@ struct member_shm {
 };
 
 enum client_state {
-    CLIENT_FREE,     /* the master may use the record */
-    CLIENT_PASSED,   /* accepted; its descriptor is in the channel, or was lost with a worker */
-    CLIENT_TAKEN,    /* a worker has the descriptor; the opening handshake is under way */
-    CLIENT_OPEN,     /* due every broadcast from first_seq on */
-    CLIENT_LEFT,     /* has been counted; its disconnect handler is still to run */
+    CLIENT_FREE,   /* the master may use the record */
+    CLIENT_PASSED, /* accepted; its descriptor is in the channel, or was lost with a worker */
+    CLIENT_TAKEN,  /* a worker has the descriptor; the opening handshake is under way */
+    CLIENT_OPEN,   /* due every broadcast from first_seq on */
+    CLIENT_LEFT,   /* has been counted: was no client, or its disconnect handler is still to run */
     CLIENT_RETURNED, /* the worker has closed the descriptor and is done with the record */
 };
 

@@ -236,12 +236,12 @@ conn_open(struct conn *conn)
     conn->heard_ms = worker->now_ms;
     atomic_store_relaxed(&conn->record->state, (uint8_t)CLIENT_OPEN);
     client_rec_change_end(conn->record);
+    counter_add(worker->counters, clients_opened, 1); /* at once: who dies now has one that left */
     conn_set_state(conn, CONN_OPEN);
     conn->opened = true;
     atomic_bump(&worker->me->clients_open, 1);
     if (conn_takes_twins(conn))
         atomic_bump(&worker->me->clients_deflate, 1);
-    counter_add(worker->counters, clients_opened, 1);
     conn_log(conn, 0);
     return 0;
 }
@@ -325,6 +325,21 @@ conn_part(struct worker *worker)
 
 /* --- end --- */
 
+/* It has been counted: whoever finds CLIENT_LEFT after this worker's death does not do it again. */
+static void
+conn_note_left(struct conn *conn)
+{
+    atomic_store_release(&conn->record->state, (uint8_t)CLIENT_LEFT);
+}
+
+/* No client, and it will not become one. */
+static void
+conn_count_refused(struct conn *conn)
+{
+    conn_note_left(conn);
+    counter_add(conn->worker->counters, clients_refused, 1);
+}
+
 void
 conn_close(struct conn *conn, unsigned code, const char *reason)
 {
@@ -370,6 +385,7 @@ conn_answer(struct conn *conn, const char *response, size_t bytes)
     pool_buf_free(&conn->worker->pool, &conn->output);
     if (conn->state == CONN_GONE)
         return;
+    conn_note_left(conn);
     conn_set_state(conn, CONN_LINGER);
     if (conn_out_raw(conn, response, bytes) == 0 && conn->worker->current != conn)
         conn_out_flush(conn);
@@ -380,7 +396,7 @@ conn_refuse(struct conn *conn, int status, const char *sentence)
 {
     char response[1024];
 
-    counter_add(conn->worker->counters, clients_refused, 1);
+    conn_count_refused(conn);
     conn_answer(conn, response,
                 handshake_answer_error(status, sentence, response, sizeof(response)));
 }
@@ -409,16 +425,14 @@ conn_book(struct conn *conn)
     client_rec_change_end(record);
 }
 
-/* Every broadcast since its handshake is now one of: delivered, its own, skipped, undeliverable.
- * The state is first: whoever finds CLIENT_LEFT after this worker's death does not count the client
- * again. */
+/* Every broadcast since its handshake is now one of: delivered, its own, skipped, undeliverable. */
 static void
 conn_account(struct conn *conn)
 {
     struct worker *worker = conn->worker;
     uint64_t left;
 
-    atomic_store_release(&conn->record->state, (uint8_t)CLIENT_LEFT);
+    conn_note_left(conn);
     conn_book(conn);
     left = ring_tail(&worker->ring) - conn->record->first_seq;
     counter_add(worker->counters, clients_left, 1);
@@ -442,7 +456,7 @@ conn_leave(struct conn *conn, bool reset)
     if (conn->opened)
         conn_account(conn);
     else if (conn->state != CONN_LINGER)
-        counter_add(worker->counters, clients_refused, 1);
+        conn_count_refused(conn);
     fanout_release(worker, conn);
     slow_forget(conn);
     conn->next_done = 0;

@@ -258,6 +258,39 @@ def test_workers_may_die_again_and_again(crier):
     client.expect_texts(["after six deaths"])
 
 
+def test_a_worker_that_dies_while_it_opens_a_client_leaves_books_that_add_up(crier):
+    server = crier("--no-welcome", workers=1)
+    client = server.connect()
+    client.expect_pong()
+    worker = server.worker_of(client)
+    os.kill(worker, signal.SIGSTOP)
+    request = server.socket()
+    request.send_raw(request.request())
+    wait_until(lambda: server.waiting_connections() == 0, "the master to pass the connection on")
+    # It begins to watch the socket of the newcomer, whose request is there, when that is a client.
+    killer = subprocess.Popen(["strace", "-e", "trace=epoll_ctl", "-e", "inject=epoll_ctl:signal=KILL", "-o", os.devnull,
+                               "-p", str(worker)], stderr=subprocess.DEVNULL)
+    wait_until(lambda: "TracerPid:\t0" not in open(f"/proc/{worker}/status").read(), "strace at the worker")
+    os.kill(worker, signal.SIGCONT)
+    killer.wait(PATIENCE)
+    request.read_to_end()
+    server.wait_counter("clients_lost", 2)
+    assert (server.counters()["clients_opened"], server.counters()["clients_left"]) == (2, 2)
+
+
+@pytest.mark.parametrize("headers", [[], [("Accept", "text/html")]])
+def test_who_got_an_answer_but_101_is_not_counted_again_when_the_worker_dies(crier, headers):
+    server = crier("--no-welcome", workers=1)
+    client = server.connect()
+    other = server.socket()
+    other.send_raw(other.request(without=["Upgrade"], headers=headers))
+    other.read_to_end()
+    before = server.counters()["clients_refused"]
+    os.kill(server.worker_of(client), signal.SIGKILL)
+    server.wait_counter("clients_lost", 1)
+    assert server.counters()["clients_refused"] == before == (0 if headers else 1)
+
+
 def test_connections_made_while_no_worker_runs_are_served_by_the_next(crier):
     server = crier("--no-welcome", workers=1)
     server.connect().expect_pong()
