@@ -506,14 +506,16 @@ conn_has_all(const struct conn *conn)
 }
 
 /* False: neither it nor anybody behind it is late. When the server stops, a client's answer to the
- * Close is awaited as long as --drain allows, and nobody waits for those who never were clients. */
+ * Close is awaited as long as --drain allows, but that somebody hangs up is not: not of those who
+ * never were clients, nor of clients that have got all that was said to them. */
 static bool
 conn_tick_closing(struct conn *conn)
 {
     bool stopping = conn->worker->stage != WORKER_SERVING;
     bool late = conn_is_late(conn, CONN_CLOSE_TIMEOUT_MS);
 
-    if ((stopping && !conn->opened && conn->fin_sent) || (late && conn_has_all(conn)))
+    if ((stopping && conn->fin_sent && !conn->opened) ||
+        ((late || (stopping && conn->fin_sent)) && conn_has_all(conn)))
         conn_leave(conn, false); /* a reset would destroy what it has not read yet */
     else if (late && !(stopping && conn->state == CONN_CLOSING))
         conn_leave(conn, true);

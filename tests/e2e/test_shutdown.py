@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from harness import (PATIENCE, RawClient, TEXT, all_pids, cpu_seconds, each_worker_count, is_alive, memory_files, pause,
-                     process_state, server_frame, wait_until)
+from harness import (CLOSE, PATIENCE, RawClient, TEXT, all_pids, cpu_seconds, each_worker_count, encode_frame, is_alive,
+                     memory_files, pause, process_state, server_frame, wait_until)
 
 each_polite_signal = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 
@@ -133,6 +133,21 @@ def test_connections_that_are_no_clients_yet_do_not_delay_the_end(crier, workers
     seconds = time.monotonic() - begin
     assert seconds < 2.0 * SLACK, f"it ended after {seconds:.1f} s"
     assert server.wait_log("stopped;") and not [line for line in server.log if "--drain" in line]
+
+
+@each_polite_signal
+@pytest.mark.parametrize("last", [encode_frame(CLOSE, b"\x03\xe8"), encode_frame(3)], ids=["close", "reserved opcode"])
+def test_clients_that_were_closed_and_do_not_hang_up_do_not_delay_the_end(crier, number, last):
+    server = crier("--no-welcome", "--drain", "10", workers=1)
+    client = server.connect()
+    client.send_raw(last)
+    rest, how = client.read_to_end()
+    assert rest[:1] == b"\x88" and how == "eof"
+    begin = time.monotonic()
+    server.send_signal(number)
+    assert server.wait_exit() == 0
+    seconds = time.monotonic() - begin
+    assert seconds < 2.0 * SLACK, f"it ended after {seconds:.1f} s"
 
 
 @each_polite_signal
