@@ -43,11 +43,13 @@ conn_out_blocked(struct conn *conn, int error)
     conn_out_park(conn);
 }
 
-/* Is what goes out followed by the FIN, at once? Then one segment carries both. */
+/* Is what goes out followed by shutdown, at once? Then one segment carries both. Not by close, as in
+ * a server that stops: when there is input that was not read, what waits for more is dropped. */
 static bool
 conn_out_ends(const struct conn *conn)
 {
-    return conn->state == CONN_LINGER || (conn->state == CONN_CLOSING && conn->close_received);
+    return conn->state == CONN_LINGER || (conn->state == CONN_CLOSING && conn->close_received &&
+                                          conn->worker->stage == WORKER_SERVING);
 }
 
 /* One range: the kernel has no vector to copy and to check. */

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -148,6 +149,29 @@ def test_clients_that_were_closed_and_do_not_hang_up_do_not_delay_the_end(crier,
     assert server.wait_exit() == 0
     seconds = time.monotonic() - begin
     assert seconds < 2.0 * SLACK, f"it ended after {seconds:.1f} s"
+
+
+def test_what_goes_out_last_does_not_wait_for_more_when_close_follows_and_no_fin(crier, tmp_path):
+    # Unread input makes the end a reset; what the kernel had been told to hold back would be lost with it.
+    server = crier("--no-welcome", "--slow", "block", workers=1)
+    client = server.connect(receive_buffer=4096)
+    line = b"-" * 900000
+    server.line(line)
+    wait_until(lambda: server.counters()["sends_blocked"] > 0, "a full socket")
+    client.close(1000)
+    server.connect().expect_pong()
+    server.clients[1].expect_pong()  # the Close has been read
+    worker, calls = server.worker_of(client), tmp_path / "calls"
+    trace = subprocess.Popen(["strace", "-e", "trace=sendto,shutdown,close", "-o", str(calls), "-p", str(worker)],
+                             stderr=subprocess.DEVNULL)
+    wait_until(lambda: "TracerPid:\t0" not in open(f"/proc/{worker}/status").read(), "strace at the worker")
+    server.send_signal(signal.SIGTERM)
+    server.clients[1].expect_close(1001)
+    assert client.read_to_end()[0] == server_frame(TEXT, line) + server_frame(CLOSE, b"\x03\xe8")
+    assert server.wait_exit() == 0
+    trace.wait(PATIENCE)
+    sends = [call for call in calls.read_text().splitlines() if call.startswith("sendto") and "---" in call]
+    assert sends and not [call for call in sends if "MSG_MORE" in call]
 
 
 @each_polite_signal
