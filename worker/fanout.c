@@ -338,21 +338,21 @@ fanout_send(struct worker *worker, struct conn *conn)
     conn_out_blocked(conn, sent < 0 ? errno : EAGAIN);
 }
 
-/* Returns the bytes of broadcasts that were sent. */
+/* Returns what it has cost, in bytes that could have been sent meanwhile. */
 static uint64_t
 fanout_visit(struct worker *worker, struct conn *conn)
 {
     uint64_t before;
 
     if (conn->held || (int64_t)(worker->fanout.end - conn->next) <= 0)
-        return 0;
+        return FANOUT_LOOK_BYTES;
     assert((int64_t)(conn->next - worker->fanout.begin) >= 0);
     before = conn->record->bytes_sent;
     if (conn->own_ahead || conn->output)
         conn_out_flush(conn);
     else
         fanout_send(worker, conn);
-    return conn->record->bytes_sent - before;
+    return FANOUT_SEND_BYTES + conn->record->bytes_sent - before;
 }
 
 /* What is looked at of the clients that come next is fetched while the kernel sends to this one: of
@@ -386,7 +386,7 @@ fanout_visit_some(struct worker *worker)
         fanout->left--;
         conn = fanout->conns[--fanout->place];
         fanout_fetch_ahead(fanout);
-        cost += FANOUT_SEND_BYTES + fanout_visit(worker, conn);
+        cost += fanout_visit(worker, conn);
     }
 }
 

@@ -38,8 +38,9 @@ struct conn;
 struct record_shm;
 
 enum {
-    FANOUT_CHUNK = 64,               /* clients between two turns of the event loop, at most */
+    FANOUT_CHUNK = 64,               /* clients that are sent to between two turns of the loop */
     FANOUT_SEND_BYTES = 32 * 1024,   /* who is sent so many counts twice: it takes twice as long */
+    FANOUT_LOOK_BYTES = 512,         /* as many as who is held, or has it all, counts for */
     FANOUT_STAGE_BYTES = 256 * 1024, /* of one send */
     FANOUT_STAGE_RECORDS = 4096,
 };

@@ -694,6 +694,9 @@ test_slow_clients_are_closed_in_chunks_and_looked_at_when_somebody_is_below_the_
     crowd_open();
     publish_many(1);
     assert_int_equal(worker->held_count, CROWD);
+    assert_true(publish());
+    conn_rig_turn(); /* a sweep passes those who are held in next to no time */
+    assert_false(fanout_is_sweeping(&worker->fanout));
     slow_tick(worker);
     assert_int_equal(worker->slow.to_look, 0); /* far from the pressure */
     while (publish())
