@@ -5,8 +5,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
+#include <errno.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -31,6 +34,21 @@ static struct dispatch dispatch;
 static struct acceptor acceptor;
 static int clients[CLIENTS_MOST];
 static size_t client_count;
+
+static bool epoll_is_full;
+static unsigned epoll_refused;
+
+/* In place of the C library's: how many descriptors a user may watch is limited, epoll(7). */
+int
+epoll_ctl(int epoll, int op, int fd, struct epoll_event *event)
+{
+    if (op == EPOLL_CTL_ADD && epoll_is_full) {
+        epoll_refused++;
+        errno = ENOSPC;
+        return -1;
+    }
+    return (int)syscall(SYS_epoll_ctl, epoll, op, fd, event);
+}
 
 static void
 on_room(void *arg)
@@ -129,6 +147,26 @@ test_accept_takes_no_more_than_there_is_room_for_until_there_is_more(void **stat
     assert_false(acceptor.paused);
 }
 
+/* Clients may have taken the place of a listener that was not watched for a moment. */
+static void
+test_accept_comes_back_to_listeners_that_could_not_be_watched_for_a_while(void **state)
+{
+    (void)state;
+    segment.members[WORKER].capacity = 1;
+    come(0);
+    come(1);
+    while (!acceptor.paused)
+        event_base_loop(base, EVLOOP_ONCE);
+    segment.members[WORKER].capacity = CLIENTS_MOST;
+    epoll_is_full = true;
+    while (epoll_refused < 2 * LISTENERS) /* and again */
+        event_base_loop(base, EVLOOP_ONCE);
+    epoll_is_full = false;
+    while (passed() < client_count)
+        event_base_loop(base, EVLOOP_ONCE);
+    assert_false(acceptor.paused);
+}
+
 int
 main(void)
 {
@@ -137,6 +175,9 @@ main(void)
             test_accept_passes_on_a_rush_at_several_listeners_without_a_pause, set_up, tear_down),
         cmocka_unit_test_setup_teardown(
             test_accept_takes_no_more_than_there_is_room_for_until_there_is_more, set_up,
+            tear_down),
+        cmocka_unit_test_setup_teardown(
+            test_accept_comes_back_to_listeners_that_could_not_be_watched_for_a_while, set_up,
             tear_down),
     };
 
