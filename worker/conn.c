@@ -317,6 +317,7 @@ conn_part(struct worker *worker)
             return true;
         conn_list_leave(conn);
         conn->parting = false;
+        conn->since_ms = worker->now_ms; /* worker.closing is in that order */
         conn_list_enter(conn);
         conn_in_begin(conn);
     }

@@ -299,19 +299,28 @@ slow_jump(struct conn *conn, uint64_t to)
     }
 }
 
+/* For so long now its socket has taken nothing. */
+static bool
+slow_is_stuck(const struct conn *conn, uint64_t ms)
+{
+    return conn->blocked && worker_elapsed_ms(conn->worker, conn->stuck_ms) >= ms;
+}
+
 /* --slow close, below the pressure. */
 static void
 slow_look_grace(struct conn *conn)
 {
     struct worker *worker = conn->worker;
     uint64_t pressure = worker->slow.pressure;
+    uint64_t grace_ms = worker->conf->slow_grace_ms;
 
     if (!pressure || !slow_before(conn->next, pressure))
         return;
     if (!conn->slow_seq || !slow_before(conn->next, conn->slow_seq)) {
         conn->slow_seq = pressure;
         conn->slow_ms = worker->now_ms;
-    } else if (worker_elapsed_ms(worker, conn->slow_ms) >= worker->conf->slow_grace_ms)
+    }
+    if (worker_elapsed_ms(worker, conn->slow_ms) >= grace_ms || slow_is_stuck(conn, grace_ms))
         slow_close(conn);
 }
 
@@ -328,7 +337,7 @@ slow_look_block(struct conn *conn)
         conn->slow_seq = conn->next;
         conn->slow_ms = worker->now_ms;
     } else if (worker_elapsed_ms(worker, conn->slow_ms) >= timeout_ms &&
-               worker_elapsed_ms(worker, conn->stuck_ms) >= timeout_ms)
+               slow_is_stuck(conn, timeout_ms))
         slow_close(conn);
 }
 

@@ -22,6 +22,8 @@
  *           the pressure when it was first seen below. So a flood goes at the pace of clients that
  *           keep moving, however far behind they are, and who does not move a quarter of the ring
  *           in that time is closed; a pause between broadcasts counts, but nobody is closed in it.
+ *           Whose socket has taken nothing for that long before is closed as soon as it is below:
+ *           unless the ring goes round faster than that, nobody waits for who stands still.
  *           4008 where its socket still takes a whole Close at a frame boundary, else a reset,
  *           because after an orderly close the kernel would keep what is unsent. Past --max-lag it
  *           is closed at once.

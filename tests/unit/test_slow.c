@@ -599,7 +599,7 @@ test_slow_client_below_the_pressure_is_closed_after_the_grace(void **state)
     while (publish())
         conn_rig_turn();
     pass_time(100);
-    pass_time(900);
+    pass_time(800);
     assert_int_equal(GREW(clients_slow_closed), 0);
     pass_time(100);
     assert_int_equal(GREW(clients_slow_closed), 1);
@@ -744,6 +744,35 @@ test_slow_client_that_does_not_move_is_closed_however_seldom_something_is_publis
     end();
 }
 
+/* Both are below the pressure at the same time; one of them has taken something a moment before. */
+static void
+test_slow_client_that_has_stood_still_for_the_grace_before_is_closed_at_once(void **state)
+{
+    struct reader *moves;
+
+    (void)state;
+    begin(CONF_SLOW_CLOSE);
+    conn_rig_conf()->slow_grace_ms = 1000;
+    open_reader(SMALL, false);
+    moves = open_reader(SMALL, false);
+    publish_many(1);
+    assert_int_equal(conn_rig_worker()->held_count, 2);
+    pass_time(1000);
+    while (read_some(moves))
+        conn_rig_settle();
+    while (ring_pressure_seq(&conn_rig_worker()->ring) <= last_conn()->next)
+        publish_many(1);
+    assert_int_equal(GREW(clients_slow_closed), 0);
+    pass_time(100);
+    assert_int_equal(GREW(clients_slow_closed), 1);
+    pass_time(900);
+    assert_true(publish());
+    pass_time(100);
+    assert_int_equal(GREW(clients_slow_closed), 2);
+    assert_int_equal(GREW(publish_again), 0); /* nobody has waited */
+    end();
+}
+
 /* --- block --- */
 
 static void
@@ -831,6 +860,8 @@ main(void)
             test_slow_clients_are_closed_in_chunks_and_looked_at_when_somebody_is_below_the_pressure),
         cmocka_unit_test(
             test_slow_client_that_does_not_move_is_closed_however_seldom_something_is_published),
+        cmocka_unit_test(
+            test_slow_client_that_has_stood_still_for_the_grace_before_is_closed_at_once),
         cmocka_unit_test(test_slow_client_that_blocks_stops_publishers_and_misses_nothing),
         cmocka_unit_test(test_slow_client_that_blocks_itself_is_closed_after_the_stuck_timeout),
     };
