@@ -77,8 +77,8 @@ def build_all(build):
                          "--no-welcome", "--on-message", "broadcast"],
                said(os.path.join(build, "crier"), "--version").split()[-1],
                "a master beside its worker, and both are counted; the newest messages are in a ring of 16 MiB that all "
-               "processes share; a client that does not read is closed when it has held up the full ring for a second, and so "
-               "long the others wait"),
+               "processes share; a client whose socket has taken nothing for a second is closed once it holds up three quarters "
+               "of that"),
         Server("nchan", ["/usr/sbin/nginx", "-p", os.path.join(folder, "nginx"), "-c", here("nginx.conf")],
                f"{debian('libnginx-mod-nchan')} in nginx {debian('nginx')}",
                "a channel keeps its newest 1,000 messages, at most 10 s old, for clients that come back; a master beside its "
