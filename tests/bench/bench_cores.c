@@ -9,6 +9,7 @@
  *   publishers   16 clients that broadcast at the same time, on all workers, as fast as they can, and
  *                one that sends as much: time per broadcast, to those 16 alone, and to 1,000 more
  */
+#include "shm/clock.h"
 #include "tests/bench/audience.h"
 #include "tests/bench/pairs.h"
 #include "tests/bench/server_rig.h"
@@ -42,15 +43,6 @@ server_start(struct server_rig *server, const char *program, unsigned workers, c
 
     snprintf(text, sizeof(text), "%u", workers);
     server_rig_start(server, program, flags);
-}
-
-static uint64_t
-now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
 }
 
 /* --- workers --- */
@@ -153,10 +145,10 @@ house_rate(struct house *house, uint32_t burst, uint32_t bursts)
     server_rig_unpin(house->audience->pid);
     house->audience->sleeps = true;
     house_burst(house, burst);
-    begin_ns = now_ns();
+    begin_ns = clock_ns(CLOCK_MONOTONIC);
     for (uint32_t i = 0; i < bursts; i++)
         house_burst(house, burst);
-    return (double)burst * bursts * CLIENTS * 1e9 / (double)(now_ns() - begin_ns);
+    return (double)burst * bursts * CLIENTS * 1e9 / (double)(clock_ns(CLOCK_MONOTONIC) - begin_ns);
 }
 
 static void
@@ -330,7 +322,7 @@ struct debate {
 static uint64_t
 debate_talk(const struct debate *debate, enum pairs_side side)
 {
-    uint64_t begin_ns = now_ns();
+    uint64_t begin_ns = clock_ns(CLOCK_MONOTONIC);
 
     if (debate->listeners)
         audience_expect(debate->audiences[side],
@@ -339,7 +331,7 @@ debate_talk(const struct debate *debate, enum pairs_side side)
     server_rig_await(debate->talks[side].load.done, "broadcasts to talkers");
     if (debate->listeners)
         server_rig_await(debate->audiences[side]->event, "broadcasts to listeners");
-    return now_ns() - begin_ns;
+    return clock_ns(CLOCK_MONOTONIC) - begin_ns;
 }
 
 static void

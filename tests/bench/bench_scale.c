@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 
 #include "shm/atomic.h"
+#include "shm/clock.h"
 #include "tests/bench/memory.h"
 #include "tests/bench/server_rig.h"
 
@@ -60,15 +61,6 @@ struct crowd {
     pid_t pids[PROCESSES_MAX];
     struct stop stops[PROCESSES_MAX];
 };
-
-static uint64_t
-now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
-}
 
 /* Returns what the sum was before. */
 static uint64_t
@@ -197,9 +189,9 @@ process_count(struct crowd *crowd, uint32_t frames)
     uint64_t all = atomic_load_relaxed(&crowd->reached);
 
     if (before < all / 2 && before + frames >= all / 2)
-        crowd->half_ns = now_ns();
+        crowd->half_ns = clock_ns(CLOCK_MONOTONIC);
     if (before < all && before + frames >= all) {
-        crowd->all_ns = now_ns();
+        crowd->all_ns = clock_ns(CLOCK_MONOTONIC);
         server_rig_tell(crowd->delivered);
     }
 }
@@ -312,7 +304,7 @@ static uint64_t
 crowd_connect(struct crowd *crowd, const char **limit)
 {
     struct pollfd never = {.fd = -1};
-    uint64_t begin_ns = now_ns();
+    uint64_t begin_ns = clock_ns(CLOCK_MONOTONIC);
     uint64_t last_ns = begin_ns;
     uint64_t begin = (uint64_t)crowd->process_count;
     uint64_t before = 0;
@@ -327,7 +319,7 @@ crowd_connect(struct crowd *crowd, const char **limit)
         reached = atomic_load_relaxed(&crowd->reached);
         silent_looks = reached > before ? 0 : silent_looks + 1;
         if (reached > before)
-            last_ns = now_ns();
+            last_ns = clock_ns(CLOCK_MONOTONIC);
         before = reached;
         if (!*limit && before < crowd->wanted)
             *limit = crowd_limit(crowd, silent_looks);
@@ -389,7 +381,7 @@ broadcast_run(struct crowd *crowd, const struct server_rig *server)
     memset(line, 'x', PAYLOAD_BYTES);
     line[PAYLOAD_BYTES] = '\n';
     crowd->received = 0;
-    begin_ns = now_ns();
+    begin_ns = clock_ns(CLOCK_MONOTONIC);
     if (write(server->console, line, sizeof(line)) != (ssize_t)sizeof(line))
         server_rig_fail("console");
     if (poll(&delivered, 1, BROADCAST_MOST_MS) != 1 ||

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/timerfd.h>
 
+#include "shm/clock.h"
 #include "tests/bench/pairs.h"
 #include "tests/bench/server_rig.h"
 
@@ -31,15 +32,6 @@ struct arrivals {
     int event; /* written when all have it */
     uint64_t ns[READERS];
 };
-
-static uint64_t
-now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
-}
 
 static void
 readers_read(struct arrivals *arrivals, const int *fds, int epoll)
@@ -61,7 +53,7 @@ readers_read(struct arrivals *arrivals, const int *fds, int epoll)
             if (got[reader] < FRAME_BYTES)
                 continue;
             got[reader] -= FRAME_BYTES;
-            arrivals->ns[reader] = now_ns();
+            arrivals->ns[reader] = clock_ns(CLOCK_MONOTONIC);
             arrived++;
         }
         if (arrived == READERS) {
@@ -107,7 +99,7 @@ static uint64_t
 scene_broadcast(struct scene *scene)
 {
     static char line[LINE_BYTES + 1];
-    uint64_t begin_ns = now_ns();
+    uint64_t begin_ns = clock_ns(CLOCK_MONOTONIC);
 
     memset(line, 'x', LINE_BYTES);
     line[LINE_BYTES] = '\n';
