@@ -93,7 +93,7 @@ struct conn {
     struct frame_parser parser;
 
     uint32_t place;    /* in fanout.conns, while CONN_OPEN */
-    uint32_t since_ms; /* when it came to its state */
+    uint32_t since_ms; /* when it came to its state, or had parted */
     uint32_t heard_ms; /* liveness.h */
     union {
         uint32_t stuck_ms; /* while `blocked`: when its socket last took something */
