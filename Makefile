@@ -233,13 +233,13 @@ format:  ## rewrite the C sources in the project's format
 DEST := $(DESTDIR)$(PREFIX)
 install: all  ## install into PREFIX (/usr/local), below DESTDIR
 	install -D -m 755 -t $(DEST)/bin $(CRIER) $(CRIER_RING) $(CRIER_BENCH)
-	install -D -m 644 -t $(DEST)/share/man/man1 docs/crier-ring.1 docs/crier-bench.1
+	install -D -m 644 -t $(DEST)/share/man/man1 docs/crier.1 docs/crier-ring.1 docs/crier-bench.1
 	install -D -m 644 worker/api/crier.h $(DEST)/include/crier.h
 	install -D -m 644 $(LIB) $(DEST)/lib/libcrier.a
 
 uninstall:  ## remove what install put there
 	rm -f $(addprefix $(DEST)/bin/,crier crier-ring crier-bench) $(DEST)/include/crier.h $(DEST)/lib/libcrier.a
-	rm -f $(addprefix $(DEST)/share/man/man1/,crier-ring.1 crier-bench.1)
+	rm -f $(addprefix $(DEST)/share/man/man1/,crier.1 crier-ring.1 crier-bench.1)
 
 clean:  ## remove build/
 	rm -rf build
