@@ -79,12 +79,12 @@ ifeq ($(CI),true)
 VARIANT_FLAGS += -Werror
 endif
 
-# pkg-config is asked once, when the first rule needs it: set-up and help must work without it.
-pkg = $(shell pkg-config $1 $2)$(if $(filter 0,$(.SHELLSTATUS)),,$(error $2 not found by pkg-config: run tools/setup.sh test))
-PKG_CFLAGS    = $(eval PKG_CFLAGS := $(call pkg,--cflags,$(PACKAGES)))$(PKG_CFLAGS)
-PKG_LIBS      = $(eval PKG_LIBS := $(call pkg,--libs,$(PACKAGES)))$(PKG_LIBS)
-CMOCKA_CFLAGS = $(eval CMOCKA_CFLAGS := $(call pkg,--cflags,cmocka))$(CMOCKA_CFLAGS)
-CMOCKA_LIBS   = $(eval CMOCKA_LIBS := $(call pkg,--libs,cmocka))$(CMOCKA_LIBS)
+# pkg-config is asked once, when the first rule needs it: set-up, help and clean work without it.
+pkg = $(shell pkg-config $1 $2)$(if $(filter 0,$(.SHELLSTATUS)),,$(error $2 not found by pkg-config: run tools/setup.sh $3))
+PKG_CFLAGS    = $(eval PKG_CFLAGS := $(call pkg,--cflags,$(PACKAGES),build))$(PKG_CFLAGS)
+PKG_LIBS      = $(eval PKG_LIBS := $(call pkg,--libs,$(PACKAGES),build))$(PKG_LIBS)
+CMOCKA_CFLAGS = $(eval CMOCKA_CFLAGS := $(call pkg,--cflags,cmocka,unit))$(CMOCKA_CFLAGS)
+CMOCKA_LIBS   = $(eval CMOCKA_LIBS := $(call pkg,--libs,cmocka,unit))$(CMOCKA_LIBS)
 
 CPPFLAGS = -I. -D_GNU_SOURCE= -DCRIER_VERSION='"$(VERSION)"' $(PKG_CFLAGS)
 CFLAGS   = -std=gnu11 -pthread -fPIE $(VARIANT_FLAGS) $(WARNINGS)
@@ -100,12 +100,13 @@ COMPILE  = $(CC) $(CPPFLAGS) $(CFLAGS)
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # The targets that start a make of their own are done one after the other, whatever -j says; the inner make is parallel.
-OUTER := run test lint check-long interop asan tsan cov fuzz bench bench-peers format install uninstall clean
-ifneq ($(filter $(OUTER),$(MAKECMDGOALS)),)
+OUTER := all run test lint check-long interop asan tsan cov fuzz bench bench-peers format install uninstall clean
+ifneq ($(filter $(OUTER) lint-%,$(or $(MAKECMDGOALS),all)),)
 .NOTPARALLEL:
 endif
 CORES = $(shell nproc)
 INNER = $(MAKE) $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(CORES))
+BUILD = tools/as_owner.sh $(INNER)# what root builds in a user's tree is the user's
 
 Q    := $(if $(V),,@)
 show  = @printf '  %-4s %s\n' $1 $@
@@ -122,11 +123,16 @@ define link
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(findstring /tests/unit/,$@),$(CMOCKA_LIBS)) $(LDLIBS)
 endef
 
-all: $(CRIER) $(CRIER_RING) $(CRIER_BENCH) $(LIB) build/compile_commands.json  ## build the server, its tools and the library (default)
+all: setup-build  ## build the server, its tools and the library (default)
+	+@$(BUILD) programs
 
-suite: all $(SUITE_BIN) $(LOAD_BIN)
+programs: $(CRIER) $(CRIER_RING) $(CRIER_BENCH) $(LIB) build/compile_commands.json
+suite: programs $(SUITE_BIN) $(LOAD_BIN)
+programs suite:
+	@:
+
 # Rewritten only when the flags differ: everything that was compiled depends on it.
-$(B)/flags: export FINGERPRINT = $(COMPILE) | $(LDFLAGS) $(LDLIBS)
+$(B)/flags: private export FINGERPRINT = $(COMPILE) | $(LDFLAGS) $(LDLIBS)
 $(B)/flags: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' "$$FINGERPRINT" | cmp -s - $@ || printf '%s\n' "$$FINGERPRINT" >$@
@@ -158,8 +164,8 @@ $(CRIER) $(CRIER_RING) $(CRIER_BENCH) $(TEST_BIN): $(LIB)
 $(NARROW_BIN): $(B)/%_narrow: $(B)/narrow/%.o $(B)/narrow/libshm.a
 	$(link)
 
-# For editors and clang-tidy.
-build/compile_commands.json: export LINE = $(COMPILE) $(CMOCKA_CFLAGS)
+# For editors and clang-tidy. Building does not need cmocka: where it is missing, its flags are.
+build/compile_commands.json: private export LINE = $(COMPILE) $(shell pkg-config --silence-errors --cflags cmocka)
 build/compile_commands.json: $(B)/flags Makefile
 	@tests/lint/compile_commands.sh "$$LINE" $(ALL_C) >$@
 
@@ -167,22 +173,24 @@ build/compile_commands.json: $(B)/flags Makefile
 
 # ---- run and check -------------------------------------------------------------------------------
 
-run:  ## build and start the server in the foreground: make run ARGS="--workers 4"
-	@tools/setup.sh run
-	+@$(INNER) VARIANT=release build/release/crier >&2
+SETUPS := build unit test lint format bench peers long interop fuzz
+$(SETUPS:%=setup-%): setup-%:
+	@tools/setup.sh $*
+
+run: setup-build  ## build and start the server in the foreground: make run ARGS="--workers 4"
+	+@$(BUILD) VARIANT=release programs >&2
 	@exec build/release/crier $(ARGS)
 
-test:  ## unit tests, fuzz corpora, torture and end-to-end tests
-	@tools/setup.sh test
-	+@$(INNER) suite
+test: setup-$(if $(E2E),test,unit)  ## unit tests, fuzz corpora, torture and end-to-end tests
+	+@$(BUILD) suite
 	@tests/run.sh $(B) $(SUITE_BIN) $(E2E) -- $(PYTEST)
 
-check-long:  ## the models, then the same tests with CRIER_LONG=1: longer torture, larger numbers
-	@tools/setup.sh long && tests/model/check.sh
+check-long: setup-long  ## the models, then the same tests with CRIER_LONG=1: longer torture, larger numbers
+	@tests/model/check.sh
 	@CRIER_LONG=1 $(MAKE) test
 
-interop:  ## clients that others wrote, a browser among them
-	@tools/setup.sh interop && $(MAKE) UNIT= FUZZ= TORTURE= E2E=tests/interop test
+interop: setup-interop  ## clients that others wrote, a browser among them
+	@$(MAKE) UNIT= FUZZ= TORTURE= E2E=tests/interop test
 
 asan:  ## all tests under the address and undefined-behaviour sanitizers
 	@$(MAKE) VARIANT=asan test
@@ -195,51 +203,43 @@ cov:  ## all tests, then the covered lines of each file
 	@$(MAKE) VARIANT=cov test
 	@tests/cov.sh build/cov
 
-fuzz:  ## fuzz each protocol part and a whole connection: FUZZ_SECONDS=60 each, FUZZ=conn only that
-	@tools/setup.sh fuzz
-	+@$(INNER) VARIANT=fuzz $(FUZZ_BIN:$(B)/%=build/fuzz/%)
+fuzz: setup-fuzz  ## fuzz each protocol part and a whole connection: FUZZ_SECONDS=60 each, FUZZ=conn only that
+	+@$(BUILD) VARIANT=fuzz $(FUZZ_BIN:$(B)/%=build/fuzz/%)
 	@tests/fuzz/run.sh build/fuzz $(if $(MERGE),merge,$(FUZZ_SECONDS)) $(FUZZ)
 
-bench:  ## measure: ring, fan-out, echo, memory, unmasking (BENCH=bench_ring: only that)
-	@tools/setup.sh bench
-	+@$(INNER) VARIANT=release build/release/crier $(BENCH_BIN)
+bench: setup-bench  ## measure: ring, fan-out, echo, memory, unmasking (BENCH=bench_ring: only that)
+	+@$(BUILD) VARIANT=release build/release/crier $(BENCH_BIN)
 	@set -e; for b in $(BENCH_BIN); do CRIER=$(CRIER) CRIER_BUILD=$(B) $$b; done
 
-bench-peers:  ## measure other servers beside it, into docs/BENCHMARKS.md: ARGS="--quick --only ws" for a look
-	@tools/setup.sh peers
-	+@$(INNER) VARIANT=release build/release/crier build/release/crier-bench
+bench-peers: setup-peers  ## measure other servers beside it, into docs/BENCHMARKS.md: ARGS="--quick --only ws" for a look
+	+@$(BUILD) VARIANT=release build/release/crier build/release/crier-bench
 	@/usr/bin/python3 -B tests/bench/peers/compare.py $(ARGS) build/release
 
 LINTS := tree format shell python cppcheck tidy
 
-lint:  ## layout, formatting, warnings and static analysis; lint-tree, lint-tidy ... one alone
-	@tools/setup.sh lint
+lint: setup-lint  ## layout, formatting, warnings and static analysis; lint-tree, lint-tidy ... one alone
 	@$(MAKE) -k $(LINTS:%=lint-%) lint-warnings && echo 'lint: clean'
 
-$(LINTS:%=lint-%): export CC_LINE = $(COMPILE) $(CMOCKA_CFLAGS) -Werror
-$(LINTS:%=lint-%): lint-%:
+$(LINTS:%=lint-%): private export CC_LINE = $(COMPILE) $(CMOCKA_CFLAGS) -Werror
+$(LINTS:%=lint-%): lint-%: setup-lint
 	@tests/lint/run.sh $* $(ALL_C)
 lint-tidy: build/compile_commands.json
 
-lint-warnings:
-	+@$(INNER) VARIANT=lint suite $(BENCH_BIN:$(B)/%=build/lint/%) >/dev/null
+lint-warnings: setup-lint
+	+@$(BUILD) VARIANT=lint suite $(BENCH_BIN:$(B)/%=build/lint/%) >/dev/null
 
-format:  ## rewrite the C sources in the project's format
-	@tools/setup.sh lint
+format: setup-format  ## rewrite the C sources in the project's format
 	@tests/lint/run.sh reformat
 
 # ---- install -------------------------------------------------------------------------------------
 
-DEST := $(DESTDIR)$(PREFIX)
+INSTALL = DESTDIR="$(DESTDIR)" tools/install.sh $@ $(B) "$(PREFIX)" $(VERSION) "$(PACKAGES)"
+
 install: all  ## install into PREFIX (/usr/local), below DESTDIR
-	install -D -m 755 -t $(DEST)/bin $(CRIER) $(CRIER_RING) $(CRIER_BENCH)
-	install -D -m 644 -t $(DEST)/share/man/man1 docs/crier.1 docs/crier-ring.1 docs/crier-bench.1
-	install -D -m 644 worker/api/crier.h $(DEST)/include/crier.h
-	install -D -m 644 $(LIB) $(DEST)/lib/libcrier.a
+	@$(INSTALL)
 
 uninstall:  ## remove what install put there
-	rm -f $(addprefix $(DEST)/bin/,crier crier-ring crier-bench) $(DEST)/include/crier.h $(DEST)/lib/libcrier.a
-	rm -f $(addprefix $(DEST)/share/man/man1/,crier.1 crier-ring.1 crier-bench.1)
+	@$(INSTALL)
 
 clean:  ## remove build/
 	rm -rf build
@@ -247,4 +247,4 @@ clean:  ## remove build/
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 FORCE:
-.PHONY: all suite help FORCE $(OUTER) $(LINTS:%=lint-%) lint-warnings
+.PHONY: programs suite help FORCE $(OUTER) $(SETUPS:%=setup-%) $(LINTS:%=lint-%) lint-warnings

@@ -1,66 +1,72 @@
 #!/usr/bin/env bash
-# Installs what building, testing or checking crier needs and this machine lacks. `make` calls it; when nothing is
-# missing it only looks, and says nothing.
+# Installs the Debian packages that a purpose needs and this machine lacks. `make` calls it; when nothing is missing it
+# prints nothing.
 #
-#   tools/setup.sh run|test|lint|bench|peers|long|interop|fuzz
+#   tools/setup.sh build|unit|test|lint|format|bench|peers|long|interop|fuzz
+#
+# One line per step goes to stderr, what apt-get prints to build/setup.log, or to a file below TMPDIR when build/ cannot
+# be written.
 set -eu
 
 usage() {
-    echo "usage: tools/setup.sh run|test|lint|bench|peers|long|interop|fuzz" >&2
+    echo "usage: tools/setup.sh build|unit|test|lint|format|bench|peers|long|interop|fuzz" >&2
     exit 2
 }
 
 [ $# -eq 1 ] || usage
 case $1 in
-run) purposes='run' ;;
-bench) purposes='run bench' ;;
-peers) purposes='run test bench peers' ;; # two are those that the tests have as well
-test) purposes='run test' ;;
-lint) purposes='run test lint' ;; # lint compiles the tests as well
-long) purposes='run test long' ;;
-interop) purposes='run test interop' ;;
-fuzz) purposes='run fuzz' ;;
+build) groups='build' ;;
+unit) groups='build unit' ;; # unit, corpus and torture programs
+test) groups='build unit test' ;;
+lint) groups='build unit format lint' ;; # lint compiles the tests as well
+format) groups='format' ;;
+bench) groups='build bench' ;;
+peers) groups='build test bench peers' ;; # two of the peers are clients that the tests use as well
+long) groups='build unit test long' ;;
+interop) groups='build unit test interop' ;;
+fuzz) groups='build fuzz' ;;
 *) usage ;;
 esac
 
-# purpose | Debian package | how to see that it is there
+# group | Debian package | how to see that it is there
 table='
-run  | gcc                | command gcc
-run  | libc6-dev          | file /usr/include/stdio.h
-run  | make               | command make
-run  | pkg-config         | command pkg-config
-run  | libevent-dev       | pkgconfig libevent_core
-run  | libssl-dev         | pkgconfig libcrypto
-run  | zlib1g-dev         | pkgconfig zlib
-test | libcmocka-dev      | pkgconfig cmocka
-test | python3-pytest     | python pytest
-test | python3-websockets | python websockets
-test | python3-wsproto    | python wsproto
-test | nodejs             | command node
-test | node-ws            | file /usr/share/nodejs/ws/package.json
-test | curl               | command curl
-test | procps             | command pgrep
-test | valgrind           | command valgrind
-test | strace             | command strace
-long | spin               | command spin
-interop | chromium        | command chromium
-bench | gnuplot-nox       | command gnuplot
-peers | iproute2          | command ip
-peers | nginx             | file /usr/sbin/nginx
+build | gcc                | command gcc
+build | libc6-dev          | file /usr/include/stdio.h
+build | make               | command make
+build | pkg-config         | command pkg-config
+build | libevent-dev       | pkgconfig libevent_core
+build | libssl-dev         | pkgconfig libcrypto
+build | zlib1g-dev         | pkgconfig zlib
+unit | libcmocka-dev       | pkgconfig cmocka
+test | python3-pytest      | python pytest
+test | python3-websockets  | python websockets
+test | python3-wsproto     | python wsproto
+test | nodejs              | command node
+test | node-ws             | file /usr/share/nodejs/ws/package.json
+test | curl                | command curl
+test | iproute2            | command ip
+test | procps              | command pgrep
+test | valgrind            | command valgrind
+test | strace              | command strace
+long | spin                | command spin
+interop | chromium         | command chromium
+bench | gnuplot-nox        | command gnuplot
+peers | nginx              | file /usr/sbin/nginx
 peers | libnginx-mod-nchan | file /usr/lib/nginx/modules/ngx_nchan_module.so
-peers | libwebsockets-dev | pkgconfig libwebsockets
-peers | mosquitto         | file /usr/sbin/mosquitto
-peers | npm               | command npm
-peers | golang-go         | command go
+peers | libwebsockets-dev  | pkgconfig libwebsockets
+peers | mosquitto          | file /usr/sbin/mosquitto
+peers | npm                | command npm
+peers | golang-go          | command go
 peers | golang-github-gorilla-websocket-dev | file /usr/share/gocode/src/github.com/gorilla/websocket/conn.go
-fuzz | clang              | command clang
-fuzz | libclang-rt-dev    | clang_rt fuzzer
-lint | clang-format       | command clang-format
-lint | clang-tidy         | command clang-tidy
-lint | cppcheck           | command cppcheck
-lint | shellcheck         | command shellcheck
-lint | python3-pyflakes   | python pyflakes
-lint | libwebsockets-dev  | pkgconfig libwebsockets
+fuzz | clang               | command clang
+fuzz | libclang-rt-dev     | clang_rt fuzzer
+format | clang-format      | command clang-format
+lint | clang-tidy          | command clang-tidy
+lint | cppcheck            | command cppcheck
+lint | shellcheck          | command shellcheck
+lint | python3-pytest      | python pytest
+lint | python3-pyflakes    | python pyflakes
+lint | libwebsockets-dev   | pkgconfig libwebsockets
 '
 
 # The distribution's own Python has the python3-* packages, whichever python3 comes first in PATH.
@@ -75,8 +81,8 @@ is_there() {
 }
 
 missing_packages() {
-    while IFS='| ' read -r purpose package kind name; do
-        case " $purposes " in *" $purpose "*) ;; *) continue ;; esac
+    while IFS='| ' read -r group package kind name; do
+        case " $groups " in *" $group "*) ;; *) continue ;; esac
         is_there "$kind" "$name" || printf ' %s' "$package"
     done <<<"$table"
 }
@@ -97,22 +103,38 @@ if [ "$(id -u)" -ne 0 ]; then
     as_root=(sudo)
 fi
 
-# Not stdin: that may be what somebody pipes into the server. Not stdout: that stays clean.
+# One set-up at a time, of all trees on this machine; the one before may have installed what is missing here.
+if [ -r /var/lib/dpkg ] && command -v flock >/dev/null; then
+    exec 9</var/lib/dpkg
+    flock -n 9 || { echo "setup: waiting for the set-up of another tree" >&2 && flock 9; }
+    missing=$(missing_packages)
+    [ -n "$missing" ] || exit 0
+fi
+
+cd "$(dirname "$0")/.."
+log=build/setup.log
+tools/as_owner.sh sh -c "mkdir -p build && : >>$log" 2>/dev/null || log=$(mktemp -t crier-setup.XXXXXX)
+
+# Not stdin: it may be the server's input. sudo asks for a password on the terminal.
 apt() {
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 "$@" </dev/null >&2
+    echo "# apt-get $*" >>"$log"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=600 "$@" \
+        </dev/null >>"$log" 2>&1 9<&-
+}
+
+failed() {
+    echo "setup: $1; the last lines of $log:" >&2
+    tail -n 8 "$log" | sed 's/^/    /' >&2
+    exit 1
 }
 
 read -ra packages <<<"$missing"
-echo "setup: installing ${packages[*]} with ${as_root[*]:+${as_root[*]} }apt-get" >&2
-apt update || echo "setup: apt-get update failed; trying with the package lists that are here" >&2
-if ! apt install --no-install-recommends "${packages[@]}"; then
-    echo "setup: apt-get could not install ${packages[*]}; its message above says why" >&2
-    exit 1
-fi
+echo "setup: reading the package lists (${as_root[*]:+${as_root[*]} }apt-get update; its output is in $log)" >&2
+apt update || echo "setup: apt-get update failed, see $log; continuing with the package lists that are here" >&2
+echo "setup: installing ${packages[*]}" >&2
+apt install --no-install-recommends "${packages[@]}" || failed "apt-get could not install ${packages[*]}"
 
 hash -r
 missing=$(missing_packages)
-if [ -n "$missing" ]; then
-    echo "setup: installed, but still not found:$missing. Another version earlier in PATH may hide it." >&2
-    exit 1
-fi
+[ -z "$missing" ] || failed "installed, but still not found:$missing. Another version earlier in PATH may hide it"
+echo "setup: done" >&2
