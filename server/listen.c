@@ -271,23 +271,29 @@ listen_is_repeated(const struct addrinfo *all, const struct addrinfo *info)
     return false;
 }
 
+static int
+listen_resolve(const struct listen_address *address, struct addrinfo **all)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+
+    if (address->kind == LISTEN_IPV6) {
+        hints.ai_family = AF_INET6;
+        hints.ai_flags |= AI_NUMERICHOST;
+    }
+    return getaddrinfo(address->host, address->port, &hints, all);
+}
+
 /* All addresses of a name, so that it does not matter which of them a client tries first; those of
  * a family that this machine does not have are passed over. Port 0 differs for each: only one
  * then. */
 static int
 listen_open_host(struct listeners *listeners, const struct listen_address *address)
 {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     struct addrinfo *all;
     size_t before = listeners->count;
     bool once = listen_number(address->port, 65535) == 0;
-    int rc;
+    int rc = listen_resolve(address, &all);
 
-    if (address->kind == LISTEN_IPV6) {
-        hints.ai_family = AF_INET6;
-        hints.ai_flags |= AI_NUMERICHOST;
-    }
-    rc = getaddrinfo(address->host, address->port, &hints, &all);
     if (rc) {
         log_errorx("cannot listen on %s: %s; give an address of this machine with --listen",
                    address->text, gai_strerror(rc));
@@ -386,6 +392,7 @@ listen_open_fd(struct listeners *listeners, const struct listen_address *address
         return listen_complain(address, -errno);
     listen_tune_tcp(fd); /* refused by a unix socket, which needs neither */
     listen_name(listen_add(listeners, fd));
+    listeners->inherited++;
     return 0;
 }
 
@@ -407,6 +414,47 @@ listen_open_one(struct listeners *listeners, const char *text)
     return -EINVAL;
 }
 
+static size_t
+listen_count_addresses(const struct listen_address *address)
+{
+    struct addrinfo *all;
+    size_t count = 0;
+
+    if (listen_number(address->port, 65535) == 0 || listen_resolve(address, &all) != 0)
+        return 1;
+    for (const struct addrinfo *info = all; info; info = info->ai_next)
+        count += !listen_is_repeated(all, info);
+    freeaddrinfo(all);
+    return count;
+}
+
+/* The first of `addresses`, which are not empty. Returns what stands behind it. */
+static const char *
+listen_next(const char *addresses, char text[CONF_TEXT_BYTES])
+{
+    size_t bytes = strcspn(addresses, "\n");
+
+    memcpy(text, addresses, bytes);
+    text[bytes] = '\0';
+    return addresses + bytes + (addresses[bytes] == '\n');
+}
+
+size_t
+listen_count(const char *addresses, bool resolve)
+{
+    struct listen_address address;
+    char text[CONF_TEXT_BYTES];
+    size_t count = 0;
+
+    while (*addresses) {
+        addresses = listen_next(addresses, text);
+        if (listen_parse(text, &address) != NULL || address.kind == LISTEN_FD)
+            continue;
+        count += address.kind == LISTEN_NAME && resolve ? listen_count_addresses(&address) : 1;
+    }
+    return count;
+}
+
 int
 listen_open_all(struct listeners *listeners, const char *addresses)
 {
@@ -415,12 +463,8 @@ listen_open_all(struct listeners *listeners, const char *addresses)
 
     *listeners = (struct listeners){0};
     while (!rc && *addresses) {
-        size_t bytes = strcspn(addresses, "\n");
-        memcpy(text, addresses, bytes);
-        text[bytes] = '\0';
+        addresses = listen_next(addresses, text);
         rc = listen_open_one(listeners, text);
-        addresses += bytes;
-        addresses += *addresses == '\n';
     }
     if (rc)
         listen_close_all(listeners);

@@ -27,13 +27,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <event2/event.h>
 
 #include "server/accept.h"
 #include "server/console.h"
+#include "server/limits.h"
 #include "server/options.h"
 #include "server/signals.h"
 #include "server/supervise.h"
@@ -45,10 +45,9 @@
 #include "worker/worker.h"
 
 enum {
-    MASTER_TICK_MS = 1000,      /* nothing is expected: heartbeat, a second look at everything */
-    MASTER_TICK_BUSY_MS = 100,  /* somebody is awaited, whose wake-up may be lost with a process */
-    MASTER_ABORT_MS = 1000,     /* for workers to leave by themselves */
-    MASTER_WORKER_OWN_FDS = 16, /* of a worker: event loop, log, libraries */
+    MASTER_TICK_MS = 1000,     /* nothing is expected: heartbeat, a second look at everything */
+    MASTER_TICK_BUSY_MS = 100, /* somebody is awaited, whose wake-up may be lost with a process */
+    MASTER_ABORT_MS = 1000,    /* for workers to leave by themselves */
     MASTER_CLIENTS_MAX = 1 << 20,
 };
 
@@ -280,35 +279,25 @@ master_fill_standard_descriptors(void)
         close(fd);
 }
 
-/* As many descriptors as allowed; a worker's share of them is known before it starts. */
+/* Once before anything is opened, once with the sockets that listen: a name may have several
+ * addresses. The first time it is resolved only for the sentence. */
 static int
-master_raise_limits(struct master *master)
+master_check_descriptors(struct master *master, bool opened)
 {
-    uint64_t own = CHAN_FD_WAKE + master->options.workers + 1 + MASTER_WORKER_OWN_FDS;
-    struct rlimit limit;
-    uint64_t fds;
+    const char *addresses = master->options.conf.listen;
+    uint32_t workers = master->options.workers;
+    uint64_t limit = limits_raise_descriptors();
+    size_t sockets = opened ? master->listeners.count - master->listeners.inherited
+                            : listen_count(addresses, false);
 
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
-        log_error("cannot read the limit of descriptors");
+    if (!opened && limits_find_descriptors(workers, sockets, 0, NULL) > limit)
+        sockets = listen_count(addresses, true);
+    if (!limits_check_descriptors(limit, workers, sockets,
+                                  opened ? sockets + LIMITS_PROGRAM_FDS : 0))
         return MASTER_EXIT_FAILED;
-    }
-    if (limit.rlim_cur < limit.rlim_max) {
-        rlim_t before = limit.rlim_cur;
-        limit.rlim_cur = limit.rlim_max;
-        if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
-            limit.rlim_cur = before;
-            log_warn("cannot raise the limit of descriptors, staying at %" PRIu64,
-                     (uint64_t)before);
-        }
-    }
-    fds = limit.rlim_cur < MASTER_CLIENTS_MAX ? limit.rlim_cur : MASTER_CLIENTS_MAX;
-    if (fds <= own) {
-        log_errorx("%" PRIu64 " descriptors are too few for %u workers: raise `ulimit -n` above "
-                   "%" PRIu64,
-                   fds, master->options.workers, own);
-        return MASTER_EXIT_FAILED;
-    }
-    master->worker_capacity = (uint32_t)(fds - own);
+    if (limit > MASTER_CLIENTS_MAX)
+        limit = MASTER_CLIENTS_MAX;
+    master->worker_capacity = (uint32_t)(limit - limits_worker_descriptors(workers));
     return MASTER_EXIT_OK;
 }
 
@@ -455,8 +444,11 @@ master_open_doors(struct master *master)
 static int
 master_start(struct master *master, char **argv)
 {
-    int code = spawn_open(&master->spawn, argv);
+    int code = master_check_descriptors(master, false);
 
+    if (code)
+        return code;
+    code = spawn_open(&master->spawn, argv);
     if (code) {
         errno = -code;
         log_error("cannot open the running program (/proc/self/exe)");
@@ -464,7 +456,7 @@ master_start(struct master *master, char **argv)
     }
     if (listen_open_all(&master->listeners, master->options.conf.listen) != 0)
         return MASTER_EXIT_LISTEN;
-    code = master_raise_limits(master);
+    code = master_check_descriptors(master, true);
     if (!code)
         code = master_create_segment(master);
     if (!code)

@@ -17,6 +17,15 @@
 
 enum { SPAWN_EXIT_NOT_STARTED = 127 };
 
+/* The descriptors that a child needs, by index. */
+enum {
+    SPAWN_PROGRAM,
+    SPAWN_SEGMENT,
+    SPAWN_CHANNEL,
+    SPAWN_WAKE, /* and on, one of each member */
+    SPAWN_FDS_MAX = SPAWN_WAKE + RING_OWNERS_MAX,
+};
+
 static int
 spawn_make_environment(struct spawn *spawn)
 {
@@ -69,10 +78,32 @@ static void __attribute__((noreturn)) spawn_fail(const char *what)
     _exit(SPAWN_EXIT_NOT_STARTED);
 }
 
+/* Closes all descriptors from 3 on but those in `keep`: those of the listening sockets, of
+ * connections, of other channels, of the application. A worker must start however many there are. */
+static void
+spawn_close_others(const int *keep, size_t count)
+{
+    unsigned from = STDERR_FILENO + 1;
+
+    for (;;) {
+        unsigned next = ~0U;
+
+        for (size_t i = 0; i < count; i++) {
+            if ((unsigned)keep[i] >= from && (unsigned)keep[i] < next)
+                next = (unsigned)keep[i];
+        }
+        if (next > from)
+            (void)close_range(from, next == ~0U ? next : next - 1, 0);
+        if (next == ~0U)
+            return;
+        from = next + 1;
+    }
+}
+
 static int
 spawn_move_up(int fd, int above)
 {
-    int moved = fcntl(fd, F_DUPFD_CLOEXEC, above);
+    int moved = fd < above ? fcntl(fd, F_DUPFD_CLOEXEC, above) : fd;
 
     if (moved < 0)
         spawn_fail("fcntl");
@@ -86,30 +117,31 @@ spawn_put(int fd, int place)
         spawn_fail("dup2");
 }
 
-/* Every descriptor goes to its place; first all are moved out of the way of each other. */
+/* Every descriptor goes to its place; first all are moved out of the way of each other. Numbers
+ * below `above` + `count` are enough, which are fewer than the master has in use (limits.h). */
 static int
 spawn_place_descriptors(const struct spawn *spawn, int channel)
 {
     int above = CHAN_FD_WAKE + (int)spawn->member_count;
-    int wake_fds[RING_OWNERS_MAX];
-    int program = spawn_move_up(spawn->program, above);
-    int segment = spawn_move_up(spawn->segment_fd, above);
-    int null;
+    size_t count = SPAWN_WAKE + spawn->member_count;
+    int fds[SPAWN_FDS_MAX];
 
-    channel = spawn_move_up(channel, above);
+    fds[SPAWN_PROGRAM] = spawn->program;
+    fds[SPAWN_SEGMENT] = spawn->segment_fd;
+    fds[SPAWN_CHANNEL] = channel;
     for (uint32_t i = 0; i < spawn->member_count; i++)
-        wake_fds[i] = spawn_move_up(spawn->wake_fds[i], above);
-    spawn_put(segment, CHAN_FD_SEGMENT);
-    spawn_put(channel, CHAN_FD_CHANNEL);
-    for (uint32_t i = 0; i < spawn->member_count; i++)
-        spawn_put(wake_fds[i], CHAN_FD_WAKE + (int)i);
-    null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (null < 0)
+        fds[SPAWN_WAKE + i] = spawn->wake_fds[i];
+    spawn_close_others(fds, count);
+    close(STDIN_FILENO);
+    if (open("/dev/null", O_RDONLY) != STDIN_FILENO)
         spawn_fail("/dev/null");
-    spawn_put(null, STDIN_FILENO);
-    (void)close_range((unsigned)above, ~0U,
-                      CLOSE_RANGE_CLOEXEC); /* what the application has open */
-    return program;
+    for (size_t i = 0; i < count; i++)
+        fds[i] = spawn_move_up(fds[i], above);
+    spawn_put(fds[SPAWN_SEGMENT], CHAN_FD_SEGMENT);
+    spawn_put(fds[SPAWN_CHANNEL], CHAN_FD_CHANNEL);
+    for (uint32_t i = 0; i < spawn->member_count; i++)
+        spawn_put(fds[SPAWN_WAKE + i], CHAN_FD_WAKE + (int)i);
+    return fds[SPAWN_PROGRAM];
 }
 
 /* Only the master's word ends a worker, from its first instruction on: what a terminal sends to the

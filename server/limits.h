@@ -1,0 +1,79 @@
+/*
+ * limits.h: what the server needs of the limits that it runs under, and whether they allow it.
+ *
+ * Role:     master, at start, and when a worker cannot be forked.
+ * Owns:     nothing.
+ * Errors:   a check that fails has logged one sentence: the limit, its value, the value that is
+ *           needed, and what to do.
+ * Context:  main thread.
+ *
+ * The arithmetic is in this header only. The checks and their sentences use it, and
+ * tests/e2e/test_limits.py compares LIMITS in docs/crier.1 with it.
+ */
+#ifndef CRIER_SERVER_LIMITS_H
+#define CRIER_SERVER_LIMITS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* --- descriptors --- */
+
+enum {
+    LIMITS_STANDARD_FDS = 3, /* 0 to 2 are always open: master.c fills them */
+    LIMITS_PROGRAM_FDS = 1,  /* the program, for workers that start later */
+    LIMITS_SEGMENT_FDS = 1,
+    LIMITS_LOOP_FDS = 3,   /* of an event loop: an epoll set, a pipe for signals */
+    LIMITS_WATCH_FDS = 1,  /* of a worker: the epoll set of its clients */
+    LIMITS_STREAM_FDS = 4, /* standard input and standard error, opened again or read by a thread */
+    LIMITS_SPARE_FDS = 12, /* connections being passed on; libraries; the application */
+    LIMITS_CLIENTS_MIN = 16, /* a worker that has no room for so many is not started */
+};
+
+/* Of the master, with what it needs to start a worker at any time. `sockets`: those that listen. */
+static inline uint64_t
+limits_master_descriptors(uint64_t workers, uint64_t sockets)
+{
+    uint64_t events = workers + 1; /* one of each member */
+    uint64_t channels = 2 * workers;
+
+    return LIMITS_STANDARD_FDS + LIMITS_PROGRAM_FDS + LIMITS_SEGMENT_FDS + LIMITS_LOOP_FDS +
+           LIMITS_STREAM_FDS + LIMITS_SPARE_FDS + events + channels + sockets;
+}
+
+/* Of a worker, before its first client. */
+static inline uint64_t
+limits_worker_descriptors(uint64_t workers)
+{
+    uint64_t events = workers + 1;
+    uint64_t channel = 1;
+
+    return LIMITS_STANDARD_FDS + LIMITS_SEGMENT_FDS + LIMITS_LOOP_FDS + LIMITS_WATCH_FDS +
+           LIMITS_STREAM_FDS + LIMITS_SPARE_FDS + events + channel;
+}
+
+/* RLIMIT_NOFILE bounds the numbers of descriptors, and `inherited` ones occupy numbers below the
+ * result in the master; a worker inherits none of them. */
+static inline uint64_t
+limits_descriptors(uint64_t workers, uint64_t sockets, uint64_t inherited)
+{
+    uint64_t master = limits_master_descriptors(workers, sockets) + inherited;
+    uint64_t worker = limits_worker_descriptors(workers) + LIMITS_CLIENTS_MIN;
+
+    return master > worker ? master : worker;
+}
+
+/* Raises the soft limit to the hard one. Returns the limit that holds now. */
+uint64_t limits_raise_descriptors(void);
+
+/* limits_descriptors, for this process now. `opened` of the descriptors that
+ * limits_master_descriptors counts are open already, beside the standard ones; `inherited`, which
+ * may be NULL, becomes the number of others that are in the way. */
+uint64_t limits_find_descriptors(uint32_t workers, size_t sockets, size_t opened,
+                                 uint64_t *inherited);
+
+/* Is `limit` enough? */
+bool limits_check_descriptors(uint64_t limit, uint32_t workers, size_t sockets, size_t opened)
+    __attribute__((warn_unused_result));
+
+#endif

@@ -1,0 +1,113 @@
+/*
+ * limits.h: the arithmetic. tests/e2e/test_limits.py shows that a real server keeps to it.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "server/limits.h"
+#include "shm/chan.h"
+#include "shm/ring.h"
+
+enum { PLENTY = 200 };
+
+/* --- descriptors --- */
+
+static void
+test_a_limit_holds_the_master_and_a_worker_with_its_first_clients(void **state)
+{
+    (void)state;
+    for (uint64_t workers = 1; workers < RING_OWNERS_MAX; workers++) {
+        uint64_t limit = limits_descriptors(workers, 1, 0);
+
+        assert_true(limit >= limits_master_descriptors(workers, 1));
+        assert_true(limit >= limits_worker_descriptors(workers) + LIMITS_CLIENTS_MIN);
+        assert_true(limit == limits_master_descriptors(workers, 1) ||
+                    limit == limits_worker_descriptors(workers) + LIMITS_CLIENTS_MIN);
+    }
+}
+
+/* A child has its final descriptors and a copy of each, for a moment (spawn.c). */
+static void
+test_a_worker_that_starts_needs_fewer_descriptors_than_the_limit_allows(void **state)
+{
+    (void)state;
+    for (uint64_t workers = 1; workers < RING_OWNERS_MAX; workers++) {
+        uint64_t members = workers + 1;
+        uint64_t copies = members + 3;
+
+        assert_true(CHAN_FD_WAKE + members + copies <= limits_descriptors(workers, 0, 0));
+    }
+}
+
+static void
+test_inherited_descriptors_count_for_the_master_alone(void **state)
+{
+    uint64_t worker = limits_worker_descriptors(1) + LIMITS_CLIENTS_MIN;
+    uint64_t master = limits_master_descriptors(1, 1);
+
+    (void)state;
+    assert_true(master < worker);
+    assert_int_equal(limits_descriptors(1, 1, 0), worker);
+    assert_int_equal(limits_descriptors(1, 1, worker - master), worker);
+    assert_int_equal(limits_descriptors(1, 1, worker - master + 1), worker + 1);
+}
+
+static void
+test_descriptors_that_are_open_are_found_where_they_are_in_the_way(void **state)
+{
+    uint64_t before;
+    uint64_t before_far;
+    uint64_t inherited;
+    uint64_t need = limits_find_descriptors(10, 1, 0, &before);
+    uint64_t need_far = limits_find_descriptors(100, 1, 0, &before_far);
+    int near = open("/dev/null", O_RDONLY);
+    int far = fcntl(near, F_DUPFD, PLENTY);
+
+    (void)state;
+    assert_true(near >= 0 && far >= PLENTY);
+    assert_int_equal(limits_find_descriptors(10, 1, 0, &inherited), need + 1);
+    assert_int_equal(inherited, before + 1);
+    /* Of a hundred workers, the numbers of descriptors reach to where the other one is. */
+    assert_int_equal(limits_find_descriptors(100, 1, 0, &inherited), need_far + 2);
+    assert_int_equal(inherited, before_far + 2);
+    close(far);
+    close(near);
+}
+
+static void
+test_what_the_server_has_opened_itself_is_not_inherited(void **state)
+{
+    uint64_t before;
+    uint64_t inherited;
+    uint64_t need = limits_find_descriptors(10, 1, 0, &before);
+    int program = open("/dev/null", O_RDONLY);
+    int listener = open("/dev/null", O_RDONLY);
+
+    (void)state;
+    assert_int_equal(limits_find_descriptors(10, 1, 2, &inherited), need);
+    assert_int_equal(inherited, before);
+    assert_true(limits_check_descriptors(need, 10, 1, 2));
+    assert_false(limits_check_descriptors(need - 1, 10, 1, 2));
+    close(listener);
+    close(program);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_limit_holds_the_master_and_a_worker_with_its_first_clients),
+        cmocka_unit_test(test_a_worker_that_starts_needs_fewer_descriptors_than_the_limit_allows),
+        cmocka_unit_test(test_inherited_descriptors_count_for_the_master_alone),
+        cmocka_unit_test(test_descriptors_that_are_open_are_found_where_they_are_in_the_way),
+        cmocka_unit_test(test_what_the_server_has_opened_itself_is_not_inherited),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
