@@ -19,14 +19,22 @@ struct accept_source {
     struct event *readable;
 };
 
+/* Until accept_go_on. */
+static void
+accept_suspend(struct acceptor *acceptor)
+{
+    acceptor->paused = true;
+    for (size_t i = 0; i < acceptor->count; i++)
+        event_del(acceptor->sources[i].readable);
+}
+
+/* Until accept_go_on, or the end of a pause. */
 static void
 accept_pause(struct acceptor *acceptor)
 {
     static const struct timeval pause = {.tv_usec = ACCEPT_PAUSE_MS * 1000};
 
-    acceptor->paused = true;
-    for (size_t i = 0; i < acceptor->count; i++)
-        event_del(acceptor->sources[i].readable);
+    accept_suspend(acceptor);
     event_add(acceptor->resume, &pause);
 }
 
@@ -61,6 +69,10 @@ accept_has_room(struct acceptor *acceptor)
 
     if (room == DISPATCH_ROOM)
         return true;
+    if (room == DISPATCH_NONE) {
+        accept_suspend(acceptor);
+        return false;
+    }
     if (room == DISPATCH_FULL && !acceptor->full_logged) {
         acceptor->full_logged = true;
         log_warnx(

@@ -6,6 +6,9 @@
  * Errors:   at start -ENOMEM. Later what accept4 returns is met here: without room for more,
  *           nothing is accepted for a while and clients wait in the kernel's backlog; that is
  *           logged once until nobody waits there any more.
+ * Start:    while no worker is ready nothing is accepted and connections wait in the kernel's
+ *           backlog; accept_go_on, called when a worker becomes ready, ends that. No timer runs
+ *           meanwhile.
  * Rush:     to wake up, to pass a descriptor and to wake a worker costs several times what it costs
  *           to accept, and is best shared by many newcomers. So before it accepts, the master lets
  *           those run who wait for its CPU: when there is nobody it goes on at once, and when there

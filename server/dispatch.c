@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -16,6 +17,17 @@ dispatch_worker(const struct dispatch *dispatch, uint32_t member)
 {
     assert(member >= MEMBER_FIRST_WORKER && member - MEMBER_FIRST_WORKER < dispatch->count);
     return &dispatch->workers[member - MEMBER_FIRST_WORKER];
+}
+
+const char *
+dispatch_worker_state_name(enum dispatch_worker_state state)
+{
+    switch (state) {
+    case DISPATCH_WORKER_NOT_READY: return "not ready";
+    case DISPATCH_WORKER_STALLED: return "stalled";
+    case DISPATCH_WORKER_READY: return "ready";
+    }
+    return "unknown";
 }
 
 int
@@ -83,30 +95,6 @@ dispatch_wait(struct dispatch_worker *worker, bool was_writable)
         event_add(worker->writable, NULL);
 }
 
-static void
-dispatch_try_again(evutil_socket_t fd, short events, void *arg)
-{
-    struct dispatch_worker *worker = arg;
-    struct dispatch *dispatch = worker->dispatch;
-
-    (void)fd;
-    worker->waiting = false;
-    if (worker->batch.count && dispatch_send(worker) != 0)
-        dispatch_wait(worker, events & EV_WRITE);
-    else
-        dispatch->on_room(dispatch->arg);
-}
-
-void
-dispatch_flush(struct dispatch *dispatch)
-{
-    for (uint32_t i = 0; i < dispatch->count; i++) {
-        struct dispatch_worker *worker = &dispatch->workers[i];
-        if (worker->batch.count && !worker->waiting && dispatch_send(worker) != 0)
-            dispatch_wait(worker, false);
-    }
-}
-
 /* --- choosing --- */
 
 static uint64_t
@@ -127,12 +115,16 @@ dispatch_has_place(const struct dispatch_worker *worker)
 enum dispatch_room
 dispatch_room(const struct dispatch *dispatch)
 {
-    enum dispatch_room room = DISPATCH_FULL;
+    enum dispatch_room room = DISPATCH_NONE;
     uint64_t load = 0;
 
     for (uint32_t i = 0; i < dispatch->count; i++) {
         const struct dispatch_worker *worker = &dispatch->workers[i];
         load += dispatch_load(worker);
+        if (worker->state == DISPATCH_WORKER_NOT_READY)
+            continue;
+        if (room == DISPATCH_NONE)
+            room = DISPATCH_FULL;
         if (!dispatch_has_place(worker))
             continue;
         if (worker->batch.count < CHAN_BATCH)
@@ -140,18 +132,17 @@ dispatch_room(const struct dispatch *dispatch)
         else if (room == DISPATCH_FULL)
             room = DISPATCH_BUSY;
     }
+    if (room == DISPATCH_NONE)
+        return room;
     return load < roster_clients(dispatch->segment->geometry.client_capacity) ? room
                                                                               : DISPATCH_FULL;
 }
 
-/* A dead worker's channel is as good as any, as its successor empties it; but a live one is
- * faster, and one whose loop stands still is the last to empty it. */
-static unsigned
-dispatch_rank(const struct dispatch_worker *worker)
+static bool
+dispatch_takes_one(const struct dispatch_worker *worker)
 {
-    if (worker->stalled)
-        return 0;
-    return worker->alive ? 2 : 1;
+    return worker->state != DISPATCH_WORKER_NOT_READY && worker->batch.count < CHAN_BATCH &&
+           dispatch_has_place(worker);
 }
 
 static bool
@@ -159,26 +150,36 @@ dispatch_is_better(const struct dispatch_worker *worker, const struct dispatch_w
 {
     if (!than)
         return true;
-    if (dispatch_rank(worker) != dispatch_rank(than))
-        return dispatch_rank(worker) > dispatch_rank(than);
+    if (worker->state != than->state)
+        return worker->state == DISPATCH_WORKER_READY;
     return dispatch_load(worker) < dispatch_load(than);
 }
 
+/* NULL: none takes one. */
 static struct dispatch_worker *
-dispatch_choose(struct dispatch *dispatch)
+dispatch_choose(const struct dispatch *dispatch)
 {
     struct dispatch_worker *best = NULL;
 
     for (uint32_t i = 0; i < dispatch->count; i++) {
         uint32_t at = (dispatch->turn + i) % dispatch->count;
         struct dispatch_worker *worker = &dispatch->workers[at];
-        if (worker->batch.count < CHAN_BATCH && dispatch_has_place(worker) &&
-            dispatch_is_better(worker, best))
+        if (dispatch_takes_one(worker) && dispatch_is_better(worker, best))
             best = worker;
     }
-    if (best)
-        dispatch->turn = (best->member - MEMBER_FIRST_WORKER + 1) % dispatch->count;
     return best;
+}
+
+static void
+dispatch_add(struct dispatch_worker *worker, int fd, uint32_t index)
+{
+    struct dispatch *dispatch = worker->dispatch;
+
+    worker->batch.clients[worker->batch.count] = index;
+    worker->batch.fds[worker->batch.count] = fd;
+    worker->batch.count++;
+    worker->passed++;
+    dispatch->turn = (worker->member - MEMBER_FIRST_WORKER + 1) % dispatch->count;
 }
 
 void
@@ -192,30 +193,128 @@ dispatch_put(struct dispatch *dispatch, int fd, const struct sockaddr *addr, int
         close(fd);
         return;
     }
-    worker->batch.clients[worker->batch.count] = index;
-    worker->batch.fds[worker->batch.count] = fd;
-    worker->batch.count++;
-    worker->passed++;
+    dispatch_add(worker, fd, index);
+}
+
+/* --- what workers that are not ready have left --- */
+
+/* The kernel closes, without an error, descriptors for which the table has no room (unix(7)). */
+static bool
+dispatch_has_descriptors(int fd, uint32_t count)
+{
+    int fds[CHAN_BATCH];
+    uint32_t free = 0;
+
+    while (free < count && (fds[free] = fcntl(fd, F_DUPFD_CLOEXEC, 0)) >= 0)
+        free++;
+    for (uint32_t i = 0; i < free; i++)
+        close(fds[i]);
+    return free == count;
+}
+
+/* Into the batch of `worker`, which is empty: the next message of its channel. A successor that
+ * starts may receive at the same time; each message has one receiver. */
+static void
+dispatch_take_back(struct dispatch_worker *worker)
+{
+    struct chan_batch *batch = &worker->batch;
+    uint32_t waiting = chan_waiting(worker->channel[1]);
+    uint32_t kept = 0;
+
+    if (waiting == 0 || !dispatch_has_descriptors(worker->channel[1], waiting) ||
+        chan_recv(worker->channel[1], batch) != 0)
+        return;
+    for (uint32_t i = 0; i < batch->count; i++) {
+        if (batch->fds[i] < 0) /* its record is counted as lost when a successor is ready */
+            continue;
+        if (!roster_take_back(&worker->dispatch->roster, batch->clients[i], worker->member)) {
+            close(batch->fds[i]);
+            continue;
+        }
+        batch->clients[kept] = batch->clients[i];
+        batch->fds[kept++] = batch->fds[i];
+    }
+    batch->count = kept;
+}
+
+/* As many as ready workers take without a flush. Returns the number. */
+static uint32_t
+dispatch_move(struct dispatch_worker *from)
+{
+    struct chan_batch *batch = &from->batch;
+    struct dispatch_worker *to;
+    uint32_t moved = 0;
+
+    while ((to = dispatch_choose(from->dispatch))) {
+        if (batch->count == 0)
+            dispatch_take_back(from);
+        if (batch->count == 0)
+            break;
+        batch->count--;
+        from->passed--;
+        dispatch_add(to, batch->fds[batch->count], batch->clients[batch->count]);
+        moved++;
+    }
+    return moved;
+}
+
+void
+dispatch_flush(struct dispatch *dispatch)
+{
+    uint32_t moved;
+
+    do {
+        moved = 0;
+        for (uint32_t i = 0; i < dispatch->count; i++) {
+            struct dispatch_worker *worker = &dispatch->workers[i];
+            if (worker->state == DISPATCH_WORKER_NOT_READY)
+                moved += dispatch_move(worker);
+        }
+        for (uint32_t i = 0; i < dispatch->count; i++) {
+            struct dispatch_worker *worker = &dispatch->workers[i];
+            if (worker->state != DISPATCH_WORKER_NOT_READY && worker->batch.count &&
+                !worker->waiting && dispatch_send(worker) != 0)
+                dispatch_wait(worker, false);
+        }
+    } while (moved > 0);
+}
+
+static void
+dispatch_try_again(evutil_socket_t fd, short events, void *arg)
+{
+    struct dispatch_worker *worker = arg;
+    struct dispatch *dispatch = worker->dispatch;
+
+    (void)fd;
+    worker->waiting = false;
+    if (worker->batch.count && dispatch_send(worker) != 0) {
+        dispatch_wait(worker, events & EV_WRITE);
+        return;
+    }
+    dispatch_flush(dispatch);
+    dispatch->on_room(dispatch->arg);
 }
 
 /* --- lives of workers --- */
 
 void
-dispatch_worker_started(struct dispatch *dispatch, uint32_t member)
-{
-    dispatch_worker(dispatch, member)->alive = true;
-}
-
-void
 dispatch_worker_ready(struct dispatch *dispatch, uint32_t member)
 {
-    dispatch_worker(dispatch, member)->passed -= roster_sweep_lost(&dispatch->roster, member);
+    struct dispatch_worker *worker = dispatch_worker(dispatch, member);
+
+    worker->state = DISPATCH_WORKER_READY;
+    worker->passed -= roster_sweep_lost(&dispatch->roster, member);
+    dispatch_flush(dispatch);
+    dispatch->on_room(dispatch->arg);
 }
 
 void
 dispatch_worker_stalled(struct dispatch *dispatch, uint32_t member, bool stalled)
 {
-    dispatch_worker(dispatch, member)->stalled = stalled;
+    struct dispatch_worker *worker = dispatch_worker(dispatch, member);
+
+    if (worker->state != DISPATCH_WORKER_NOT_READY)
+        worker->state = stalled ? DISPATCH_WORKER_STALLED : DISPATCH_WORKER_READY;
 }
 
 uint32_t
@@ -225,11 +324,15 @@ dispatch_worker_died(struct dispatch *dispatch, uint32_t member, uint64_t tail)
     struct member_shm *shared = &dispatch->segment->members[member];
     struct roster_census census = roster_bury(&dispatch->roster, member, tail);
 
-    worker->alive = false;
+    worker->state = DISPATCH_WORKER_NOT_READY;
+    worker->waiting = false;
+    event_del(worker->writable);
+    event_del(worker->later);
     worker->passed = census.passed + worker->batch.count;
     atomic_store_relaxed(&shared->clients_returned, (uint64_t)0);
     atomic_store_relaxed(&shared->clients_open, (uint64_t)0);
     atomic_store_relaxed(&shared->clients_deflate, (uint64_t)0);
+    dispatch_flush(dispatch);
     return census.lost;
 }
 

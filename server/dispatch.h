@@ -7,9 +7,24 @@
  * Errors:   negative errno at start. Later none: what cannot be sent now waits for the channel.
  * Context:  loop thread; nothing blocks.
  *
- * A worker's load is what it was passed less what it says it has given back; it never gets more
- * than its descriptor table holds, because the kernel drops what does not fit there without an
- * error. Connections are gathered per worker and go out with dispatch_flush, many to a message.
+ * Connections go to workers that are ready. A worker whose loop is stalled gets one only if every
+ * ready worker is stalled or full. While no worker is ready, connections stay in the kernel's listen
+ * queue.
+ *
+ *   DISPATCH_WORKER_NOT_READY --ready--> DISPATCH_WORKER_READY <--stalled--> DISPATCH_WORKER_STALLED
+ *               ^                                |                                   |
+ *               +------------ died --------------+-----------------------------------+
+ *
+ * A worker's load is the number of connections passed to it minus the number that it reports as
+ * finished. It is never passed more than its descriptor limit, because the kernel discards
+ * descriptors that exceed it without an error. Connections are gathered per worker and sent by
+ * dispatch_flush, many to a message.
+ *
+ * Connections that a dead worker has not received are still in its channel, of which the master owns
+ * both ends. The master receives them and passes them to ready workers, so that no connection waits
+ * for a successor that takes long to start. What finds no ready worker, or no room in the master's
+ * descriptor table, stays there for the successor, or for the first worker that becomes ready. To a
+ * client that is time in the listen queue: --handshake-timeout begins when a worker receives it.
  */
 #ifndef CRIER_SERVER_DISPATCH_H
 #define CRIER_SERVER_DISPATCH_H
@@ -23,21 +38,27 @@
 
 enum dispatch_room {
     DISPATCH_ROOM, /* a worker takes the next connection */
-    DISPATCH_BUSY, /* the channels are full: `on_room` tells when one is not */
-    DISPATCH_FULL, /* every worker holds what it can: ask again later */
+    DISPATCH_NONE, /* no worker is ready: `on_room` is called when one is */
+    DISPATCH_BUSY, /* the channels are full: `on_room` is called when one has room */
+    DISPATCH_FULL, /* every ready worker holds what it can: ask again later */
+};
+
+enum dispatch_worker_state {
+    DISPATCH_WORKER_NOT_READY, /* no process, or it starts */
+    DISPATCH_WORKER_STALLED,   /* was ready, and its loop does not turn */
+    DISPATCH_WORKER_READY,
 };
 
 struct dispatch_worker {
     struct dispatch *dispatch;
     uint32_t member;
     int channel[2]; /* [0] is written here, [1] is inherited by the worker */
-    bool alive;
-    bool stalled;    /* alive, and does not take what it is passed */
-    uint64_t passed; /* in this life, and what earlier ones left in the channel */
-    struct chan_batch batch;
-    bool waiting;           /* the channel was full: `writable` or `later` is on */
-    struct event *writable; /* the usual case */
-    struct event *later;    /* when it is writable, and yet refuses: too many in flight */
+    enum dispatch_worker_state state;
+    uint64_t passed; /* to this process, and those that its predecessors left in the channel */
+    struct chan_batch batch; /* to be sent; not ready: to be sent to others */
+    bool waiting;            /* the channel was full: `writable` or `later` is on */
+    struct event *writable;  /* the usual case */
+    struct event *later;     /* when it is writable, and yet refuses: too many in flight */
 };
 
 struct dispatch {
@@ -50,8 +71,10 @@ struct dispatch {
     void *arg;
 };
 
-/* Opens a channel per worker. `segment` and `base` are borrowed; `on_room` is called from the loop
- * when a full channel has room again. */
+const char *dispatch_worker_state_name(enum dispatch_worker_state state);
+
+/* Opens a channel per worker. `segment` and `base` are borrowed; `on_room` is called when a full
+ * channel has room again, and when a worker becomes ready. */
 int dispatch_open(struct dispatch *dispatch, struct event_base *base, const struct segment *segment,
                   void (*on_room)(void *arg), void *arg) __attribute__((warn_unused_result));
 
@@ -66,19 +89,16 @@ enum dispatch_room dispatch_room(const struct dispatch *dispatch);
 /* Takes `fd`, a connection from `addr`; dispatch_room has said DISPATCH_ROOM. */
 void dispatch_put(struct dispatch *dispatch, int fd, const struct sockaddr *addr, int32_t pid);
 
-/* Sends what was gathered. */
+/* Sends the connections that were gathered, and those that workers which are not ready have left. */
 void dispatch_flush(struct dispatch *dispatch);
 
-/* A process was started in this place. */
-void dispatch_worker_started(struct dispatch *dispatch, uint32_t member);
-
-/* It has taken all that its predecessors left in the channel. */
+/* The worker serves, and has received all that its predecessors left in the channel. */
 void dispatch_worker_ready(struct dispatch *dispatch, uint32_t member);
 
-/* Its loop stands still, or does so no more. */
+/* The loop of this worker is stalled, or turns again. Without effect before it is ready. */
 void dispatch_worker_stalled(struct dispatch *dispatch, uint32_t member, bool stalled);
 
-/* It was reaped; `tail` is where the ring stands. Returns how many of its clients are lost. */
+/* The worker was reaped; `tail` is the ring's tail. Returns the number of its clients that are lost. */
 uint32_t dispatch_worker_died(struct dispatch *dispatch, uint32_t member, uint64_t tail);
 
 #endif

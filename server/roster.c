@@ -117,6 +117,20 @@ roster_keep(struct roster *roster, uint32_t index)
     atomic_store_relaxed(&roster->segment->clients[index].state, (uint8_t)CLIENT_FREE);
 }
 
+bool
+roster_take_back(struct roster *roster, uint32_t index, uint32_t member)
+{
+    const struct client_shm *record;
+
+    if (index >= roster->used || !roster->out[index])
+        return false;
+    record = &roster->segment->clients[index];
+    if (roster_state(record) != CLIENT_PASSED || record->worker != member)
+        return false;
+    roster_keep(roster, index);
+    return true;
+}
+
 /* What the worker last wrote decides: what it had sent since then counts as undeliverable. Its
  * words are bounded first, because it may have died, or gone wrong, between any two of them. */
 static void

@@ -67,6 +67,11 @@ void roster_pass(struct roster *roster, uint32_t index, uint32_t member);
 /* It was not, after all. */
 void roster_keep(struct roster *roster, uint32_t index);
 
+/* The master has received the descriptor from the channel of `member` itself. False when the record
+ * does not say so: a worker has written where it must not. */
+bool roster_take_back(struct roster *roster, uint32_t index, uint32_t member)
+    __attribute__((warn_unused_result));
+
 /* `member` was reaped: counts what its clients were due, frees its records but those in the
  * channel. */
 struct roster_census roster_bury(struct roster *roster, uint32_t member, uint64_t tail);

@@ -93,7 +93,6 @@ supervise_start_worker(struct supervise_worker *worker)
     worker->started_ms = supervise_now_ms();
     atomic_store_relaxed(&member->pid, (uint32_t)pid);
     supervise->living++;
-    dispatch_worker_started(supervise->dispatch, worker->member);
 }
 
 static void

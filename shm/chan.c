@@ -45,6 +45,15 @@ chan_send(int fd, const struct chan_batch *batch)
     return errno == ETOOMANYREFS || errno == ENOBUFS || errno == ENOMEM ? -EAGAIN : -errno;
 }
 
+uint32_t
+chan_waiting(int fd)
+{
+    uint32_t clients[CHAN_BATCH];
+    ssize_t bytes = recv(fd, clients, sizeof(clients), MSG_PEEK | MSG_DONTWAIT);
+
+    return bytes > 0 ? (uint32_t)((size_t)bytes / sizeof(clients[0])) : 0;
+}
+
 int
 chan_recv(int fd, struct chan_batch *batch)
 {
@@ -60,7 +69,7 @@ chan_recv(int fd, struct chan_batch *batch)
     ssize_t bytes;
 
     do {
-        bytes = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
+        bytes = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     } while (bytes < 0 && errno == EINTR);
     if (bytes < 0)
         return -errno;

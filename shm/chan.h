@@ -4,8 +4,8 @@
  * Role:     the master sends, the worker receives; nothing flows back (a worker gives a connection
  *           back through its client record, and is told to stop through the segment's phase).
  * Owns:     the master keeps both ends of each channel, so that the channel outlives the worker:
- *           connections that are still in it are taken by the successor. A worker's end reports the
- *           end of file when the master is gone.
+ *           connections that a dead worker has left in it are received by the master (dispatch.h) or
+ *           by the successor. A worker's end reports the end of file when the master is gone.
  * Errors:   chan_send: -EAGAIN the channel (or the kernel's limit of descriptors in flight) is
  *           full, later. chan_recv: -EAGAIN empty, -EPIPE the master is gone.
  * Context:  loop threads; nothing blocks.
@@ -40,8 +40,12 @@ int chan_open(int ends[2]) __attribute__((warn_unused_result));
 /* Passes a whole batch; the descriptors stay open here, the caller closes them. */
 int chan_send(int fd, const struct chan_batch *batch) __attribute__((warn_unused_result));
 
+/* The number of connections in the next message; 0: the channel is empty. Takes nothing. */
+uint32_t chan_waiting(int fd);
+
 /* Takes one batch; the descriptors are owned by the caller, close-on-exec. One that the descriptor
- * table had no room for (MSG_CTRUNC) is -1. */
+ * table had no room for (MSG_CTRUNC) is -1. Does not block even if the description was made
+ * blocking. */
 int chan_recv(int fd, struct chan_batch *batch) __attribute__((warn_unused_result));
 
 #endif

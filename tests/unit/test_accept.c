@@ -1,6 +1,7 @@
 /*
- * accept.h: a master's listeners, loop and dispatcher, and connections in their backlogs. Nobody
- * empties the worker's channel, which takes more than the test passes.
+ * accept.h, dispatch.h: a master's listeners, loop and dispatcher, and connections in their backlogs.
+ * No worker receives from a channel unless the test does; a channel takes more than the test passes.
+ * The second worker is not ready unless the test says so.
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +9,7 @@
 #include <errno.h>
 #include <stdint.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -16,12 +18,14 @@
 
 #include "server/accept.h"
 #include "server/roster.h"
+#include "shm/client_rec.h"
 #include "shm/member.h"
 #include "shm/segment_master.h"
 
 enum {
     LISTENERS = 2,
     WORKER = MEMBER_FIRST_WORKER,
+    OTHER,
     CLIENTS = CHAN_BATCH - 20, /* of each listener: of both together more than a batch */
     CLIENTS_MOST = 1000,
     DEADLINE_S = 30,
@@ -60,7 +64,7 @@ static int
 set_up(void **state)
 {
     struct segment_plan plan = {
-        .member_count = WORKER + 1,
+        .member_count = OTHER + 1,
         .arena_bytes = 64 * 1024,
         .client_capacity = roster_records(CLIENTS_MOST),
     };
@@ -70,12 +74,12 @@ set_up(void **state)
     alarm(DEADLINE_S);
     assert_true(fd >= 0);
     close(fd);
-    segment.members[WORKER].capacity = CLIENTS_MOST;
+    segment.members[WORKER].capacity = segment.members[OTHER].capacity = CLIENTS_MOST;
     base = event_base_new();
     assert_int_equal(listen_open_all(&listeners, "127.0.0.1:0\n127.0.0.1:0"), 0);
     assert_int_equal(listeners.count, LISTENERS);
     assert_int_equal(dispatch_open(&dispatch, base, &segment, on_room, &acceptor), 0);
-    dispatch_worker_started(&dispatch, WORKER);
+    dispatch_worker_ready(&dispatch, WORKER);
     assert_int_equal(accept_start(&acceptor, base, &listeners, &dispatch), 0);
     return 0;
 }
@@ -111,9 +115,54 @@ come(size_t listener)
 }
 
 static uint64_t
+passed_to(uint32_t member)
+{
+    return dispatch.workers[member - MEMBER_FIRST_WORKER].passed;
+}
+
+static uint64_t
 passed(void)
 {
-    return dispatch.workers[0].passed;
+    return passed_to(WORKER);
+}
+
+static void
+come_and_be_passed(size_t count)
+{
+    uint64_t want = passed() + passed_to(OTHER) + count;
+
+    while (count-- > 0)
+        come(0);
+    while (passed() + passed_to(OTHER) < want)
+        event_base_loop(base, EVLOOP_ONCE);
+}
+
+/* As the worker of `member` receives: the number of connections, each a descriptor and a record that
+ * names the worker. */
+static uint32_t
+receive(uint32_t member)
+{
+    struct chan_batch batch;
+    uint32_t count = 0;
+
+    while (chan_recv(dispatch_channel(&dispatch, member), &batch) == 0) {
+        for (uint32_t i = 0; i < batch.count; i++) {
+            struct client_shm *record = &segment.clients[batch.clients[i]];
+            assert_true(batch.fds[i] >= 0);
+            assert_int_equal(record->worker, member);
+            assert_int_equal(record->state, CLIENT_PASSED);
+            record->state = CLIENT_TAKEN;
+            close(batch.fds[i]);
+            count++;
+        }
+    }
+    return count;
+}
+
+static void
+start(uint32_t member)
+{
+    segment.members[member].life++;
 }
 
 /* One turn for each listener that has somebody, at most. */
@@ -167,6 +216,140 @@ test_accept_comes_back_to_listeners_that_could_not_be_watched_for_a_while(void *
     assert_false(acceptor.paused);
 }
 
+static void
+test_accept_leaves_connections_in_the_backlog_until_a_worker_is_ready(void **state)
+{
+    (void)state;
+    assert_int_equal(dispatch_worker_died(&dispatch, WORKER, 1), 0);
+    for (size_t i = 0; i < CLIENTS; i++)
+        come(i % LISTENERS);
+    event_base_loop(base, EVLOOP_ONCE);
+    assert_true(acceptor.paused);
+    assert_int_equal(dispatch.roster.used, 0); /* none was accepted */
+    /* No event is left that could end the pause: the loop has nothing to wait for. */
+    assert_int_equal(event_base_loop(base, EVLOOP_ONCE), 1);
+    start(OTHER);
+    dispatch_worker_ready(&dispatch, OTHER);
+    assert_false(acceptor.paused);
+    while (passed_to(OTHER) < CLIENTS)
+        event_base_loop(base, EVLOOP_ONCE);
+    assert_int_equal(receive(OTHER), CLIENTS);
+    assert_int_equal(receive(WORKER), 0);
+}
+
+static void
+test_dispatch_passes_nothing_to_a_worker_that_is_not_ready_although_it_has_no_clients(void **state)
+{
+    (void)state;
+    come_and_be_passed(CLIENTS);
+    assert_int_equal(passed_to(OTHER), 0);
+    dispatch_worker_stalled(&dispatch, OTHER,
+                            true); /* the watch has seen it: it is not ready yet */
+    dispatch_worker_stalled(&dispatch, WORKER, true);
+    come_and_be_passed(CLIENTS);
+    assert_int_equal(passed_to(OTHER), 0);
+    dispatch_worker_stalled(&dispatch, OTHER, false);
+    come_and_be_passed(CLIENTS);
+    assert_int_equal(passed_to(OTHER), 0);
+    dispatch_worker_ready(&dispatch, OTHER);
+    come_and_be_passed(CLIENTS);
+    assert_int_equal(passed_to(OTHER), CLIENTS);
+    assert_int_equal(passed(), 3 * CLIENTS);
+}
+
+static void
+test_dispatch_passes_what_a_dead_worker_left_in_its_channel_to_one_that_is_ready(void **state)
+{
+    (void)state;
+    come_and_be_passed(3 * CLIENTS);
+    dispatch_worker_ready(&dispatch, OTHER);
+    segment.members[OTHER].clients_returned = 0;
+    assert_int_equal(dispatch_worker_died(&dispatch, WORKER, 1), 0);
+    assert_int_equal(passed_to(OTHER), 3 * CLIENTS);
+    assert_int_equal(passed(), 0);
+    assert_int_equal(receive(OTHER), 3 * CLIENTS);
+    assert_int_equal(receive(WORKER), 0);
+    start(WORKER);
+    dispatch_worker_ready(&dispatch, WORKER);
+    assert_int_equal(passed(), 0);
+    assert_int_equal(counter_get(dispatch.roster.counters, clients_refused), 0);
+}
+
+static void
+test_dispatch_passes_it_to_the_first_worker_that_becomes_ready_when_none_was(void **state)
+{
+    (void)state;
+    come_and_be_passed(CLIENTS);
+    assert_int_equal(dispatch_worker_died(&dispatch, WORKER, 1), 0);
+    assert_int_equal(passed(), CLIENTS);
+    dispatch_worker_ready(&dispatch, OTHER);
+    assert_int_equal(passed(), 0);
+    assert_int_equal(receive(OTHER), CLIENTS);
+}
+
+/* The rest stays with the master: for the successor, as soon as that is ready. */
+static void
+test_dispatch_passes_no_more_of_it_than_ready_workers_have_room_for(void **state)
+{
+    (void)state;
+    come_and_be_passed(3 * CHAN_BATCH);
+    dispatch_worker_ready(&dispatch, OTHER);
+    segment.members[OTHER].capacity = 10;
+    assert_int_equal(dispatch_worker_died(&dispatch, WORKER, 1), 0);
+    assert_int_equal(receive(OTHER), 10);
+    assert_int_equal(passed(), 3 * CHAN_BATCH - 10);
+    start(WORKER);
+    uint32_t received = receive(WORKER); /* before it is ready */
+    dispatch_worker_ready(&dispatch, WORKER);
+    received += receive(WORKER);
+    assert_int_equal(received, 3 * CHAN_BATCH - 10);
+    assert_int_equal(passed(), 3 * CHAN_BATCH - 10);
+}
+
+static void
+test_dispatch_leaves_it_to_the_successor_when_the_master_has_no_room_for_descriptors(void **state)
+{
+    struct rlimit before;
+    struct rlimit few;
+    int used = dup(0);
+
+    (void)state;
+    close(used);
+    come_and_be_passed(CLIENTS);
+    dispatch_worker_ready(&dispatch, OTHER);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    few = before;
+    few.rlim_cur = (rlim_t)used + CLIENTS - 1;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    assert_int_equal(dispatch_worker_died(&dispatch, WORKER, 1), 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(receive(OTHER), 0);
+    start(WORKER);
+    assert_int_equal(receive(WORKER), CLIENTS);
+    dispatch_worker_ready(&dispatch, WORKER);
+    assert_int_equal(passed(), CLIENTS);
+    assert_int_equal(passed_to(OTHER), 0);
+}
+
+/* Its records may say anything by then. */
+static void
+test_dispatch_closes_what_it_takes_back_when_the_record_does_not_say_that_it_was_passed(
+    void **state)
+{
+    (void)state;
+    come_and_be_passed(CLIENTS);
+    for (uint32_t i = 0; i < dispatch.roster.used; i++) {
+        if (segment.clients[i].state == CLIENT_PASSED) {
+            segment.clients[i].worker = OTHER;
+            break;
+        }
+    }
+    dispatch_worker_ready(&dispatch, OTHER);
+    assert_int_equal(dispatch_worker_died(&dispatch, WORKER, 1), 0);
+    assert_int_equal(receive(OTHER), CLIENTS - 1);
+    assert_int_equal(receive(WORKER), 0);
+}
+
 int
 main(void)
 {
@@ -179,6 +362,26 @@ main(void)
         cmocka_unit_test_setup_teardown(
             test_accept_comes_back_to_listeners_that_could_not_be_watched_for_a_while, set_up,
             tear_down),
+        cmocka_unit_test_setup_teardown(
+            test_accept_leaves_connections_in_the_backlog_until_a_worker_is_ready, set_up,
+            tear_down),
+        cmocka_unit_test_setup_teardown(
+            test_dispatch_passes_nothing_to_a_worker_that_is_not_ready_although_it_has_no_clients,
+            set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            test_dispatch_passes_what_a_dead_worker_left_in_its_channel_to_one_that_is_ready,
+            set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            test_dispatch_passes_it_to_the_first_worker_that_becomes_ready_when_none_was, set_up,
+            tear_down),
+        cmocka_unit_test_setup_teardown(
+            test_dispatch_passes_no_more_of_it_than_ready_workers_have_room_for, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            test_dispatch_leaves_it_to_the_successor_when_the_master_has_no_room_for_descriptors,
+            set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            test_dispatch_closes_what_it_takes_back_when_the_record_does_not_say_that_it_was_passed,
+            set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -56,7 +56,6 @@ set_up(void **state)
 
     (void)state;
     alarm(DEADLINE_S);
-    rooms = 0;
     assert_true(fd >= 0);
     close(fd);
     base = event_base_new();
@@ -67,9 +66,9 @@ set_up(void **state)
         assert_int_equal(setsockopt(dispatch.workers[member - FIRST].channel[0], SOL_SOCKET,
                                     SO_SNDBUF, &small, sizeof(small)),
                          0);
-        dispatch_worker_started(&dispatch, member);
         dispatch_worker_ready(&dispatch, member);
     }
+    rooms = 0;
     return 0;
 }
 
@@ -178,7 +177,6 @@ succeed(uint32_t member)
     uint64_t taken;
 
     segment.members[member].life++;
-    dispatch_worker_started(&dispatch, member);
     taken = take_all(member, true);
     dispatch_worker_ready(&dispatch, member);
     return taken;
@@ -258,7 +256,7 @@ test_dispatch_channel_stays_full_over_two_deaths(void **state)
     for (int i = 0; i < 2; i++) {
         die(FIRST);
         segment.members[FIRST].life++;
-        dispatch_worker_started(&dispatch, FIRST); /* and dies before it takes anything */
+        /* It dies before it takes anything. */
         assert_int_equal(worker_at(FIRST)->passed, in_channel + WAITING);
     }
     die(FIRST);
