@@ -17,7 +17,7 @@ CC      := $(if $(filter fuzz,$(VARIANT)),clang,gcc)
 
 # ---- sources -------------------------------------------------------------------------------------
 
-SHM    := arena chan client_rec conf counter histogram log member record ring segment segment_master twin wake
+SHM    := arena chan client_rec conf counter histogram log member record ring segment segment_master twin wake util/inbox
 SERVER := main options usage master limits listen accept roster dispatch spawn supervise signals console
 WORKER := worker intake conn conn_in conn_out fanout slow pool liveness watch app last_words loop_log
 PROTO  := deflate extension frame handshake http1 inflate mask utf8 utf8_walk wide wide_avx2 wide_portable wide_sse2
@@ -28,15 +28,15 @@ BENCHER := crier_bench $(patsubst %,bench_%,audience client histogram mqtt optio
 
 # UNIT=ring FUZZ= TORTURE= on the command line narrow what is built and run.
 UNIT    := utf8 mask frame http1 extension handshake deflate inflate segment ring history arena client_rec record twin \
-           conf chan accept roster dispatch limits pool turns wheel slow fanout loop_log histogram pairs $(patsubst %,bench_%,audience histogram mqtt stamp track)
+           conf chan inbox accept roster dispatch limits pool turns wheel slow fanout loop_log histogram pairs $(patsubst %,bench_%,audience histogram mqtt stamp track)
 FUZZ    := utf8 http1 extension handshake frame deflate conn
-TORTURE := ring_torture ring_duel ring_history ring_hostile ring_kill
+TORTURE := inbox_torture ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history)# also built with tags that wrap, and test points
 RIGGED  := fuzz/fuzz_conn unit/test_turns unit/test_wheel unit/test_slow unit/test_fanout# a whole worker in the test's own process
 LOAD    := swarm probe_app
 BENCH   := bench_ring bench_server bench_echo bench_proto bench_connect bench_slow bench_latency bench_scale bench_cores
 
-PACKAGES := libevent_core libcrypto zlib# pkg-config names; Debian's are in tools/setup.sh
+PACKAGES := libevent_core libcrypto zlib liburcu-cds# pkg-config names; Debian's are in tools/setup.sh
 
 SHM_C     := $(SHM:%=shm/%.c)
 LIB_C     := $(SHM_C) $(SERVER:%=server/%.c) $(WORKER:%=worker/%.c) $(PROTO:%=worker/proto/%.c) $(HTTP:%=worker/http/%.c)
@@ -88,7 +88,7 @@ CMOCKA_LIBS   = $(eval CMOCKA_LIBS := $(call pkg,--libs,cmocka,unit))$(CMOCKA_LI
 
 CPPFLAGS = -I. -D_GNU_SOURCE= -DCRIER_VERSION='"$(VERSION)"' $(PKG_CFLAGS)
 CFLAGS   = -std=gnu11 -pthread -fPIE $(VARIANT_FLAGS) $(WARNINGS)
-LDFLAGS  = -pthread -pie -Wl,-z,relro,-z,now $(VARIANT_FLAGS)
+LDFLAGS  = -pthread -pie -Wl,-z,relro,-z,now,--as-needed $(VARIANT_FLAGS)
 LDLIBS   = $(PKG_LIBS)
 COMPILE  = $(CC) $(CPPFLAGS) $(CFLAGS)
 

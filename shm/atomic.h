@@ -8,8 +8,8 @@
  * that the thread sanitizer judges is then the code that ships, and a load-acquire is a plain load
  * on x86 and an LDAR on ARM, where a barrier macro has to be stronger than what was meant.
  *
- * Each use outside carries a label in a comment (T1, S2, C1 ...); ring.h and wake.h list every
- * label with its partner, so that a grep for a label shows both sides.
+ * Each use outside carries a label in a comment (T1, S2, C1 ...); ring.h, wake.h and inbox.h list
+ * every label with its partner, so that a grep for a label shows both sides.
  */
 #ifndef CRIER_SHM_ATOMIC_H
 #define CRIER_SHM_ATOMIC_H
@@ -32,6 +32,10 @@
     __atomic_compare_exchange_n((p), &(uint32_t){(expected)}, (v), 0, __ATOMIC_SEQ_CST,            \
                                 __ATOMIC_ACQUIRE)
 
+/* Full barriers; each returns what `p` held before. */
+#define atomic_fetch_add(p, v) __atomic_fetch_add((p), (v), __ATOMIC_SEQ_CST)
+#define atomic_fetch_sub(p, v) __atomic_fetch_sub((p), (v), __ATOMIC_SEQ_CST)
+#define atomic_fetch_or(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
 #define atomic_xchg(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
 
 /* For words with a single writer: readers see a whole value, no locked instruction is paid. */

@@ -37,6 +37,7 @@ build | pkg-config         | command pkg-config
 build | libevent-dev       | pkgconfig libevent_core
 build | libssl-dev         | pkgconfig libcrypto
 build | zlib1g-dev         | pkgconfig zlib
+build | liburcu-dev        | pkgconfig liburcu-cds
 unit | libcmocka-dev       | pkgconfig cmocka
 test | python3-pytest      | python pytest
 test | python3-websockets  | python websockets
