@@ -12,6 +12,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,17 @@ struct listen_address {
     const char *path;
     int fd;
 };
+
+/* The file of a unix socket. listen_remove_files may run at any instruction at which signals are
+ * not blocked: until the socket's file is in the list, and while one is taken off it, they are. */
+struct listen_file {
+    struct listen_file *next;
+    dev_t dev; /* with `ino`: whether the file at `path` is still this socket's */
+    ino_t ino;
+    char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+};
+
+static struct listen_file *listen_files;
 
 /* --- addresses --- */
 
@@ -340,12 +352,78 @@ listen_clear_path(const struct listen_address *address, const struct sockaddr_un
     return error == ECONNREFUSED || error == ENOENT ? 0 : listen_complain(address, -EADDRINUSE);
 }
 
+/* --- the files of unix sockets --- */
+
+static void
+listen_block_signals(sigset_t *before)
+{
+    sigset_t all;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, before);
+}
+
+/* Binds `fd` and lists the file that this creates. */
+static int
+listen_bind_file(int fd, const struct sockaddr_un *un, struct listen_file *file)
+{
+    sigset_t before;
+    struct stat st;
+    int rc = 0;
+
+    memcpy(file->path, un->sun_path, sizeof(file->path));
+    listen_block_signals(&before);
+    if (bind(fd, (const struct sockaddr *)un, sizeof(*un)) != 0 || lstat(file->path, &st) != 0) {
+        rc = -errno;
+    } else {
+        file->dev = st.st_dev;
+        file->ino = st.st_ino;
+        file->next = listen_files;
+        listen_files = file;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
+/* A file that another server has put at the same path meanwhile stays. */
+static void
+listen_remove_file(const struct listen_file *file)
+{
+    struct stat st;
+
+    if (lstat(file->path, &st) == 0 && st.st_dev == file->dev && st.st_ino == file->ino)
+        (void)unlink(file->path);
+}
+
+void
+listen_remove_files(void)
+{
+    for (const struct listen_file *file = listen_files; file; file = file->next)
+        listen_remove_file(file);
+}
+
+/* Removes the file, takes it off the list and frees it. */
+static void
+listen_forget_file(struct listen_file *file)
+{
+    struct listen_file **at = &listen_files;
+    sigset_t before;
+
+    listen_block_signals(&before);
+    listen_remove_file(file);
+    while (*at != file)
+        at = &(*at)->next;
+    *at = file->next;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    free(file);
+}
+
 static int
 listen_open_unix(struct listeners *listeners, const struct listen_address *address)
 {
     struct sockaddr_un un = {.sun_family = AF_UNIX};
+    struct listen_file *file;
     struct listener *listener;
-    struct stat st;
     int fd;
     int rc;
 
@@ -357,17 +435,18 @@ listen_open_unix(struct listeners *listeners, const struct listen_address *addre
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return listen_complain(address, -errno);
-    if (bind(fd, (const struct sockaddr *)&un, sizeof(un)) != 0 ||
-        listen(fd, LISTEN_BACKLOG) != 0 || lstat(un.sun_path, &st) != 0) {
-        rc = -errno;
+    file = malloc(sizeof(*file));
+    rc = file ? listen_bind_file(fd, &un, file) : -ENOMEM;
+    if (rc) {
+        free(file);
         close(fd);
         return listen_complain(address, rc);
     }
     listener = listen_add(listeners, fd);
+    listener->file = file;
+    if (listen(fd, LISTEN_BACKLOG) != 0)
+        return listen_complain(address, -errno);
     listen_name(listener);
-    listener->path = strdup(un.sun_path);
-    listener->path_dev = st.st_dev;
-    listener->path_ino = st.st_ino;
     return 0;
 }
 
@@ -471,25 +550,13 @@ listen_open_all(struct listeners *listeners, const char *addresses)
     return rc;
 }
 
-/* Somebody may have put another server's socket at the same path: that one stays. */
-static void
-listen_remove_path(const struct listener *listener)
-{
-    struct stat st;
-
-    if (lstat(listener->path, &st) == 0 && st.st_dev == listener->path_dev &&
-        st.st_ino == listener->path_ino)
-        unlink(listener->path);
-}
-
 void
 listen_close_all(struct listeners *listeners)
 {
     for (size_t i = 0; i < listeners->count; i++) {
         struct listener *listener = &listeners->list[i];
-        if (listener->path)
-            listen_remove_path(listener);
-        free(listener->path);
+        if (listener->file)
+            listen_forget_file(listener->file);
         close(listener->fd);
     }
     free(listeners->list);

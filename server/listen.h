@@ -3,7 +3,7 @@
  *
  * Role:     master, the only process that binds.
  * Owns:     struct listeners owns its descriptors, and the files of its unix sockets:
- *           listen_close_all removes them.
+ *           listen_close_all removes them, listen_remove_files in a process that ends at once.
  * Errors:   negative errno; a sentence that says what to do has been logged.
  * Context:  main thread.
  *
@@ -18,7 +18,6 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <sys/types.h>
 
 #include "shm/conf.h"
 
@@ -28,9 +27,7 @@ struct listener {
     int fd;
     bool is_unix;
     char url[LISTEN_URL_BYTES]; /* what a person would type to connect */
-    char *path;                 /* of a unix socket made here, or NULL */
-    dev_t path_dev;             /* with path_ino: whether the file is still this socket's */
-    ino_t path_ino;
+    struct listen_file *file;   /* of a unix socket made here, or NULL */
 };
 
 struct listeners {
@@ -52,5 +49,9 @@ int listen_open_all(struct listeners *listeners, const char *addresses)
 
 /* Closes all. May be called twice. */
 void listen_close_all(struct listeners *listeners);
+
+/* Removes the files of all unix sockets made here, and nothing else. Async-signal-safe, for a
+ * handler on the thread that opens and closes listeners. */
+void listen_remove_files(void);
 
 #endif
