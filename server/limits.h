@@ -24,6 +24,7 @@ enum {
     LIMITS_PROGRAM_FDS = 1,  /* the program, for workers that start later */
     LIMITS_SEGMENT_FDS = 1,
     LIMITS_LOOP_FDS = 3,   /* of an event loop: an epoll set, a pipe for signals */
+    LIMITS_STOP_FDS = 2,   /* of the master: a pipe for the signals that stop it */
     LIMITS_WATCH_FDS = 1,  /* of a worker: the epoll set of its clients */
     LIMITS_STREAM_FDS = 4, /* standard input and standard error, opened again or read by a thread */
     LIMITS_SPARE_FDS = 12, /* connections being passed on; libraries; the application */
@@ -36,9 +37,11 @@ limits_master_descriptors(uint64_t workers, uint64_t sockets)
 {
     uint64_t events = workers + 1; /* one of each member */
     uint64_t channels = 2 * workers;
+    uint64_t processes = workers;
 
     return LIMITS_STANDARD_FDS + LIMITS_PROGRAM_FDS + LIMITS_SEGMENT_FDS + LIMITS_LOOP_FDS +
-           LIMITS_STREAM_FDS + LIMITS_SPARE_FDS + events + channels + sockets;
+           LIMITS_STOP_FDS + LIMITS_STREAM_FDS + LIMITS_SPARE_FDS + events + channels + processes +
+           sockets;
 }
 
 /* Of a worker, before its first client. */

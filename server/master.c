@@ -182,12 +182,19 @@ master_on_signal(void *arg, int signal)
 {
     struct master *master = arg;
 
-    if (signal == SIGCHLD)
-        supervise_reap(&master->supervise);
-    else if (signal == SIGQUIT || (master->phase != PHASE_SERVE && signal != SIGHUP))
+    if (signal == SIGQUIT || (master->phase != PHASE_SERVE && signal != SIGHUP))
         master_abort(master);
     else if (master->phase == PHASE_SERVE)
         master_quiet(master, CLOSE_GOING_AWAY);
+    master_step(master);
+}
+
+static void
+master_on_death(void *arg)
+{
+    struct master *master = arg;
+
+    supervise_reap(&master->supervise);
     master_step(master);
 }
 
@@ -244,6 +251,7 @@ master_on_tick(evutil_socket_t fd, short events, void *arg)
     member_beat(&master->segment.members[MEMBER_MASTER]);
     segment_note_wall_clock(master->segment.head);
     console_go_on(&master->console);
+    supervise_reap(&master->supervise);
     master_set_tick(master);
     master_step(master);
 }
@@ -389,13 +397,11 @@ master_open_loop(struct master *master)
              ? 0
              : -ENOMEM;
     if (!rc)
-        rc = signals_open(&master->signals, master->base, master_on_signal, master);
-    if (!rc)
         rc = dispatch_open(&master->dispatch, master->base, &master->segment, master_on_room,
                            master);
     if (!rc)
         rc = supervise_open(&master->supervise, master->base, &master->segment, &master->ring,
-                            &master->dispatch, &master->spawn);
+                            &master->dispatch, &master->spawn, master_on_death, master);
     if (rc) {
         errno = -rc;
         log_error("cannot set up the server");
@@ -419,15 +425,18 @@ master_start_app(struct master *master)
     return MASTER_EXIT_FAILED;
 }
 
-/* Workers first: they get ready while the first connections come in. */
+/* Workers first: they get ready while the first connections come in. There is something to stop in
+ * order from here on. */
 static int
 master_open_doors(struct master *master)
 {
-    int rc;
+    int rc = signals_open(&master->signals, master->base, master_on_signal, master);
 
     spawn_share(&master->spawn, master->segment_fd, master->wake_fds, master->wake_count);
-    supervise_start(&master->supervise, master->worker_capacity);
-    rc = accept_start(&master->acceptor, master->base, &master->listeners, &master->dispatch);
+    if (!rc)
+        supervise_start(&master->supervise, master->worker_capacity);
+    if (!rc)
+        rc = accept_start(&master->acceptor, master->base, &master->listeners, &master->dispatch);
     if (!rc)
         rc = console_open(&master->console, master->base, &master->segment, &master->ring,
                           master_on_input_end, master);
@@ -471,6 +480,17 @@ master_start(struct master *master, char **argv)
 }
 
 /* --- the end --- */
+
+/* A stop handler that does not return can be ended by one more signal. */
+static void
+master_stop_app(struct master *master)
+{
+    if (!master->app->stop)
+        return;
+    signals_leave_loop(master->exit_code);
+    master->app->stop(CRIER_MASTER);
+    signals_close(&master->signals);
+}
 
 static void
 master_report(const struct master *master)
@@ -520,10 +540,12 @@ master_fini(struct master *master)
 int
 master_run(int argc, char **argv, const struct crier_app *app)
 {
-    struct master *master = calloc(1, sizeof(*master));
+    struct master *master;
     enum options_outcome outcome;
     int code;
 
+    signals_begin(listen_remove_files);
+    master = calloc(1, sizeof(*master));
     if (!master)
         return MASTER_EXIT_FAILED;
     master->app = app;
@@ -536,8 +558,7 @@ master_run(int argc, char **argv, const struct crier_app *app)
         master->exit_code = master_start(master, argv);
         if (master->exit_code == MASTER_EXIT_OK) {
             event_base_dispatch(master->base);
-            if (app->stop)
-                app->stop(CRIER_MASTER);
+            master_stop_app(master);
             master_report(master);
         }
     } else if (outcome == OPTIONS_REFUSED) {

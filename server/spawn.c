@@ -9,9 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "shm/chan.h"
+#include "shm/disposition.h"
 #include "shm/log.h"
 #include "shm/ring.h"
 
@@ -144,37 +148,53 @@ spawn_place_descriptors(const struct spawn *spawn, int channel)
     return fds[SPAWN_PROGRAM];
 }
 
-/* Only the master's word ends a worker, from its first instruction on: what a terminal sends to the
- * whole group is ignored, and that survives exec. */
+/* Until the worker can end in order when the master dies (worker_tie_to_master), it is killed. */
 static void
-spawn_reset_signals(void)
+spawn_tie_to_master(pid_t master)
 {
-    static const int ignored[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP};
-    sigset_t none;
-
-    for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
-        signal(ignored[i], SIG_IGN);
-    signal(SIGCHLD, SIG_DFL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
+        spawn_fail("prctl");
+    if (getppid() != master) /* the master has died before that */
+        _exit(SPAWN_EXIT_NOT_STARTED);
 }
 
-static void __attribute__((noreturn)) spawn_child(const struct spawn *spawn, int channel)
+static void __attribute__((noreturn))
+spawn_child(const struct spawn *spawn, int channel, pid_t master)
 {
     int program;
 
     log_close();
+    spawn_tie_to_master(master);
     program = spawn_place_descriptors(spawn, channel);
-    spawn_reset_signals();
+    /* Ignored signals stay ignored through exec: a signal that a terminal sends to the whole group
+     * does not end a worker at any instruction. */
+    disposition_apply_before_exec();
     execveat(program, "", spawn->argv, spawn->envp, AT_EMPTY_PATH);
     spawn_fail("execveat");
 }
 
 /* --- in the master --- */
 
-pid_t
-spawn_worker(struct spawn *spawn, uint32_t member, int channel)
+/* Returns `pid`, or a negative errno after the process is gone again. */
+static pid_t
+spawn_open_pidfd(pid_t pid, int *pidfd)
 {
+    int rc;
+
+    *pidfd = pidfd_open(pid, 0);
+    if (*pidfd >= 0)
+        return pid;
+    rc = -errno;
+    if (rc != -ESRCH) /* the application ignores SIGCHLD, and the process has ended already */
+        (void)kill(pid, SIGKILL);
+    (void)waitpid(pid, NULL, 0);
+    return rc;
+}
+
+pid_t
+spawn_worker(struct spawn *spawn, uint32_t member, int channel, int *pidfd)
+{
+    pid_t master = getpid();
     sigset_t all;
     sigset_t before;
     pid_t pid;
@@ -182,13 +202,12 @@ spawn_worker(struct spawn *spawn, uint32_t member, int channel)
     assert(spawn->member_count <= RING_OWNERS_MAX);
     snprintf(spawn->place, SPAWN_PLACE_BYTES, CHAN_ENV_MEMBER "=%u", member);
     sigfillset(&all);
-    /* The handlers write to a socket of the master's event loop: they must not run in the child. */
-    sigprocmask(SIG_SETMASK, &all, &before);
+    /* The master's handlers must not run in the child. */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     pid = fork();
     if (pid == 0)
-        spawn_child(spawn, channel);
-    if (pid < 0)
-        pid = -errno;
-    sigprocmask(SIG_SETMASK, &before, NULL);
+        spawn_child(spawn, channel, master);
+    pid = pid < 0 ? -errno : spawn_open_pidfd(pid, pidfd);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return pid;
 }

@@ -4,11 +4,13 @@
  * Role:     master only; shm/chan.h says what the worker finds.
  * Owns:     a descriptor of the running program, and the workers' environment.
  * Errors:   negative errno.
- * Context:  main thread. Between fork and exec only what is safe when the program has threads.
+ * Context:  the thread that runs the master's loop, and only that: the kernel signals a worker when
+ *           the thread that forked it ends (PR_SET_PDEATHSIG). Between fork and exec only what is
+ *           safe when the program has threads.
  *
  * Workers execute the image that the master runs, whatever lies at its path by then, with the
  * master's arguments and environment. They get the segment, their channel, and the eventfds, and
- * nothing else.
+ * nothing else. A process is referred to by a pidfd, which stays valid whatever reaps the process.
  */
 #ifndef CRIER_SERVER_SPAWN_H
 #define CRIER_SERVER_SPAWN_H
@@ -36,8 +38,9 @@ void spawn_share(struct spawn *spawn, int segment_fd, const int *wake_fds, uint3
 
 void spawn_close(struct spawn *spawn);
 
-/* Starts the process of `member`, which reads from `channel`. Returns its pid. */
-pid_t spawn_worker(struct spawn *spawn, uint32_t member, int channel)
+/* Starts the process of `member`, which reads from `channel`. Returns its pid; the caller owns
+ * `*pidfd`, which is close-on-exec. */
+pid_t spawn_worker(struct spawn *spawn, uint32_t member, int channel, int *pidfd)
     __attribute__((warn_unused_result));
 
 #endif

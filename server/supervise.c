@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "shm/atomic.h"
 #include "shm/clock.h"
@@ -27,6 +29,8 @@ struct supervise_worker {
     struct supervise *supervise;
     uint32_t member;
     pid_t pid; /* 0: no process */
+    int pidfd;
+    struct event *death; /* the pidfd is readable: SIGCHLD may be blocked, ignored, or used */
     bool ready;
     uint64_t started_ms;
     uint32_t pause_ms; /* before the next start */
@@ -68,6 +72,16 @@ supervise_start_later(struct supervise_worker *worker)
 }
 
 static void
+supervise_on_death(evutil_socket_t fd, short events, void *arg)
+{
+    struct supervise_worker *worker = arg;
+
+    (void)fd;
+    (void)events;
+    worker->supervise->on_death(worker->supervise->arg);
+}
+
+static void
 supervise_start_worker(struct supervise_worker *worker)
 {
     struct supervise *supervise = worker->supervise;
@@ -77,7 +91,7 @@ supervise_start_worker(struct supervise_worker *worker)
     atomic_store_relaxed(&member->life, member->life + 1);
     atomic_store_release(&member->state, (uint32_t)MEMBER_STARTING);
     pid = spawn_worker(supervise->spawn, worker->member,
-                       dispatch_channel(supervise->dispatch, worker->member));
+                       dispatch_channel(supervise->dispatch, worker->member), &worker->pidfd);
     if (pid < 0) {
         atomic_store_relaxed(&member->life, member->life - 1);
         atomic_store_release(&member->state, (uint32_t)MEMBER_EMPTY);
@@ -88,6 +102,9 @@ supervise_start_worker(struct supervise_worker *worker)
         return;
     }
     worker->pid = pid;
+    event_assign(worker->death, supervise->base, worker->pidfd, EV_READ, supervise_on_death,
+                 worker);
+    event_add(worker->death, NULL); /* if it fails, the master's timer finds the death */
     worker->ready = false;
     worker->stuck = false;
     worker->started_ms = supervise_now_ms();
@@ -177,7 +194,7 @@ supervise_watch_one(struct supervise_worker *worker)
     if (stuck_ms && (uint64_t)worker->still_turns * SUPERVISE_WATCH_MS >= stuck_ms &&
         !worker->stuck) {
         worker->stuck = true;
-        kill(worker->pid, SIGKILL);
+        (void)pidfd_send_signal(worker->pidfd, SIGKILL, NULL, 0);
     }
 }
 
@@ -195,29 +212,32 @@ supervise_on_watch(evutil_socket_t fd, short events, void *arg)
 /* --- death --- */
 
 static const char *
-supervise_how(const struct supervise_worker *worker, int status, char how[SUPERVISE_HOW_BYTES])
+supervise_how(const struct supervise_worker *worker, const siginfo_t *end,
+              char how[SUPERVISE_HOW_BYTES])
 {
-    if (worker->stuck && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+    if (worker->stuck && end->si_status == SIGKILL && end->si_code == CLD_KILLED)
         snprintf(how, SUPERVISE_HOW_BYTES, "has stood still for %g s and was killed",
                  (double)worker->supervise->segment->head->conf.stuck_timeout_ms / 1000);
-    else if (WIFSIGNALED(status))
-        snprintf(how, SUPERVISE_HOW_BYTES, "was killed by signal %d (%s)", WTERMSIG(status),
-                 strsignal(WTERMSIG(status)));
+    else if (end->si_pid == 0)
+        snprintf(how, SUPERVISE_HOW_BYTES, "has ended, its exit status was collected elsewhere");
+    else if (end->si_code == CLD_EXITED)
+        snprintf(how, SUPERVISE_HOW_BYTES, "exited with status %d", end->si_status);
     else
-        snprintf(how, SUPERVISE_HOW_BYTES, "exited with status %d", WEXITSTATUS(status));
+        snprintf(how, SUPERVISE_HOW_BYTES, "was killed by signal %d (%s)", end->si_status,
+                 strsignal(end->si_status));
     return how;
 }
 
 /* One line: who, how, its last words, what it cost, what happens now. */
 static void
-supervise_report(const struct supervise_worker *worker, int status, uint32_t lost)
+supervise_report(const struct supervise_worker *worker, const siginfo_t *end, uint32_t lost)
 {
     char how[SUPERVISE_HOW_BYTES];
     char words[LAST_WORDS_BYTES];
     char next[SUPERVISE_HOW_BYTES] = "starting another";
 
     if (worker->supervise->stopping) {
-        if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        if (end->si_pid == 0 || (end->si_code == CLD_EXITED && end->si_status == 0))
             return;
         snprintf(next, sizeof(next), "stopping all the same");
     } else if (supervise_is_looping(worker->supervise)) {
@@ -227,7 +247,7 @@ supervise_report(const struct supervise_worker *worker, int status, uint32_t los
     }
     member_last_words(supervise_member(worker), supervise_member(worker)->life, words);
     log_warnx("worker %u (pid %d) %s%s%s; %u client%s lost; %s", worker->member, (int)worker->pid,
-              supervise_how(worker, status, how), *words ? ": " : "", words, lost,
+              supervise_how(worker, end, how), *words ? ": " : "", words, lost,
               lost == 1 ? "" : "s", next);
 }
 
@@ -254,7 +274,7 @@ supervise_plan_successor(struct supervise_worker *worker)
 }
 
 static void
-supervise_died(struct supervise_worker *worker, int status)
+supervise_died(struct supervise_worker *worker, const siginfo_t *end)
 {
     struct supervise *supervise = worker->supervise;
     uint32_t lost = supervise_bury(worker);
@@ -263,24 +283,37 @@ supervise_died(struct supervise_worker *worker, int status)
     supervise->ready -= worker->ready;
     if (!supervise->stopping)
         supervise_plan_successor(worker);
-    supervise_report(worker, status, lost);
+    supervise_report(worker, end, lost);
+    event_del(worker->death);
+    close(worker->pidfd);
     worker->pid = 0;
     worker->ready = false;
     if (!supervise->stopping && !supervise_is_looping(supervise))
         supervise_start_later(worker);
 }
 
-/* By pid: the application's own children are its own. */
+/* Has the process ended? ECHILD: the application's code has reaped it, or ignores SIGCHLD, which
+ * makes the kernel do so; then `end` is all zero. */
+static bool
+supervise_has_ended(const struct supervise_worker *worker, siginfo_t *end)
+{
+    *end = (siginfo_t){0};
+    if (waitid(P_PIDFD, (id_t)worker->pidfd, end, WEXITED | WNOHANG) != 0)
+        return errno == ECHILD;
+    return end->si_pid != 0;
+}
+
+/* Worker by worker: the application may have children of its own. */
 void
 supervise_reap(struct supervise *supervise)
 {
     supervise_look(supervise); /* who became ready and died since then was ready */
     for (uint32_t i = 0; i < supervise->count; i++) {
         struct supervise_worker *worker = &supervise->workers[i];
-        int status;
+        siginfo_t end;
 
-        if (worker->pid && waitpid(worker->pid, &status, WNOHANG) == worker->pid)
-            supervise_died(worker, status);
+        if (worker->pid && supervise_has_ended(worker, &end))
+            supervise_died(worker, &end);
     }
 }
 
@@ -297,7 +330,7 @@ supervise_kill(struct supervise *supervise)
 {
     for (uint32_t i = 0; i < supervise->count; i++) {
         if (supervise->workers[i].pid)
-            kill(supervise->workers[i].pid, SIGKILL);
+            (void)pidfd_send_signal(supervise->workers[i].pidfd, SIGKILL, NULL, 0);
     }
 }
 
@@ -305,13 +338,17 @@ supervise_kill(struct supervise *supervise)
 
 int
 supervise_open(struct supervise *supervise, struct event_base *base, const struct segment *segment,
-               struct ring *ring, struct dispatch *dispatch, struct spawn *spawn)
+               struct ring *ring, struct dispatch *dispatch, struct spawn *spawn,
+               void (*on_death)(void *arg), void *arg)
 {
     static const struct timeval watch = {.tv_usec = SUPERVISE_WATCH_MS * 1000};
     uint32_t count = segment->geometry.member_count - MEMBER_FIRST_WORKER;
 
     *supervise = (struct supervise){
         .segment = segment,
+        .base = base,
+        .on_death = on_death,
+        .arg = arg,
         .ring = ring,
         .dispatch = dispatch,
         .spawn = spawn,
@@ -324,9 +361,10 @@ supervise_open(struct supervise *supervise, struct event_base *base, const struc
         worker->supervise = supervise;
         worker->member = i + MEMBER_FIRST_WORKER;
         worker->start = event_new(base, -1, 0, supervise_start_now, worker);
-        if (!worker->start)
-            return -ENOMEM;
+        worker->death = event_new(base, -1, 0, supervise_on_death, worker);
         supervise->count++;
+        if (!worker->start || !worker->death)
+            return -ENOMEM;
     }
     supervise->watch = event_new(base, -1, EV_PERSIST, supervise_on_watch, supervise);
     return supervise->watch && event_add(supervise->watch, &watch) == 0 ? 0 : -ENOMEM;
@@ -335,8 +373,16 @@ supervise_open(struct supervise *supervise, struct event_base *base, const struc
 void
 supervise_close(struct supervise *supervise)
 {
-    for (uint32_t i = 0; i < supervise->count; i++)
-        event_free(supervise->workers[i].start);
+    for (uint32_t i = 0; i < supervise->count; i++) {
+        struct supervise_worker *worker = &supervise->workers[i];
+
+        if (worker->start)
+            event_free(worker->start);
+        if (worker->death)
+            event_free(worker->death);
+        if (worker->pid)
+            close(worker->pidfd);
+    }
     if (supervise->watch)
         event_free(supervise->watch);
     free(supervise->workers);

@@ -38,6 +38,9 @@ enum { SUPERVISE_STUCK_MIN_MS = 1000 };
 
 struct supervise {
     const struct segment *segment;
+    struct event_base *base;
+    void (*on_death)(void *arg);
+    void *arg;
     struct ring *ring; /* the master's */
     struct dispatch *dispatch;
     struct spawn *spawn;
@@ -50,16 +53,18 @@ struct supervise {
     bool stopping;
 };
 
-/* All pointers are borrowed. Starts nothing yet. */
+/* All pointers are borrowed. Starts nothing yet. Later `on_death` is called when a process has
+ * ended: it leads to supervise_reap. */
 int supervise_open(struct supervise *supervise, struct event_base *base,
                    const struct segment *segment, struct ring *ring, struct dispatch *dispatch,
-                   struct spawn *spawn) __attribute__((warn_unused_result));
+                   struct spawn *spawn, void (*on_death)(void *arg), void *arg)
+    __attribute__((warn_unused_result));
 void supervise_close(struct supervise *supervise);
 
 /* Writes how many connections each worker can hold, then starts them all. */
 void supervise_start(struct supervise *supervise, uint32_t capacity);
 
-/* SIGCHLD: buries who died, and starts successors. */
+/* Takes dead workers out of the ring, and starts successors. */
 void supervise_reap(struct supervise *supervise);
 
 /* Looks who has become ready. */

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "shm/atomic.h"
+#include "shm/disposition.h"
 #include "shm/log.h"
 
 enum {
@@ -37,10 +38,6 @@ struct module {
     uintptr_t end;
 };
 
-static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGSYS, SIGABRT};
-
-enum { SIGNALS = sizeof(signals) / sizeof(signals[0]) };
-
 static struct member_shm *me;
 static pid_t self; /* a child that the application forks is not the member */
 static uint32_t spoken;
@@ -48,7 +45,9 @@ static const char *volatile during;
 static struct module modules[LAST_WORDS_MODULES];
 static size_t module_count;
 static const struct module *libc;
-static struct sigaction before[SIGNALS];
+static int signals[DISPOSITION_SIGNALS_MAX];
+static size_t signal_count;
+static struct sigaction before[DISPOSITION_SIGNALS_MAX]; /* by place in `signals` */
 static uint8_t stack[LAST_WORDS_STACK_BYTES];
 
 void
@@ -171,8 +170,18 @@ last_words_pc(const ucontext_t *context)
 #endif
 }
 
-/* A signal that the processor raised comes again when the handler returns, and meets whatever was
- * there before; one that was sent is sent again. */
+/* The processor executes the instruction again that raised one of these, and raises it again. After
+ * any other signal (sent by a process, a breakpoint, a system call that seccomp refuses) the program
+ * would go on. */
+static bool
+last_words_comes_again(int signal, const siginfo_t *info)
+{
+    return info->si_code > 0 &&
+           (signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL);
+}
+
+/* The signal comes once more when the handler returns, and meets the disposition that was there
+ * before. */
 static void
 last_words_on_signal(int signal, siginfo_t *info, void *context)
 {
@@ -180,7 +189,7 @@ last_words_on_signal(int signal, siginfo_t *info, void *context)
     int saved = errno;
     struct words words;
 
-    for (size_t i = 0; i < SIGNALS; i++) {
+    for (size_t i = 0; i < signal_count; i++) {
         if (signals[i] == signal)
             (void)sigaction(signal, &before[i], NULL);
     }
@@ -199,7 +208,7 @@ last_words_on_signal(int signal, siginfo_t *info, void *context)
         words_add_place(&words, pc);
         words_add_way(&words, pc);
     }
-    if (info->si_code <= 0)
+    if (!last_words_comes_again(signal, info))
         (void)raise(signal);
     errno = saved;
 }
@@ -278,6 +287,7 @@ last_words_open(struct member_shm *member)
     if (old.ss_flags & SS_DISABLE) /* a sanitizer's is kept */
         (void)sigaltstack(&alternate, NULL);
     sigfillset(&action.sa_mask);
-    for (size_t i = 0; i < SIGNALS; i++)
+    signal_count = disposition_list(DISPOSITION_WORKER, DISPOSITION_REPORT, signals);
+    for (size_t i = 0; i < signal_count; i++)
         (void)sigaction(signals[i], &action, &before[i]);
 }

@@ -3,7 +3,7 @@
  * master puts it into the line that reports the death, crier-ring shows it afterwards.
  *
  * Role:     worker; without last_words_open, as in the master, the words go to stderr only.
- * Owns:     the handlers of SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGSYS and SIGABRT, on a stack of
+ * Owns:     the handlers of the signals of DISPOSITION_REPORT (disposition.def), on a stack of
  *           their own; what was installed before them runs after them. Also __assert_fail, so that
  *           the application's assertions speak, too.
  * Errors:   none: words are best effort, dying is not put off for them.

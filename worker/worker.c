@@ -16,6 +16,7 @@
 
 #include "shm/chan.h"
 #include "shm/clock.h"
+#include "shm/disposition.h"
 #include "shm/log.h"
 #include "worker/app.h"
 #include "worker/conn.h"
@@ -32,7 +33,7 @@ enum {
     WORKER_TICK_MS = 100,
     /* Without a master nobody sets a limit: clients have this long to take what is published. */
     WORKER_ORPHAN_MS = 1000,
-    WORKER_DOOM_MS = 2000, /* of one that has not even noticed */
+    WORKER_DOOM_MS = 2000, /* from the master's death to SIGKILL of a worker that is still there */
 };
 
 static uint32_t
@@ -121,24 +122,12 @@ worker_abort(struct worker *worker)
     worker->done = true;
 }
 
-/* Nobody else would wake one that was stopped. */
-static void
-worker_continue_others(const struct worker *worker)
-{
-    for (uint32_t i = MEMBER_FIRST_WORKER; i < worker->segment.geometry.member_count; i++) {
-        uint32_t pid = atomic_load_relaxed(&worker->segment.members[i].pid);
-        if (pid && i != worker->ring.self)
-            (void)kill((pid_t)pid, SIGCONT);
-    }
-}
-
 /* The master is gone: the worker goes the same way by itself. */
 static void
 worker_follow_nobody(struct worker *worker)
 {
     if (worker->stage == WORKER_SERVING) {
         log_warnx("the master is gone; closing %zu clients", worker->fanout.count);
-        worker_continue_others(worker);
         worker_set_stage(worker, WORKER_QUIET);
     }
     if (worker->stage == WORKER_QUIET && worker_is_quiet(worker)) {
@@ -289,31 +278,52 @@ worker_run(struct worker *worker)
 
 /* --- start --- */
 
-/* A loop that stands still does not see that the master is gone, and nobody is left to kill it: the
- * kernel says it with a signal, and does it with a timer. */
-static timer_t worker_doom;
+/* A stalled loop does not read the end of file on its channel, and without a master nothing else
+ * would kill the worker. So the kernel sends SIGCONT when the master dies (the signal also resumes a
+ * stopped worker), and its handler sets a timer that sends SIGKILL. Anybody may send SIGCONT: the
+ * handler acts only if the worker's parent is not the master any more. In a child that the
+ * application has forked it does nothing. */
+static pid_t worker_process;
+static pid_t worker_master;
 
+/* Two bare system calls in glibc, which signal-safety(7) does not promise. Without a timer
+ * (RLIMIT_SIGPENDING) SIGALRM ends the worker. */
 static void
-worker_on_master_death(int signal)
+worker_set_doom(void)
 {
     static const struct itimerspec after = {.it_value.tv_sec = WORKER_DOOM_MS / 1000};
+    struct sigevent kill = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    timer_t doom;
+
+    if (timer_create(CLOCK_MONOTONIC, &kill, &doom) == 0 &&
+        timer_settime(doom, 0, &after, NULL) == 0)
+        return;
+    (void)sigaction(SIGALRM, &action, NULL);
+    (void)alarm(WORKER_DOOM_MS / 1000);
+}
+
+static void
+worker_on_continue(int signal)
+{
+    int saved = errno;
 
     (void)signal;
-    (void)timer_settime(worker_doom, 0, &after, NULL);
+    if (getpid() == worker_process && getppid() != worker_master)
+        worker_set_doom();
+    errno = saved;
 }
 
 static int
 worker_tie_to_master(const struct worker *worker)
 {
-    pid_t master = (pid_t)worker->segment.members[MEMBER_MASTER].pid;
-    struct sigaction action = {.sa_handler = worker_on_master_death, .sa_flags = SA_RESTART};
-    struct sigevent doom = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
+    struct sigaction action = {.sa_handler = worker_on_continue, .sa_flags = SA_RESTART};
 
-    if (timer_create(CLOCK_MONOTONIC, &doom, &worker_doom) != 0 ||
-        sigaction(SIGURG, &action, NULL) != 0 || prctl(PR_SET_PDEATHSIG, SIGURG) != 0)
+    worker_process = getpid();
+    worker_master = (pid_t)worker->segment.members[MEMBER_MASTER].pid;
+    if (sigaction(SIGCONT, &action, NULL) != 0 || prctl(PR_SET_PDEATHSIG, SIGCONT) != 0)
         return -errno;
-    if (getppid() != master) /* died before the kernel was told to say so */
-        worker_on_master_death(SIGURG);
+    worker_on_continue(SIGCONT); /* the master may have died before that */
     return 0;
 }
 
@@ -405,9 +415,12 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
 int
 worker_main(const struct crier_app *app, uint32_t member)
 {
-    struct worker *worker = calloc(1, sizeof(*worker));
-    int rc = worker ? worker_init(worker, app, member) : -ENOMEM;
+    struct worker *worker;
+    int rc;
 
+    disposition_apply(DISPOSITION_WORKER, SIG_DFL);
+    worker = calloc(1, sizeof(*worker));
+    rc = worker ? worker_init(worker, app, member) : -ENOMEM;
     if (!rc) {
         worker_name(member, worker->conf);
         rc = worker_tie_to_master(worker);

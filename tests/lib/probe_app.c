@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +35,12 @@ static const struct crier_option options[] = {
     {"fail-start", "nowhere|master|worker", "nowhere", "where the start handler fails", NULL},
     {"start-behind", "FIFO", NULL,
      "a worker that finds this named pipe starts when somebody has opened and closed it", NULL},
+    {"in-master", "nothing|thread|fork|ignore-chld|handle-usr1", "nothing",
+     "what the master's start handler does: starts a thread, or a child, that only waits; ignores "
+     "SIGCHLD; writes a line to stderr for each SIGUSR1",
+     NULL},
+    {"master-start-behind", "FIFO", NULL, "as start-behind, in the master", NULL},
+    {"master-stop-behind", "FIFO", NULL, "the same in the master's stop handler", NULL},
 };
 
 static unsigned close_code;
@@ -60,6 +68,41 @@ wait_behind(const char *fifo)
     return 0;
 }
 
+static void *
+wait_for_ever(void *arg)
+{
+    for (;;)
+        pause();
+    return arg;
+}
+
+static void
+on_usr1(int number)
+{
+    static const char line[] = "probe: USR1\n";
+
+    (void)number;
+    if (write(STDERR_FILENO, line, sizeof(line) - 1) < 0)
+        abort();
+}
+
+static int
+start_master(void)
+{
+    const char *fifo = crier_option_get("master-start-behind");
+    pthread_t thread;
+
+    if (option_is("in-master", "thread") && pthread_create(&thread, NULL, wait_for_ever, NULL) != 0)
+        return -EAGAIN;
+    if (option_is("in-master", "fork") && fork() == 0)
+        wait_for_ever(NULL);
+    if (option_is("in-master", "ignore-chld"))
+        signal(SIGCHLD, SIG_IGN);
+    if (option_is("in-master", "handle-usr1"))
+        signal(SIGUSR1, on_usr1);
+    return fifo ? wait_behind(fifo) : 0;
+}
+
 static int
 start(enum crier_role role)
 {
@@ -73,7 +116,18 @@ start(enum crier_role role)
     }
     if (option_is("fail-start", role == CRIER_MASTER ? "master" : "worker"))
         return -ECANCELED;
-    return role == CRIER_WORKER && fifo ? wait_behind(fifo) : 0;
+    if (role == CRIER_MASTER)
+        return start_master();
+    return fifo ? wait_behind(fifo) : 0;
+}
+
+static void
+stop(enum crier_role role)
+{
+    const char *fifo = crier_option_get("master-stop-behind");
+
+    if (role == CRIER_MASTER && fifo)
+        (void)wait_behind(fifo);
 }
 
 static int
@@ -170,6 +224,13 @@ order_exit(void)
 }
 
 static void
+order_fork_wait(void)
+{
+    if (fork() == 0)
+        wait_for_ever(NULL);
+}
+
+static void
 order_fork_abort(void)
 {
     pid_t child = fork();
@@ -190,6 +251,7 @@ static const struct order {
     {"recurse", order_recurse},
     {"spin", order_spin},
     {"fork-abort", order_fork_abort},
+    {"fork-wait", order_fork_wait},
     {"work", order_work},
 };
 
@@ -253,6 +315,7 @@ static const struct crier_app app = {
     .connect = connected,
     .message = received,
     .disconnect = disconnected,
+    .stop = stop,
 };
 
 int
