@@ -610,8 +610,11 @@ conn_relieve_pool(struct worker *worker)
     }
     pool_buf_free(&worker->pool, &conn->output);
     conn_close(conn, CLOSE_OVERLOAD, "out of memory for clients: try again later");
-    if (input_lost && conn->state == CONN_CLOSING)
+    if (input_lost && conn->state == CONN_CLOSING) {
         conn_set_state(conn, CONN_LINGER); /* what comes may begin inside a frame */
+        if (!conn->blocked)
+            conn_out_flush(conn); /* the FIN does not wait until the client sends something */
+    }
     return true;
 }
 
