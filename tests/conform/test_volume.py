@@ -4,13 +4,12 @@ A part of them by default, all sizes and counts with CRIER_LONG=1.
 """
 
 import os
-import threading
 
 import pytest
 from cases_deflate import BOTH, NAME, NO_TAKEOVER, WORDS, noise
 from table import deflate, fragments, head_of, in_parts, inflate, same_extension
 
-from harness import BINARY, CLOSE, PATIENCE, TEXT, Frame, encode_frame, server_frame
+from harness import BINARY, CLOSE, PATIENCE, TEXT, Frame, Job, encode_frame, server_frame
 
 LONG = bool(os.environ.get("CRIER_LONG"))
 KIB, MIB = 1 << 10, 1 << 20
@@ -42,9 +41,7 @@ def send_meanwhile(client, parts):
         client.socket.settimeout(4 * PATIENCE)
         for part in parts:
             client.socket.sendall(part)
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    return thread
+    return Job(run)
 
 
 def end(client):

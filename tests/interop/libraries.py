@@ -15,7 +15,6 @@ import os
 import queue
 import socket
 import subprocess
-import threading
 from urllib.parse import urlsplit
 
 import websockets
@@ -23,7 +22,7 @@ import wsproto
 import wsproto.events
 import wsproto.extensions
 
-from harness import PATIENCE, REPOSITORY, plain_environment
+from harness import PATIENCE, REPOSITORY, Job, plain_environment
 
 
 class Websockets:
@@ -124,7 +123,9 @@ class Wsproto:
 
     def close(self, code, reason):
         self.write(wsproto.events.CloseConnection(code=code, reason=reason))
-        return self.told()
+        told = self.told()
+        self.socket.shutdown(socket.SHUT_WR)
+        return told
 
     def recv_close(self):
         told = self.told()
@@ -147,7 +148,7 @@ class Node:
             ["node", os.path.join(REPOSITORY, "tests/interop/ws_client.js"), url, f"deflate={int(deflate)}", *options],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self.events = queue.Queue()
-        threading.Thread(target=self.read_events, daemon=True).start()
+        self.reader = Job(self.read_events)
         self.opening = self.next_event()
         self.extension = self.opening.get("extensions")
 
@@ -157,6 +158,7 @@ class Node:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
+        self.reader.join(PATIENCE)
         self.process.stdin.close()
 
     def read_events(self):

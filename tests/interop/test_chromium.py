@@ -3,13 +3,12 @@
 import http.server
 import json
 import shutil
-import threading
 
 import pytest
 from browser import Browser
 from wire import Wire
 
-from harness import PATIENCE, wait_until
+from harness import PATIENCE, Job, wait_until
 
 pytestmark = pytest.mark.limit(180)
 
@@ -49,11 +48,10 @@ class Elsewhere(http.server.BaseHTTPRequestHandler):
 def elsewhere():
     """The URL of a page of another origin."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+        job = Job(server.serve_forever, lasting=True)
         yield "http://127.0.0.1:{}/".format(server.server_address[1])
         server.shutdown()
-        thread.join()
+        job.join()
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,8 @@
 
 import contextlib
 import socket
-import threading
 
-from harness import PATIENCE
+from harness import PATIENCE, Job
 
 
 class Wire:
@@ -17,8 +16,7 @@ class Wire:
         self.listener = socket.create_server((server.address[0], 0))
         self.address = self.listener.getsockname()
         self.near = None
-        self.threads = [threading.Thread(target=self.run, daemon=True)]
-        self.threads[0].start()
+        self.jobs = [Job(self.run)]
 
     @property
     def name(self):
@@ -36,8 +34,8 @@ class Wire:
         for one in (self.listener, self.near, self.far):
             with contextlib.suppress(OSError, AttributeError):
                 one.shutdown(socket.SHUT_RDWR)
-        for thread in self.threads:
-            thread.join(PATIENCE)
+        for job in self.jobs:
+            job.join(PATIENCE)
         for one in (self.listener, self.near, self.far):
             if one:
                 one.close()
@@ -47,8 +45,7 @@ class Wire:
             self.near, _ = self.listener.accept()
             self.near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.threads.append(threading.Thread(target=self.pass_on, args=(self.near, self.far, "up"), daemon=True))
-            self.threads[-1].start()
+            self.jobs.append(Job(self.pass_on, self.near, self.far, "up"))
             self.pass_on(self.far, self.near, "down")
 
     def pass_on(self, source, target, direction):

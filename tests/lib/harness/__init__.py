@@ -1,20 +1,22 @@
 """What the end-to-end tests share: the real server as a process, clients that send exact bytes, and measurements."""
 
 from .deflate_client import DeflateClient, deflate, inflate
+from .jobs import Job, at_once
 from .marks import each_worker_count, needs_ipv6
 from .procs import (all_pids, assert_still, cpu_seconds, descriptors, is_alive, memory, memory_files,
                     open_descriptors, process_state, resident, tcp_memory)
 from .raw_client import (BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Closed, Disconnected, Frame, RawClient,
                          encode_frame, server_frame)
-from .server import BUILD, CRIER, CRIER_RING, PROBE, REPOSITORY, Server, plain_environment, run_crier
+from .segment import BUILD, CRIER_RING
+from .server import CRIER, PROBE, REPOSITORY, Server, plain_environment, run_crier
 from .swarm_client import Swarm, transcript_hash
-from .waiting import PATIENCE, SANITIZED, Deadline, at_once, pause, wait_until
+from .waiting import PATIENCE, SANITIZED, Deadline, Late, Pace, in_time, pause, wait_until
 
 __all__ = [
     "BINARY", "BUILD", "CLOSE", "CONTINUATION", "CRIER", "CRIER_RING", "Closed", "Deadline", "DeflateClient",
-    "Disconnected", "Frame", "PATIENCE",
-    "PING", "PONG", "PROBE", "REPOSITORY", "RawClient", "SANITIZED", "Server", "Swarm", "TEXT", "all_pids",
-    "assert_still", "at_once", "cpu_seconds", "deflate", "descriptors", "each_worker_count", "encode_frame", "inflate", "is_alive", "memory",
-    "memory_files", "needs_ipv6", "open_descriptors", "pause", "plain_environment", "process_state", "resident", "run_crier",
-    "server_frame", "tcp_memory", "transcript_hash", "wait_until",
+    "Disconnected", "Frame", "Job", "Late", "PATIENCE", "PING", "PONG", "PROBE", "Pace", "REPOSITORY", "RawClient",
+    "SANITIZED", "Server", "Swarm", "TEXT", "all_pids", "assert_still", "at_once", "cpu_seconds", "deflate", "descriptors",
+    "each_worker_count", "encode_frame", "in_time", "inflate", "is_alive", "memory", "memory_files", "needs_ipv6",
+    "open_descriptors", "pause", "plain_environment", "process_state", "resident", "run_crier", "server_frame", "tcp_memory",
+    "transcript_hash", "wait_until",
 ]

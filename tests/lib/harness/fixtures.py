@@ -5,12 +5,16 @@ import signal
 
 import pytest
 
+from .jobs import join_all
 from .server import CRIER, PROBE, Server
-from .waiting import PATIENCE
+from .waiting import SANITIZED
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "limit(seconds): the whole test may take so long; default 60")
+    config.addinivalue_line("markers", "limit(seconds): the whole test may take so long on an idle machine; default 60")
+    # An exception that no test can see, of a thread or a finalizer, is a failure.
+    for name in ("PytestUnhandledThreadExceptionWarning", "PytestUnraisableExceptionWarning"):
+        config.addinivalue_line("filterwarnings", f"error::pytest.{name}")
 
 
 def pytest_sessionstart(session):
@@ -22,7 +26,7 @@ def pytest_sessionstart(session):
 def time_limit(request):
     """Ends a test that hangs, with a stack that shows where."""
     marker = request.node.get_closest_marker("limit")
-    seconds = (marker.args[0] if marker else 60) * max(1.0, PATIENCE / 15)
+    seconds = (marker.args[0] if marker else 60) * (6 if SANITIZED else 3)
 
     def out_of_time(*_):
         raise TimeoutError(f"the test took longer than {seconds:g} s")
@@ -30,8 +34,11 @@ def time_limit(request):
     before = signal.signal(signal.SIGALRM, out_of_time)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+    try:
+        join_all()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

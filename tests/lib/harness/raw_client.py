@@ -92,6 +92,7 @@ class RawClient:
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.socket.settimeout(Deadline(timeout).left("connect"))
             self.socket.connect(address)
+            self.local = self.socket.getsockname()
         except BaseException:
             self.socket.close()
             raise
@@ -106,14 +107,14 @@ class RawClient:
 
     @property
     def port(self):
-        return self.socket.getsockname()[1]
+        return self.local[1]
 
     @property
     def name(self):
         """How the server writes this client's address."""
-        if self.socket.family == socket.AF_UNIX:
+        if isinstance(self.address, str):
             return f"unix:{os.getpid()}"
-        host, port = self.socket.getsockname()[:2]
+        host, port = self.local[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def drop(self):
@@ -150,6 +151,18 @@ class RawClient:
         poll.register(self.socket, select.POLLIN)
         return bool(len(self.buffer) > self.start or poll.poll(0))
 
+    def available(self):
+        """How many bytes can be read without waiting."""
+        count = array.array("i", [0])
+        fcntl.ioctl(self.socket, termios.FIONREAD, count)
+        return len(self.buffer) - self.start + count[0]
+
+    def unsent(self):
+        """How many bytes the other side's kernel has not acknowledged; of a unix socket, its process not read."""
+        count = array.array("i", [0])
+        fcntl.ioctl(self.socket, termios.TIOCOUTQ, count)
+        return count[0]
+
     def unread(self):
         return bytes(self.buffer[self.start:])
 
@@ -183,13 +196,7 @@ class RawClient:
     def wait_read(self, timeout=None):
         """The server has read all that was sent. Unix sockets only: there the kernel knows (unix(7), SIOCOUTQ)."""
         assert self.socket.family == socket.AF_UNIX
-        unread = array.array("i", [0])
-
-        def all_read():
-            fcntl.ioctl(self.socket, termios.TIOCOUTQ, unread)
-            return unread[0] == 0
-
-        wait_until(all_read, lambda: f"{unread[0]} bytes to be read", timeout)
+        wait_until(lambda: self.unsent() == 0, lambda: f"{self.unsent()} bytes to be read", timeout)
 
     # ---- the opening handshake ----
 
@@ -352,7 +359,7 @@ class RawClient:
         return got
 
     def expect_close(self, code, before=None, answer=True):
-        """A close frame with this code, our answer, and the end of the connection."""
+        """A close frame with this code, our answer, and the end of the connection, from both sides."""
         got = self.expect_close_frame(code, before)
         if answer:
             try:
@@ -361,4 +368,5 @@ class RawClient:
                 pass
         rest, _ = self.read_to_end()
         assert rest == b"", f"bytes behind the close frame: {rest[:80]!r}"
+        self.drop()  # until then it is still there for the server
         return got

@@ -1,7 +1,6 @@
 """The real server as a process: started on a free port, watched, stopped, and checked when it is over."""
 
 import array
-import contextlib
 import fcntl
 import os
 import re
@@ -13,16 +12,17 @@ import threading
 import uuid
 
 from . import procs
+from .jobs import Job
 from .raw_client import RawClient
+from .segment import BUILD, read_counters, read_ring
 from .waiting import PATIENCE, Deadline, wait_until
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 CRIER = os.path.abspath(os.environ.get("CRIER", os.path.join(REPOSITORY, "build/release/crier")))
-BUILD = os.path.abspath(os.environ.get("CRIER_BUILD", os.path.join(REPOSITORY, "build/release")))
-CRIER_RING = os.path.join(BUILD, "crier-ring")
 PROBE = os.path.join(BUILD, "tests/lib/probe_app")
 
 URL = re.compile(r"ws://(\[[0-9a-fA-F:.]+\]|[^/:\s]+):(\d+)/")
+LISTENING = re.compile(r"listening on ")
 BROKEN = re.compile(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:|Assertion|stack smashing|"
                     r"buffer overflow detected")
 
@@ -49,7 +49,7 @@ class Server:
 
     stdin:    "pipe" (kept open; line() writes to it), None (/dev/null), "closed", or a file or descriptor
     prefix:   a command that runs crier as its child, see background_job.py
-    url:      wait for the URL on stderr; without, the test knows when the server listens
+    url:      wait until it says that it listens, and for its URL if it has one; without, the test knows when it does
     expected: the exit status that is right at the end
     program:  another application than the standard one
     dies:     a worker is made to fail an assertion: that is on stderr, and right
@@ -65,15 +65,20 @@ class Server:
         self.stdout = b""
         self.address = None
         self.tag = f"E2E_TAG={uuid.uuid4().hex}"
+        self.feeders = []
+        self.is_ending = False
         argv = [*prefix, program]
-        for address in [listen] if isinstance(listen, str) else listen or ():
+        listen = [listen] if isinstance(listen, str) else listen
+        for address in listen:
             argv += ["--listen", address]
         if workers is not None:
             argv += ["--workers", str(workers)]
         self.argv = [*argv, *flags]
         self.start(stdin, bool(prefix), popen)
         try:
-            if url:
+            if url and listen and all(address.startswith("unix:") for address in listen):
+                self.wait_log(LISTENING)
+            elif url:
                 host, port = URL.search(self.wait_log(URL)).groups()
                 self.address = (host.strip("[]"), int(port))
         except BaseException:
@@ -98,10 +103,7 @@ class Server:
                                         start_new_session=True, env=environment, **popen)
         if close_after is not None:
             os.close(close_after)
-        self.readers = [threading.Thread(target=self.read_log, daemon=True),
-                        threading.Thread(target=self.read_stdout, daemon=True)]
-        for reader in self.readers:
-            reader.start()
+        self.readers = [Job(call, lasting=True) for call in (self.read_log, self.read_stdout)]
         self.pid = self.process.pid
         if has_prefix:
             self.pid = wait_until(lambda: procs.children(self.process.pid), "the server as a child")[0]
@@ -166,14 +168,17 @@ class Server:
         self.write((text.encode() if isinstance(text, str) else text) + b"\n")
 
     def feed(self, data, timeout=None):
-        """Writes to the console from a thread, until the server has read it all or is gone; join() it."""
+        """Writes to the console in a thread. It may be joined once the server has read it all; what the server has not
+        read when the test ends it is not missed."""
         def run():
-            with contextlib.suppress(BrokenPipeError):
+            try:
                 self.write(data, timeout or 4 * PATIENCE)
+            except BrokenPipeError:
+                if not self.is_ending:
+                    raise
 
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        return thread
+        self.feeders.append(Job(run))
+        return self.feeders[-1]
 
     def unread_input(self):
         """How many bytes the server has not read from the console's pipe."""
@@ -236,16 +241,15 @@ class Server:
 
     def counters(self):
         """Every counter, summed over all processes: {name: value}."""
-        done = run_crier("--counters", str(self.pid), program=CRIER_RING)
-        assert done.returncode == 0, done
-        return {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines()}
+        return read_counters(self.pid)
+
+    def ring(self):
+        return read_ring(self.pid)
 
     def client_counts(self):
         """How many clients each worker that is ready has, by the segment: {pid: clients}."""
-        done = run_crier(str(self.pid), program=CRIER_RING)
-        assert done.returncode == 0, done
-        return {int(pid): int(clients)
-                for pid, clients in re.findall(r"^ +\d+ +worker +([1-9]\d*) +ready +\d+ +\d+ +(\d+) ", done.stdout, re.M)}
+        return {pid: member.clients for pid, member in self.ring().members.items()
+                if (member.role, member.state) == ("worker", "ready")}
 
     def wait_counter(self, name, value):
         counters = {}
@@ -256,6 +260,57 @@ class Server:
 
         wait_until(reached, lambda: f"{name} to reach {value}: {counters}")
         assert counters[name] == value, counters
+
+    # ---- the server's own time ----
+
+    def wait_ticks(self, count, *pids, unless=lambda: False):
+        """Until the timer of each of these processes has come `count` times more; of all workers that run, by default.
+        Or until `unless` is true.
+
+        In between, the process has dealt with all that it had to deal with. A worker's timer comes every 100 ms, the
+        master's every second, or every 100 ms while the master waits for something. A worker turns its heartbeat for
+        each client that it hears as well: this waits for time to pass only where no client sends.
+        """
+        def beats():
+            return {pid: member.beats for pid, member in self.ring().members.items()
+                    if (pid in pids if pids else member.role == "worker" and procs.process_state(pid) in ("R", "S", "D"))}
+
+        first = beats()
+        assert first, f"none of {pids or 'the workers'} runs"
+        wait_until(lambda: unless() or all(now - first.get(pid, 0) >= count for pid, now in beats().items()),
+                   lambda: f"{count} ticks of the timers: {first} before, {beats()} now", PATIENCE + count, 0.02)
+
+    def settled(self, state, ticks=3):
+        """state(), once it has stayed the same for so many ticks of all workers that run."""
+        deadline = Deadline(4 * PATIENCE)
+        while True:
+            before = state()
+            self.wait_ticks(ticks)
+            if state() == before:
+                return before
+            deadline.left(f"it to settle, it is {before} now")
+
+    def held_up(self, pid=None):
+        """Does this process, by default the master with the console's lines, wait for room in the ring in vain? Its
+        timer has come twice, on which it tries again, and nothing was published meanwhile."""
+        pid = pid or self.pid
+        first = now = self.ring()
+        while now.members[pid].beats - first.members[pid].beats < 3:
+            if not now.members[pid].waits or now.next_seq != first.next_seq:
+                return False
+            now = self.ring()
+        return now.next_seq == first.next_seq and (pid != self.pid or self.unread_input() > 0)
+
+    def wait_held_up(self, pid=None):
+        wait_until(lambda: self.held_up(pid), lambda: f"the ring to be full: {self.ring()}", 4 * PATIENCE)
+
+    def assert_idle(self, pid=None, ticks=4):
+        """The process, by default the master, uses no CPU worth mentioning while a worker's timer comes so often."""
+        pid = pid or self.pid
+        before = procs.cpu_seconds(pid)
+        self.wait_ticks(ticks, *([] if pid == self.pid else [pid]))
+        used = procs.cpu_seconds(pid) - before
+        assert used <= 0.01 * ticks, f"process {pid} used {used:g} s of CPU in {ticks} ticks of a timer, with nothing to do"
 
     def waiting_connections(self):
         """How many connections the master has not accepted: its listening socket has them."""
@@ -269,6 +324,7 @@ class Server:
     # ---- the end ----
 
     def send_signal(self, number):
+        self.is_ending = self.is_ending or number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
         try:
             os.kill(self.pid, number)
         except ProcessLookupError:
@@ -282,6 +338,7 @@ class Server:
 
     def stop(self, number=signal.SIGTERM, timeout=None):
         """Sends a signal and waits for the exit status."""
+        self.is_ending = True
         if self.process.poll() is None:
             self.send_signal(number)
         return self.wait_exit(timeout)
@@ -291,6 +348,7 @@ class Server:
 
     def finish(self):
         """Stops the server if it still runs, and checks what must hold at the end of every test."""
+        self.is_ending = True
         try:
             ends_itself = self.stdin is not None and {"-E", "--exit-on-eof"} & set(self.argv)
             if self.stdin is not None:
@@ -298,8 +356,8 @@ class Server:
             self.drop_clients()
             status = self.wait_exit() if ends_itself else self.stop()
             wait_until(lambda: not self.left_behind(), lambda: f"processes left behind: {self.left_behind()}")
-            for reader in self.readers:
-                reader.join(PATIENCE)
+            for job in [*self.readers, *self.feeders]:
+                job.join(PATIENCE)
             assert status == self.expected, f"exit status {status}, expected {self.expected}; stderr: {self.log}"
             broken = [] if self.dies else [line for line in self.log if BROKEN.search(line)]
             assert not broken, f"on stderr: {broken}"
@@ -308,6 +366,7 @@ class Server:
             self.kill_all()
 
     def kill_all(self):
+        self.is_ending = True
         for pid in self.left_behind():
             try:
                 os.kill(pid, signal.SIGKILL)

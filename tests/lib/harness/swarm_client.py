@@ -2,11 +2,12 @@
 
 import os
 import queue
+import signal
 import subprocess
-import threading
 
+from .jobs import Job
 from .raw_client import TEXT
-from .server import BUILD
+from .segment import BUILD
 from .waiting import PATIENCE
 
 SWARM = os.path.join(BUILD, "tests/lib/swarm")
@@ -33,7 +34,7 @@ class Swarm:
         self.clients = clients
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.answers = queue.Queue()
-        threading.Thread(target=self.read_answers, daemon=True).start()
+        self.reader = Job(self.read_answers, lasting=True)
         try:
             assert self.answer(timeout) == f"ready {clients}", "swarm not ready"
         except BaseException:
@@ -48,7 +49,9 @@ class Swarm:
 
     def kill(self):
         self.process.kill()
-        self.process.wait()
+        status = self.process.wait()
+        self.reader.join(PATIENCE)
+        assert status == -signal.SIGKILL, f"swarm ended with {status}: {self.process.stderr.read().decode()}"
 
     def read_answers(self):
         for line in self.process.stdout:

@@ -1,0 +1,61 @@
+"""Calls in threads. What one of them raises is raised in the test, and none is left behind unseen."""
+
+import threading
+
+from .waiting import PATIENCE
+
+
+class Job(threading.Thread):
+    """call(*arguments) in a thread, started. join() returns what the call returned and raises what it raised.
+
+    A test need not join its jobs: fixtures.py does so at its end, and the test fails with what they raised.
+    lasting: it belongs to something that may outlive a test, which joins it
+    """
+
+    unseen = []  # neither joined nor lasting
+
+    def __init__(self, call, *arguments, name=None, lasting=False):
+        super().__init__(name=name, daemon=True)
+        self.call = call
+        self.arguments = arguments
+        self.value = None
+        self.error = None
+        if not lasting:
+            Job.unseen.append(self)
+        self.start()
+
+    def run(self):
+        try:
+            self.value = self.call(*self.arguments)
+        except BaseException as error:
+            self.error = error
+
+    def join(self, timeout=None):
+        super().join(8 * PATIENCE if timeout is None else timeout)
+        assert not self.is_alive(), f"a thread has not ended: {self.call}"
+        if self in Job.unseen:
+            Job.unseen.remove(self)
+        error, self.error = self.error, None
+        if error:
+            raise error
+        return self.value
+
+
+def join_all():
+    """Joins what no test has joined; raises the first of their exceptions."""
+    errors = []
+    for job in list(Job.unseen):
+        try:
+            job.join(PATIENCE)
+        except BaseException as error:
+            errors.append(error)
+    Job.unseen.clear()
+    if errors:
+        raise errors[0]
+
+
+def at_once(calls):
+    """Calls all in threads: no client may be slow because others are read first."""
+    jobs = [Job(call) for call in calls]
+    for job in jobs:
+        job.join()

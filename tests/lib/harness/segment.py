@@ -1,0 +1,38 @@
+"""What crier-ring says of a running server: where each process stands in the ring, and how often its timer has come."""
+
+import collections
+import os
+import re
+import subprocess
+
+BUILD = os.path.abspath(os.environ.get("CRIER_BUILD", os.path.join(
+    os.path.dirname(os.path.abspath(__file__)), "../../../build/release")))
+CRIER_RING = os.path.join(BUILD, "crier-ring")
+
+HEAD = re.compile(r"^next message #(\d+), needed from #(\d+) on", re.M)
+MEMBER = re.compile(r"^ +\d+  (\w+) +([1-9]\d*)  (\w+) +(\d+) +(\d+) +(\d+) +(-|\d+) +(-|-?\d+) +[\d.]+%  #\d+(.*)$", re.M)
+
+Member = collections.namedtuple("Member", "role state life beats clients cursor lag waits")
+Ring = collections.namedtuple("Ring", "next_seq needed_seq members")
+
+
+def ring_tool(*arguments):
+    done = subprocess.run([CRIER_RING, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE)
+    assert done.returncode == 0, done
+    return done.stdout.decode()
+
+
+def read_ring(pid):
+    """members: {pid: Member}. waits: it is a publisher that waits for room."""
+    text = ring_tool("-n", "0", pid)
+    head = HEAD.search(text)
+    assert head, text
+    members = {int(number): Member(role, state, int(life), int(beats), int(clients), cursor, lag, "waits until" in more)
+               for role, number, state, life, beats, clients, cursor, lag, more in MEMBER.findall(text)}
+    return Ring(int(head[1]), int(head[2]), members)
+
+
+def read_counters(pid):
+    """Every counter, summed over all processes: {name: value}."""
+    return {line.split()[0]: int(line.split()[1]) for line in ring_tool("--counters", pid).splitlines()}
