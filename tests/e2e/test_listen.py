@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from harness import needs_ipv6, run_crier, wait_until
+from harness import needs_ipv6, run_crier
 
 
 def echo(client):
@@ -52,15 +52,14 @@ def test_a_port_alone_listens_on_ipv4_and_ipv6(crier):
 
 def test_a_unix_socket(crier, tmp_path):
     path = str(tmp_path / "socket")
-    server = crier("--no-welcome", listen=f"unix:{path}", url=False)
-    wait_until(lambda: os.path.exists(path), f"{path} to appear")
+    server = crier("--no-welcome", listen=f"unix:{path}")
     echo(server.connect(address=path))
 
 
 def test_a_unix_socket_that_a_killed_server_has_left_is_replaced(crier, tmp_path):
     path = str(tmp_path / "socket")
-    dead = crier("--no-welcome", listen=f"unix:{path}", url=False, expected=-signal.SIGKILL)
-    dead.connect(address=wait_until(lambda: os.path.exists(path) and path, f"{path} to appear"))
+    dead = crier("--no-welcome", listen=f"unix:{path}", expected=-signal.SIGKILL)
+    dead.connect(address=path)
     dead.send_signal(signal.SIGKILL)
     dead.wait_exit()
     assert os.path.exists(path), "nobody was left to remove it"
@@ -104,7 +103,6 @@ def test_several_listeners_serve_together(crier, tmp_path):
         passed = listener.getsockname()
         server = crier("--no-welcome", listen=["127.0.0.1:0", f"unix:{path}", f"fd:{listener.fileno()}"],
                        pass_fds=[listener.fileno()], workers=2)
-    wait_until(lambda: os.path.exists(path), f"{path} to appear")
     clients = [server.connect(), server.connect(address=path), server.connect(address=passed)]
     server.line("to all")
     for client in clients:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from harness import TEXT, each_worker_count, needs_ipv6, plain_environment, run_crier, wait_until
+from harness import TEXT, each_worker_count, needs_ipv6, plain_environment, run_crier
 
 
 @each_worker_count
@@ -63,8 +63,7 @@ def test_a_port_alone_serves_both_families_and_names_an_ipv4_client_as_such(crie
 
 def test_a_unix_client_is_named_by_its_process(crier, tmp_path):
     path = str(tmp_path / "socket")
-    server = crier(listen=f"unix:{path}", url=False)
-    wait_until(lambda: os.path.exists(path), f"{path} to appear")
+    server = crier(listen=f"unix:{path}")
     server.connect(address=path).expect_texts([f"Welcome, unix:{os.getpid()}!"])
 
 
@@ -94,7 +93,6 @@ def test_no_welcome_announces_nobody(crier, workers):
 def test_clients_of_several_listeners_are_welcomed_to_each_other(crier, tmp_path):
     path = str(tmp_path / "socket")
     server = crier(listen=["127.0.0.1:0", f"unix:{path}"], workers=2)
-    wait_until(lambda: os.path.exists(path), f"{path} to appear")
     tcp = server.connect()
     unix = server.connect(address=path)
     tcp.expect_texts([f"Welcome, {tcp.name}!", f"Welcome, unix:{os.getpid()}!"])
