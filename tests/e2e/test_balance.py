@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from harness import SANITIZED, Swarm, process_state, wait_until
+from harness import PATIENCE, SANITIZED, Late, Swarm, in_time, process_state, wait_until
 
 WORKERS = 4
-CLIENTS = 2_000 if SANITIZED else 10_000
+CLIENTS = 2_000 if SANITIZED else 10_000 if os.environ.get("CRIER_LONG") else 5_000
 
 
 def start(crier, *flags):
@@ -26,7 +26,7 @@ def expect_balance(server, clients):
         counts.update(server.client_counts())
         return len(counts) == WORKERS and sum(counts.values()) == clients
 
-    wait_until(all_there, lambda: f"{clients} clients on {WORKERS} workers: {counts}")
+    wait_until(all_there, lambda: f"{clients} clients on {WORKERS} workers: {counts}", 4 * PATIENCE)
     assert max(counts.values()) - min(counts.values()) <= 0.05 * clients / WORKERS, counts
     return counts
 
@@ -68,7 +68,7 @@ def one_more(server):
     """Connects; has each worker as many as the others, and more than before?"""
     server.connect()
     counts = server.client_counts()
-    return len(counts) == WORKERS and min(counts.values()) == max(counts.values()) >= 100
+    return len(counts) == WORKERS and min(counts.values()) == max(counts.values()) >= 20
 
 
 def stop(pids):
@@ -81,29 +81,33 @@ def stop(pids):
 @pytest.mark.parametrize("dies", [False, True], ids=["all-go-on", "one-is-killed"])
 def test_a_storm_while_no_worker_takes_what_it_is_passed_is_shared_evenly(crier, dies):
     """What is on its way counts as much as what has arrived, whoever finds it in the channel."""
-    server = start(crier, "--handshake-timeout", "60")
-    clients = [server.connect() for _ in range(10 * WORKERS)]
-    for client in clients[::WORKERS]:  # one after the other, they go to the workers by turns
-        client.drop()
-        server.clients.remove(client)
-    counts = wait_until(lambda: one_is_empty(server), lambda: f"a worker without clients: {server.client_counts()}")
-    stop(counts)
-    begin = time.monotonic()
-    for _ in range(300):
-        client = server.socket()
-        client.send_raw(client.request())
-    wait_until(lambda: server.waiting_connections() == 0, "the master to have passed them on")
-    seconds = time.monotonic() - begin
-    for pid, before in counts.items():
-        os.kill(pid, signal.SIGKILL if dies and before == 0 else signal.SIGCONT)
-    if seconds > 0.7:
-        pytest.skip(f"a storm of {seconds:g} s: the master has seen some of the workers stand still for a second")
-    for client in server.clients[-300:]:
-        client.expect_open()
-    counts = expect_balance(server, len(server.clients))
-    assert max(counts.values()) - min(counts.values()) <= 1, counts
-    # And the master goes on from there; who was still a moment ago is not given any yet.
-    wait_until(lambda: one_more(server), lambda: f"as many on each worker: {server.client_counts()}")
+    def attempt(scale):
+        """A worker that stands still for a second is given nothing any more: the storm must be over by then."""
+        server = start(crier, "--handshake-timeout", "120")
+        clients = [server.connect() for _ in range(10 * WORKERS)]
+        for client in clients[::WORKERS]:  # one after the other, they go to the workers by turns
+            client.drop()
+            server.clients.remove(client)
+        counts = wait_until(lambda: one_is_empty(server), lambda: f"a worker without clients: {server.client_counts()}")
+        begin = time.monotonic()
+        stop(counts)
+        for _ in range(300 // scale):
+            client = server.socket()
+            client.send_raw(client.request())
+        wait_until(lambda: server.waiting_connections() == 0, "the master to have passed them on")
+        seconds = time.monotonic() - begin
+        for pid, before in counts.items():
+            os.kill(pid, signal.SIGKILL if dies and before == 0 else signal.SIGCONT)
+        if seconds > 0.7:
+            raise Late(f"a storm of {seconds:g} s")
+        for client in server.clients[-(300 // scale):]:
+            client.expect_open()
+        counts = expect_balance(server, len(server.clients))
+        assert max(counts.values()) - min(counts.values()) <= 1, counts
+        # And the master goes on from there; who was still a moment ago is not given any yet.
+        wait_until(lambda: one_more(server), lambda: f"as many on each worker: {server.client_counts()}", 4 * PATIENCE)
+
+    in_time(attempt)
 
 
 @pytest.mark.skipif(SANITIZED, reason="how many come and go at once depends on the pace")
@@ -126,10 +130,14 @@ def test_clients_that_come_and_go_all_the_time_leave_the_others_evenly_shared(cr
 def test_a_hundred_and_fifty_workers_serve_one_broadcast_to_all(crier):
     many = 150
     server = crier("--no-welcome", "--on-message", "broadcast", "--max-message", "1k", "--ring", "16k", workers=many)
-    for _ in range(2 * many):
+    wait_until(lambda: len(server.client_counts()) == many, lambda: f"{many} workers: {server.client_counts()}", 4 * PATIENCE)
+
+    def each_has_one():
+        """On a busy machine the master may take some of them for stalled and pass them over for a while."""
         server.connect()
-    wait_until(lambda: set(server.client_counts().values()) == {2}, lambda: f"two clients each: {server.client_counts()}")
-    assert len(server.client_counts()) == many
+        return len(server.clients) >= many and min(server.client_counts().values()) > 0
+
+    wait_until(each_has_one, lambda: f"a client each: {server.client_counts()}", 4 * PATIENCE)
     server.line("from the console")
     for client in server.clients:
         client.expect_texts(["from the console"])
