@@ -8,11 +8,10 @@ import time
 import pytest
 
 from harness import (CLOSE, PATIENCE, RawClient, TEXT, all_pids, cpu_seconds, each_worker_count, encode_frame, is_alive,
-                     memory_files, pause, process_state, server_frame, wait_until)
+                     memory_files, process_state, server_frame, wait_until)
 
+BEFORE_THE_DEFAULT = 8  # --drain is 10 s
 each_polite_signal = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-
-SLACK = PATIENCE / 15
 
 
 def fill(server, reader, count=4000):
@@ -36,7 +35,7 @@ def test_a_polite_signal_closes_every_client_with_1001_and_exits_0(crier, worker
     for client in server.clients:
         client.close(1001)
         assert client.read_to_end()[0] == b""
-    assert server.wait_exit(5 * SLACK) == 0
+    assert server.wait_exit() == 0
     wait_until(lambda: not server.left_behind(), "all processes to end")
 
 
@@ -77,15 +76,15 @@ def test_the_answers_of_clients_are_awaited(crier):
     server.send_signal(signal.SIGTERM)
     for client in server.clients:
         client.expect_close_frame(1001)
-    pause(0.3)
+    server.wait_ticks(3)
     assert server.process.poll() is None, "exited although no client has answered its close"
     first, *rest = server.clients
     for client in rest:
         client.close(1001)
-    pause(0.2)
+    server.wait_ticks(3)
     assert server.process.poll() is None, "exited although one client has not answered its close"
     first.close(1001)
-    assert server.wait_exit(5 * SLACK) == 0
+    assert server.wait_exit() == 0
     assert len(places) == 2
 
 
@@ -110,13 +109,13 @@ def test_a_client_that_does_not_answer_is_waited_for_no_longer_than_drain(crier)
     client = server.connect()
     server.send_signal(signal.SIGTERM)
     client.expect_close_frame(1001)
-    assert server.wait_exit(5 * SLACK) == 0
+    assert server.wait_exit(BEFORE_THE_DEFAULT) == 0
 
 
 @each_polite_signal
 @each_worker_count
 def test_connections_that_are_no_clients_yet_do_not_delay_the_end(crier, workers, number):
-    server = crier("--no-welcome", "--drain", "10", "--handshake-timeout", "60", workers=workers)
+    server = crier("--no-welcome", "--drain", "40", "--handshake-timeout", "60", workers=workers)
     for _ in range(workers):
         server.socket()  # not a byte
         half = server.socket()
@@ -132,14 +131,14 @@ def test_connections_that_are_no_clients_yet_do_not_delay_the_end(crier, workers
         client.expect_close(1001)
     assert server.wait_exit() == 0
     seconds = time.monotonic() - begin
-    assert seconds < 2.0 * SLACK, f"it ended after {seconds:.1f} s"
+    assert seconds < 20, f"it ended after {seconds:.1f} s"
     assert server.wait_log("stopped;") and not [line for line in server.log if "--drain" in line]
 
 
 @each_polite_signal
 @pytest.mark.parametrize("last", [encode_frame(CLOSE, b"\x03\xe8"), encode_frame(3)], ids=["close", "reserved opcode"])
 def test_clients_that_were_closed_and_do_not_hang_up_do_not_delay_the_end(crier, number, last):
-    server = crier("--no-welcome", "--drain", "10", workers=1)
+    server = crier("--no-welcome", "--drain", "40", workers=1)
     client = server.connect()
     client.send_raw(last)
     rest, how = client.read_to_end()
@@ -148,7 +147,7 @@ def test_clients_that_were_closed_and_do_not_hang_up_do_not_delay_the_end(crier,
     server.send_signal(number)
     assert server.wait_exit() == 0
     seconds = time.monotonic() - begin
-    assert seconds < 2.0 * SLACK, f"it ended after {seconds:.1f} s"
+    assert seconds < 20, f"it ended after {seconds:.1f} s"
 
 
 def test_what_goes_out_last_does_not_wait_for_more_when_close_follows_and_no_fin(crier, tmp_path):
@@ -180,11 +179,9 @@ def test_a_client_that_never_reads_is_reset_within_drain(crier, number):
     reader = server.connect()
     stands = server.connect(receive_buffer=4096)
     expected = fill(server, reader, 12000)
-    begin = time.monotonic()
     server.send_signal(number)
     reader.expect_close(1001)
-    assert server.wait_exit(10 * SLACK) == 0
-    assert time.monotonic() - begin < 4 * SLACK
+    assert server.wait_exit(BEFORE_THE_DEFAULT) == 0
     rest, how = stands.read_to_end()
     assert how == "reset"
     assert len(rest) < len(expected) and expected.startswith(rest), "not a part of the stream it was due"
@@ -196,8 +193,8 @@ def test_sigquit_ends_at_once_whatever_clients_do(crier):
     server.connect(receive_buffer=4096)
     fill(server, reader, 12000)
     server.send_signal(signal.SIGQUIT)
-    assert server.wait_exit(3 * SLACK) == 0
-    wait_until(lambda: not server.left_behind(), "all processes to end", 3 * SLACK)
+    assert server.wait_exit() == 0
+    wait_until(lambda: not server.left_behind(), "all processes to end")
 
 
 def test_a_second_sigint_ends_at_once_and_exits_0(crier):
@@ -207,8 +204,8 @@ def test_a_second_sigint_ends_at_once_and_exits_0(crier):
     client.expect_close_frame(1001)
     assert server.process.poll() is None
     server.send_signal(signal.SIGINT)
-    assert server.wait_exit(3 * SLACK) == 0
-    wait_until(lambda: not server.left_behind(), "all processes to end", 3 * SLACK)
+    assert server.wait_exit() == 0
+    wait_until(lambda: not server.left_behind(), "all processes to end")
 
 
 @each_polite_signal
@@ -233,17 +230,15 @@ def test_the_death_of_the_master_ends_the_workers_in_order(crier, workers):
 
 @each_worker_count
 def test_the_death_of_the_master_leaves_no_process_and_no_memory(crier, workers):
-    server = crier("--no-welcome", workers=workers, expected=-signal.SIGKILL)
+    server = crier("--no-welcome", "--drain", "300", workers=workers, expected=-signal.SIGKILL)
     server.connect_everywhere(workers)
     segment = memory_files(server.pid)
     assert len(segment) == 1
     server.send_signal(signal.SIGKILL)
-    since = time.monotonic()
     for client in server.clients:
         client.expect_close_frame(1001)
-    assert time.monotonic() - since < SLACK
     # Clients that do not answer are left behind.
-    wait_until(lambda: not server.left_behind(), lambda: f"processes left: {server.left_behind()}", 4 * SLACK)
+    wait_until(lambda: not server.left_behind(), lambda: f"processes left: {server.left_behind()}")
     assert not segment & set().union(*map(memory_files, all_pids()))
 
 
@@ -256,7 +251,7 @@ def test_a_frozen_worker_goes_with_the_others_when_the_master_dies(crier):
     server.send_signal(signal.SIGKILL)
     for client in server.clients:
         client.expect_close(1001)
-    wait_until(lambda: not server.left_behind(), lambda: f"processes left: {server.left_behind()}", 5 * SLACK)
+    wait_until(lambda: not server.left_behind(), lambda: f"processes left: {server.left_behind()}")
 
 
 def test_a_worker_whose_handler_never_returns_does_not_outlive_the_master(probe):
@@ -268,7 +263,7 @@ def test_a_worker_whose_handler_never_returns_does_not_outlive_the_master(probe)
     server.send_signal(signal.SIGKILL)
     for client in places[running]:
         client.expect_close(1001)
-    wait_until(lambda: not server.left_behind(), lambda: f"processes left: {server.left_behind()}", 5 * SLACK)
+    wait_until(lambda: not server.left_behind(), lambda: f"processes left: {server.left_behind()}")
 
 
 def test_what_was_published_before_the_masters_death_is_delivered(crier):
@@ -304,9 +299,9 @@ def test_ctrl_c_at_a_terminal_reaches_the_whole_group_and_ends_in_order(crier):
     os.killpg(server.pid, signal.SIGINT)
     for client in server.clients:
         client.expect_close(1001)
-    assert server.wait_exit(5 * SLACK) == 0
+    assert server.wait_exit() == 0
 
 
 def test_a_server_without_clients_ends_at_once(crier):
     server = crier(workers=4)
-    assert server.stop(signal.SIGTERM, 3 * SLACK) == 0
+    assert server.stop() == 0
