@@ -22,6 +22,7 @@ enum {
     STEP_MS = 100,
     LATE_MS = 400, /* a bucket, and the steps in which it is looked at */
     NEVER_MS = 10 * (PING_MS + TIMEOUT_MS),
+    TOGETHER = 64,
 };
 
 static uint32_t
@@ -91,6 +92,43 @@ test_wheel_counts_from_the_last_sign_of_life(void **state)
     conn_rig_require_idle();
 }
 
+/* Their pings are spread over the last quarter of the interval. */
+static void
+test_wheel_does_not_ping_together_the_clients_that_came_together(void **state)
+{
+    int fds[TOGETHER];
+    uint32_t start = clock_ms();
+    uint32_t first_ms = 0;
+    uint32_t last_ms = 0;
+    unsigned pinged = 0;
+    unsigned most = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < TOGETHER; i++)
+        fds[i] = conn_rig_open_client("");
+    while (pinged < TOGETHER) {
+        unsigned before = pinged;
+        uint8_t heard[16];
+
+        hand_clock_turn(STEP_MS);
+        conn_rig_turn();
+        last_ms = clock_ms() - start;
+        assert_true(last_ms < NEVER_MS);
+        for (unsigned i = 0; i < TOGETHER; i++)
+            pinged += recv(fds[i], heard, sizeof(heard), 0) == 2;
+        if (before == 0 && pinged > 0)
+            first_ms = last_ms;
+        most = pinged - before > most ? pinged - before : most;
+    }
+    assert_in_range(first_ms, PING_MS / 4 * 3, PING_MS + LATE_MS);
+    assert_in_range(last_ms, PING_MS / 4 * 3, PING_MS + LATE_MS);
+    assert_in_range(last_ms - first_ms, PING_MS / 8, PING_MS / 4 + LATE_MS);
+    assert_in_range(most, 1, TOGETHER / 8);
+    for (unsigned i = 0; i < TOGETHER; i++)
+        conn_rig_hang_up(fds[i]);
+    conn_rig_require_idle();
+}
+
 /* Each of these waits runs across the wrap. */
 static void
 test_wheel_goes_on_when_the_clock_of_32_bits_wraps(void **state)
@@ -110,6 +148,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wheel_pings_after_the_interval_and_cuts_off_after_the_timeout),
         cmocka_unit_test(test_wheel_counts_from_the_last_sign_of_life),
+        cmocka_unit_test(test_wheel_does_not_ping_together_the_clients_that_came_together),
         cmocka_unit_test(test_wheel_goes_on_when_the_clock_of_32_bits_wraps),
     };
     struct conf_shm conf;
