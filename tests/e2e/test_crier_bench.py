@@ -18,8 +18,8 @@ import xml.dom.minidom
 import pytest
 import websockets
 
-from harness import (BUILD, CRIER, PATIENCE, SANITIZED, Disconnected, RawClient, plain_environment, run_crier, server_frame,
-                     wait_until)
+from harness import (BUILD, CRIER, PATIENCE, SANITIZED, Disconnected, Job, Late, RawClient, in_time, plain_environment,
+                     run_crier, server_frame, wait_until)
 
 CRIER_BENCH = os.path.join(BUILD, "crier-bench")
 MANUAL = os.path.join(os.path.dirname(__file__), "../../docs/crier-bench.1")
@@ -49,6 +49,11 @@ def counted(server):
     server.stop()
     line = server.wait_log("clients served")
     return tuple(map(int, re.search(r"served: (\d+), broadcasts published: (\d+), due: (\d+) = (\d+) delivered", line).groups()))
+
+
+def wait_for_messages(running):
+    """A run with --progress has received some."""
+    wait_until(lambda: re.search(rb" [1-9]\d* received", running.stderr.readline()), "messages")
 
 
 def loopback_address():
@@ -81,7 +86,7 @@ def test_broadcasts_at_a_rate_reach_everybody_in_one_order(crier, workers, threa
 def test_broadcasts_in_a_window_keep_coming_and_never_more_than_it_holds(crier, workers, threads, window):
     server = crier("--no-welcome", "--on-message", "broadcast", workers=workers)
     found = bench(url_of(server), *BRIEF, "--clients", 20, "--window", window, "--size", 1000, "--threads", threads)
-    assert found["sent"] > 20 * window and found["received"] == found["sent"] * 20 and found["faults"] == CLEAN, found
+    assert found["sent"] > 2 * window and found["received"] == found["sent"] * 20 and found["faults"] == CLEAN, found
     assert found["received_bytes"] >= found["received"] * 1004
     assert counted(server)[1:] == (found["sent"], found["received"], found["received"])
 
@@ -91,7 +96,7 @@ def test_broadcasts_in_a_window_keep_coming_and_never_more_than_it_holds(crier, 
 def test_echoes_come_back_to_who_sent_them(crier, how):
     server = crier("--no-welcome", workers=2)
     found = bench(url_of(server), *BRIEF, "--echo", "--clients", 10, *how)
-    assert found["received"] == found["sent"] > 20 and found["faults"] == CLEAN, found
+    assert found["received"] == found["sent"] > 10 and found["faults"] == CLEAN, found
     if "--rate" in how:
         assert found["sent"] == 0.5 * int(how[1])
 
@@ -117,7 +122,7 @@ def test_memory_of_a_client_is_that_without_what_the_server_needs_for_itself():
 def test_a_storm_connects_and_leaves_again_and_again(crier, how):
     server = crier("--no-welcome", workers=2)
     found = bench(url_of(server), *BRIEF, "--storm", "--clients", 8, *how)
-    assert found["cycles"] >= 20 and found["faults"] == CLEAN, found
+    assert found["cycles"] >= 8 and found["faults"] == CLEAN, found
     if "--connect-rate" in how:
         assert found["cycles"] == 100 and 0 < found["sent_late_ns"]["count"] <= 100, found
     assert found["opening_ns"]["count"] == found["latency_ns"]["count"] == found["cycles"]
@@ -127,7 +132,7 @@ def test_a_storm_connects_and_leaves_again_and_again(crier, how):
 def test_connect_rate_is_kept(crier):
     server = crier("--no-welcome")
     found = bench(url_of(server), "--idle", "--duration", 0.1, "--clients", 51, "--connect-rate", 100, "--threads", 2)
-    assert 0.5 <= found["connect_s"] < 0.5 + PATIENCE / 15, found
+    assert 0.5 <= found["connect_s"] < PATIENCE, found
 
 
 @pytest.mark.parametrize("how", [("--rate", "300"), ("--window", "4")])
@@ -160,22 +165,21 @@ def test_welcomes_are_foreign_and_do_no_harm(crier):
 
 
 def test_an_open_loop_measures_the_wait_behind_a_server_that_stands_still(crier):
-    """Half a second of standstill is seen by all that was due meanwhile, also by what could not be sent."""
+    """A second of standstill is seen by all that was due meanwhile, also by what could not be sent."""
     server = crier("--no-welcome", "--on-message", "broadcast", workers=1)
-    running = subprocess.Popen([CRIER_BENCH, url_of(server), "--duration", "3", "--clients", "2", "--rate", "100",
+    running = subprocess.Popen([CRIER_BENCH, url_of(server), "--duration", "4", "--clients", "2", "--rate", "100",
                                 "--size", "500k", "--json",
                                 "--progress"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=plain_environment())
-    wait_until(lambda: re.search(rb" [1-9]\d* received", running.stderr.readline()), "messages")
+    wait_for_messages(running)
     pids = server.processes()
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    stopped = threading.Event()
-    threading.Timer(0.5, stopped.set).start()
-    stopped.wait(PATIENCE)
+    running.stderr.readline()  # it says how it is every second
+    running.stderr.readline()
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
     found = json.loads(running.communicate(timeout=PATIENCE)[0])
-    assert found["sent"] == 300 and found["faults"] == CLEAN, found
+    assert running.returncode == 0 and found["sent"] == 400 and found["faults"] == CLEAN, found
     assert found["latency_ns"]["max"] > 400e6 and found["latency_ns"]["p90"] > 100e6, found["latency_ns"]
 
 
@@ -197,7 +201,7 @@ def test_a_server_that_goes_away_ends_the_run(crier):
     server = crier("--no-welcome", "--on-message", "broadcast", "--drain", "1")
     running = subprocess.Popen([CRIER_BENCH, url_of(server), "--duration", "600", "--rate", "100", "--clients", "3", "--json",
                                 "--progress"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=plain_environment())
-    wait_until(lambda: re.search(rb" [1-9]\d* received", running.stderr.readline()), "messages")
+    wait_for_messages(running)
     server.stop()
     found = json.loads(running.communicate(timeout=PATIENCE)[0])
     assert running.returncode == 3 and 1 <= found["faults"]["disconnected"] <= 3 and found["elapsed_s"] < 60, found
@@ -214,17 +218,18 @@ class Broker:
         self.waiting, self.subscribers, self.protocols = {}, [], []
         self.loop = asyncio.new_event_loop()
         self.listening = concurrent.futures.Future()
-        self.thread = threading.Thread(target=self.loop.run_until_complete, args=(self.run(),))
+        self.failures = []
 
     def __enter__(self):
-        self.thread.start()
+        self.job = Job(self.loop.run_until_complete, self.run())
         self.url = "ws://127.0.0.1:%d/" % self.listening.result(PATIENCE)
         return self
 
     def __exit__(self, *_):
         self.loop.call_soon_threadsafe(self.told.set_result, None)
-        self.thread.join(PATIENCE)
+        self.job.join(PATIENCE)
         self.loop.close()
+        assert not self.failures, self.failures
 
     async def run(self):
         self.told = self.loop.create_future()
@@ -239,8 +244,14 @@ class Broker:
         with contextlib.suppress(websockets.ConnectionClosed):
             async for data in client:
                 stream += data
-                while packet := self.take_packet(stream):
-                    await self.answer(packet, client)
+                try:
+                    while packet := self.take_packet(stream):
+                        await self.answer(packet, client)
+                except websockets.ConnectionClosed:
+                    raise
+                except Exception as failure:
+                    self.failures.append(failure)
+                    raise
         if client in self.subscribers:
             self.subscribers.remove(client)
 
@@ -312,12 +323,16 @@ class FaultyProxy:
         self.requests = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = "ws://127.0.0.1:%d/" % self.listener.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.jobs = [Job(self.accept)]
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # which wakes the thread that accepts
+        for job in self.jobs:  # to which that one may add
+            job.join(PATIENCE)
         self.listener.close()
 
     def accept(self):
@@ -326,7 +341,7 @@ class FaultyProxy:
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self.connection, args=(client,), name=f"connection {number}", daemon=True).start()
+            self.jobs.append(Job(self.connection, client, name=f"connection {number}"))
 
     def connection(self, client):
         request = b""
@@ -341,7 +356,7 @@ class FaultyProxy:
         client.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                        b"Sec-WebSocket-Accept: " + behind.read_response().headers["sec-websocket-accept"].encode() +
                        b"\r\n\r\n")
-        threading.Thread(target=self.forward, args=(client, behind.socket), daemon=True).start()
+        self.jobs.append(Job(self.forward, client, behind.socket))
         try:
             for number in itertools.count():
                 for payload in self.fault(number, behind.recv_frame().payload):
@@ -390,29 +405,47 @@ FAULTS = {
 def test_what_a_server_does_wrong_is_noticed(crier, mode, name):
     make, expected = FAULTS[name]
     server = crier("--no-welcome", "--on-message", "echo" if mode == "--echo" else "broadcast", workers=1)
-    with FaultyProxy(server, make()) as proxy:
-        found = bench(proxy.url, mode, "--clients", 1, "--rate", 200, *BRIEF, "--drain", 0.5, status=3)
-    assert found["sent"] == 100 and found["faults"] == {**CLEAN, **expected}, found
-    assert found["received"] == 100 - expected.get("missing", 0), found
+
+    def attempt(scale):
+        with FaultyProxy(server, make()) as proxy:
+            found = bench(proxy.url, mode, "--clients", 1, "--rate", 200, *BRIEF, "--drain", 0.3 * scale, status=3)
+        assert_missing(found, expected.get("missing", 0))
+        assert found["sent"] == 100 and found["faults"] == {**CLEAN, **expected}, found
+        assert found["received"] == 100 - expected.get("missing", 0), found
+
+    in_time(attempt)
+
+
+def assert_missing(found, count):
+    """Of those that have not arrived within --drain, more may be late."""
+    if found["faults"]["missing"] > count:
+        raise Late(found)
+    assert found["faults"]["missing"] == count, found
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_last_client_is_the_one_that_the_others_do_not_wait_for(crier, threads):
     """One of three clients gets every message behind the 20 that follow it."""
     server = crier("--no-welcome", "--on-message", "broadcast", workers=1)
-    held = []
 
-    def fault(number, payload):
-        if threading.current_thread().name != "connection 2":
-            return [payload]
-        held.append(payload)
-        return [held.pop(0)] if len(held) > 20 else []
+    def attempt(scale):
+        held = []
 
-    with FaultyProxy(server, fault) as proxy:
-        found = bench(proxy.url, "--clients", 3, "--rate", 200, "--threads", threads, *BRIEF, "--drain", 0.3, status=3)
-    assert found["faults"] == {**CLEAN, "missing": 20}, found
-    assert found["latency_ns"]["count"] == 280 and found["last_client_ns"]["count"] == 80, found
-    assert found["latency_ns"]["p50"] < 100e6 <= found["last_client_ns"]["p50"], found
+        def fault(number, payload):
+            if threading.current_thread().name != "connection 2":
+                return [payload]
+            held.append(payload)
+            return [held.pop(0)] if len(held) > 20 else []
+
+        with FaultyProxy(server, fault) as proxy:
+            found = bench(proxy.url, "--clients", 3, "--rate", 200, "--threads", threads, *BRIEF, "--drain", 0.3 * scale,
+                          status=3)
+        assert_missing(found, 20)
+        assert found["faults"] == {**CLEAN, "missing": 20}, found
+        assert found["latency_ns"]["count"] == 280 and found["last_client_ns"]["count"] == 80, found
+        assert found["latency_ns"]["p50"] < found["last_client_ns"]["p50"] >= 100e6, found
+
+    in_time(attempt)
 
 
 @pytest.mark.parametrize("mode", ["--echo", "--broadcast"])
@@ -480,9 +513,17 @@ def test_a_publisher_that_is_disconnected_ends_the_run_at_once(crier, threads):
 
 def test_a_server_that_does_not_broadcast_is_told_apart_from_one_that_loses(crier):
     server = crier("--no-welcome")
-    done = run_crier(url_of(server), *BRIEF, "--rate", "20", "--clients", "3", "--drain", "0.1", program=CRIER_BENCH)
-    assert done.returncode == 3 and "20 messages did not arrive" in done.stdout, done
-    assert "only publishers received anything" in done.stdout, done
+
+    def attempt(scale):
+        done = run_crier(url_of(server), *BRIEF, "--rate", "20", "--clients", "3", "--drain", str(0.1 * scale),
+                         program=CRIER_BENCH)
+        missing = int(re.search(r"(\d+) messages did not arrive", done.stdout)[1])
+        if missing > 20:
+            raise Late(done)
+        assert done.returncode == 3 and missing == 20, done
+        assert "only publishers received anything" in done.stdout, done
+
+    in_time(attempt)
 
 
 # ---- what it says ----
@@ -518,7 +559,7 @@ def test_an_interrupt_ends_it_with_the_report_so_far(crier):
     server = crier("--no-welcome", "--on-message", "broadcast")
     running = subprocess.Popen([CRIER_BENCH, url_of(server), "--duration", "600", "--rate", "100", "--clients", "3", "--json",
                                 "--progress"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=plain_environment())
-    wait_until(lambda: re.search(rb" [1-9]\d* received", running.stderr.readline()), "messages")
+    wait_for_messages(running)
     running.send_signal(signal.SIGINT)
     found = json.loads(running.communicate(timeout=PATIENCE)[0])
     assert running.returncode == 0 and found["interrupted"] is True and found["faults"] == CLEAN, found
@@ -565,7 +606,7 @@ def test_what_cannot_be_done_is_one_sentence_and_status_1(crier):
 
 def test_a_server_that_is_no_websocket_server_is_one_sentence():
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        def refuse():
+        def refuse_all():
             while True:
                 try:
                     peer, _ = listener.accept()
@@ -575,10 +616,12 @@ def test_a_server_that_is_no_websocket_server_is_one_sentence():
                     if peer.recv(65536):
                         peer.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 
-        threading.Thread(target=refuse, daemon=True).start()
+        job = Job(refuse_all)
         for mode in ("--echo", "--storm"):
             said = sentence("ws://127.0.0.1:%d/" % listener.getsockname()[1], mode, "--clients", 1, status=1)
             assert "the server answered 'HTTP/1.1 404 Not Found'" in said, said
+        listener.shutdown(socket.SHUT_RDWR)
+        job.join()
 
 
 def test_help_and_version():
