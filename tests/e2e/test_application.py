@@ -10,9 +10,6 @@ import pytest
 from harness import (CLOSE, PATIENCE, PROBE, TEXT, Disconnected, at_once, each_worker_count, encode_frame, plain_environment,
                      run_crier, wait_until)
 
-SLACK = PATIENCE / 15
-
-
 def run_probe(*flags, **how):
     return run_crier("--listen", "127.0.0.1:0", *flags, program=PROBE, **how)
 
@@ -223,7 +220,7 @@ def test_what_a_client_sends_until_it_hears_of_the_close_is_discarded_to_its_own
     client.send_raw(small * 15000 + encode_frame(CLOSE, b"\x10\xe1"))
     assert client.close_content(client.recv_frame()) == (4321, b"enough")
     assert client.read_to_end() == (b"", "eof")
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 4.5  # a closing handshake may take 5 s
 
 
 def test_what_comes_behind_a_close_by_the_application_is_not_counted_as_broken_protocol(probe):

@@ -58,6 +58,7 @@ def test_a_broadcast_is_deflated_once_however_many_clients_and_workers(crier, so
     for client in deflating:
         client.close()
         client.read_to_end()
+        client.drop()
         server.clients.remove(client)
     server.wait_counter("clients_left", len(deflating))
     for text in texts:
