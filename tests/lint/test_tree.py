@@ -22,6 +22,7 @@ GOOD = {
     "worker/api/crier.h": "int crier_run(void);\n",
     "worker/apps/standard.c": '#include "worker/api/crier.h"\n',
     "tests/unit/test_ring.c": '#include "shm/ring_master.h"\n',
+    "tests/e2e/test_ring.py": "done.wait(20)\npoll.poll(0)\nselect.select([a], [], [], 0)\nclient.read(9, timeout=30)\n",
 }
 
 BODY = "    x++;\n" * 101
@@ -62,6 +63,17 @@ BAD = [
     ("Makefile", "# x\n" * 251, "251 lines: split it below 250"),
     ("tests/e2e/bad.py", "import time\ntime.sleep(1)\n", "bad.py:2: do not sleep in a test"),
     ("tests/e2e/bad.py", "from time import sleep\nsleep(1)\n", "bad.py:2: do not sleep in a test"),
+    ("tests/e2e/bad.py", "pause(1)\n", "bad.py:1: do not sleep in a test"),
+    ("tests/e2e/bad.py", "import threading\nthreading.Event().wait(2)\n", "bad.py:2: do not sleep in a test"),
+    ("tests/e2e/bad.py", "import threading\nthreading.Timer(2, print).start()\n", "bad.py:2: do not sleep in a test"),
+    ("tests/e2e/bad.py", "import select\nselect.select([a], [], [], 0.5)\n", "bad.py:2: do not sleep in a test"),
+    ("tests/e2e/bad.py", "poll.poll(300)\n", "bad.py:1: do not sleep in a test"),
+    ("tests/e2e/bad.py", "client.settimeout(0.05)\n", "bad.py:1: do not sleep in a test"),
+    ("tests/e2e/bad.py", "done.wait(0.3)\n", "bad.py:1: do not sleep in a test"),
+    ("tests/e2e/bad.py", "client.read_to_end(timeout=0.2)\n", "bad.py:1: do not sleep in a test"),
+    ("tests/e2e/bad.py", "import threading\nthreading.Thread(target=print).start()\n",
+     "bad.py:2: an exception in a thread is lost"),
+    ("tests/unit/bad.c", "int f(void)\n{\n    return poll(NULL, 0, 100);\n}\n", "bad.c:3: do not sleep in a test"),
     ("tests/unit/bad.c", "int usleep(int);\n", "bad.c:1: do not sleep in a test"),
     ("tests/bad.sh", "sleep 1\n", "bad.sh:1: do not sleep in a test"),
 ]

@@ -8,6 +8,7 @@ Run from the root of the tree with every source that the Makefile lists. Each ru
 """
 
 import argparse
+import ast
 import concurrent.futures
 import os
 import re
@@ -43,7 +44,12 @@ ORDERED_HOME = "shm/atomic.h"
 ORDERED_EXCEPTIONS = {  # what another file may use all the same, and why
     ("shm/util/inbox.h", "<urcu/wfcqueue.h>"): "the queue is its implementation; ordered by liburcu, labelled there",
 }
-SLEEP = re.compile(r"\b(?:time\.sleep|usleep|nanosleep|clock_nanosleep|sleep)\s*\(|^\s*sleep\s+[\d.$]")
+SLEEP = re.compile(r"\b(?:time\.sleep|usleep|nanosleep|clock_nanosleep|sleep)\s*\(|^\s*sleep\s+[\d.$]|"
+                   r"\bp?poll\(NULL,|\bselect\(0,|\bsigtimedwait\(")
+SLEEPING_HOME = "tests/lib/harness/waiting.py"  # wait_until looks again and again
+THREAD_HOME = "tests/lib/harness/jobs.py"
+SLEEPING_CALLS = ("sleep", "pause", "sigtimedwait", "Timer")
+A_MOMENT = 1  # second: a timeout that is shorter is there to pass
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 COMMENT_OR_STRING = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S)
 REASON = re.compile(r"(?:/\*|//|#) long: \S")
@@ -185,15 +191,47 @@ def check_length(tree):
                 start = None
 
 
+def is_moment(node):
+    """A number for which a wait is no deadline but a sleep."""
+    return isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and 0 < node.value < A_MOMENT
+
+
+def is_sleep(call):
+    """Does this call let time pass? By its name, or by what it waits for and how long."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    made_here = getattr(getattr(call.func, "value", None), "func", None)
+    if name in SLEEPING_CALLS or (name == "wait" and made_here):  # Event().wait(): of an event that nobody else knows
+        return True
+    if name in ("select", "poll", "epoll", "settimeout", "Deadline", "wait", "join", "get"):
+        limit = call.args[3:] if name == "select" else call.args[:1]
+        in_ms = name == "poll" and limit and isinstance(limit[0], ast.Constant) and limit[0].value
+        return bool(in_ms) or any(map(is_moment, limit))
+    return any(key.arg == "timeout" and is_moment(key.value) for key in call.keywords)
+
+
 def check_sleeps(tree):
     """Tests wait for an event with a deadline; they never wait for time to pass."""
     for path in tree.files(".c", ".h", ".py", ".sh", ".js"):
         if not path.startswith("tests/") or path.startswith("tests/lint/"):
             continue
-        numbered = tree.code_lines(path) if path.endswith((".c", ".h")) else tree.lines(path)
-        for number, line in numbered:
-            if SLEEP.search(line.split(" # ")[0]):
-                yield path, number, "do not sleep in a test: wait for the event, with a deadline"
+        if path.endswith(".py"):
+            calls = [node for node in ast.walk(ast.parse(tree.text[path])) if isinstance(node, ast.Call)]
+            sleeps = [node.lineno for node in calls if is_sleep(node) and path != SLEEPING_HOME]
+        else:
+            numbered = tree.code_lines(path) if path.endswith((".c", ".h")) else tree.lines(path)
+            sleeps = [number for number, line in numbered if SLEEP.search(line.split(" # ")[0])]
+        for number in sleeps:
+            yield path, number, "do not sleep in a test: wait for the event, with a deadline"
+
+
+def check_threads(tree):
+    """What a thread of a test raises is raised in the test."""
+    for path in tree.files(".py"):
+        if not path.startswith("tests/") or path.startswith("tests/lint/") or path == THREAD_HOME:
+            continue
+        for number, line in tree.lines(path):
+            if re.search(r"\bThread\(|\bThreadPoolExecutor\(", line):
+                yield path, number, "an exception in a thread is lost: use Job or at_once of tests/lib/harness"
 
 
 def check_source_lists(tree, sources):
@@ -215,7 +253,8 @@ def main():
     tree = Tree()
     found = 0
     for rule in (check_includes(tree), check_ordered_accesses(tree), check_names(tree), check_headers_alone(tree, args.cc),
-                 check_blanks(tree), check_length(tree), check_sleeps(tree), check_source_lists(tree, args.sources)):
+                 check_blanks(tree), check_length(tree), check_sleeps(tree), check_threads(tree),
+                 check_source_lists(tree, args.sources)):
         for path, line, sentence in rule:
             print(f"{path}:{line}: {sentence}")
             found += 1

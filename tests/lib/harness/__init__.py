@@ -3,20 +3,20 @@
 from .deflate_client import DeflateClient, deflate, inflate
 from .jobs import Job, at_once
 from .marks import each_worker_count, needs_ipv6
-from .procs import (all_pids, assert_still, cpu_seconds, descriptors, is_alive, memory, memory_files,
+from .procs import (all_pids, cpu_seconds, descriptors, is_alive, memory, memory_files,
                     open_descriptors, process_state, resident, tcp_memory)
 from .raw_client import (BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Closed, Disconnected, Frame, RawClient,
                          encode_frame, server_frame)
 from .segment import BUILD, CRIER_RING
 from .server import CRIER, PROBE, REPOSITORY, Server, plain_environment, run_crier
 from .swarm_client import Swarm, transcript_hash
-from .waiting import PATIENCE, SANITIZED, Deadline, Late, Pace, in_time, pause, wait_until
+from .waiting import PATIENCE, SANITIZED, Deadline, Late, Pace, in_time, wait_until
 
 __all__ = [
     "BINARY", "BUILD", "CLOSE", "CONTINUATION", "CRIER", "CRIER_RING", "Closed", "Deadline", "DeflateClient",
     "Disconnected", "Frame", "Job", "Late", "PATIENCE", "PING", "PONG", "PROBE", "Pace", "REPOSITORY", "RawClient",
-    "SANITIZED", "Server", "Swarm", "TEXT", "all_pids", "assert_still", "at_once", "cpu_seconds", "deflate", "descriptors",
+    "SANITIZED", "Server", "Swarm", "TEXT", "all_pids", "at_once", "cpu_seconds", "deflate", "descriptors",
     "each_worker_count", "encode_frame", "in_time", "inflate", "is_alive", "memory", "memory_files", "needs_ipv6",
-    "open_descriptors", "pause", "plain_environment", "process_state", "resident", "run_crier", "server_frame", "tcp_memory",
+    "open_descriptors", "plain_environment", "process_state", "resident", "run_crier", "server_frame", "tcp_memory",
     "transcript_hash", "wait_until",
 ]

@@ -3,8 +3,6 @@
 import os
 import re
 
-from .waiting import pause
-
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -67,13 +65,6 @@ def cpu_seconds(pid):
     fields = stat(pid)
     assert fields, f"process {pid} is gone"
     return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def assert_still(pid, seconds=0.4):
-    before = cpu_seconds(pid)
-    pause(seconds)
-    used = cpu_seconds(pid) - before
-    assert used <= 0.2 * seconds, f"process {pid} used {used:g} s of CPU in {seconds:g} s with nothing to do"
 
 
 def memory_files(pid):

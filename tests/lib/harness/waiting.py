@@ -1,18 +1,12 @@
 """Waiting: for an event, with a deadline. The only place of the tests that looks again and again."""
 
 import os
-import threading
 import time
 
 SANITIZED = any(word in os.environ.get("CRIER_BUILD", "") for word in ("asan", "tsan"))
 
 # How long a test waits for something that should happen at once. Sanitized programs are several times slower.
 PATIENCE = 60.0 if SANITIZED else 30.0
-
-
-def pause(seconds):
-    """Lets `seconds` pass: only for measuring what a process does meanwhile, never for waiting for it."""
-    threading.Event().wait(seconds)
 
 
 def wait_until(predicate, what, timeout=None, interval=0.005):
@@ -28,7 +22,7 @@ def wait_until(predicate, what, timeout=None, interval=0.005):
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"waited in vain: {what() if callable(what) else what}")
-        threading.Event().wait(interval)
+        time.sleep(interval)
 
 
 class Deadline:
