@@ -50,6 +50,14 @@ def test_a_fault_names_its_address_the_place_and_the_way_there(probe, word, numb
 
 
 @by_signal
+def test_a_breakpoint_is_a_death_and_not_passed_over(probe):
+    line = order_death(probe("--on-message", "obey", workers=2), "trap")
+    found = re.search(rf"was killed by signal 5 \([^)]*\): in the application's message handler: at ({PLACE}) < {PLACE}", line)
+    assert found, line
+    assert function_at(found[1]) in ("order_trap", "obey", "received"), line
+
+
+@by_signal
 def test_abort_names_who_called_it(probe):
     line = order_death(probe("--on-message", "obey", workers=2), "abort")
     found = re.search(rf"was killed by signal 6 \(Aborted\): in the application's message handler: "

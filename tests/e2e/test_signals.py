@@ -101,6 +101,26 @@ def test_the_manual_says_what_the_table_says():
     assert manual == [([name for name, *_ in rows], text) for rows, text in table_items()]
 
 
+# How a text begins, and what is done in the master and in a worker.
+PROMISES = [
+    ("Ignored", "IGNORE", "IGNORE"),
+    ("No effect", "DEFAULT", "DEFAULT"),
+    ("The process is killed. The master logs the crash report of a worker", "DEFAULT", "REPORT"),
+    ("The process is killed, as by SEGV, but a worker leaves no crash report", "DEFAULT", "DEFAULT"),
+    ("The master reads no more input", "STOP", "REFUSE"),
+    ("As TERM", "STOP", "REFUSE"),
+    ("The master stops at once", "STOP", "REFUSE"),
+    ("The process stops until it receives CONT", "DEFAULT", "DEFAULT"),
+    ("A stopped process continues", "DEFAULT", "FOLLOW"),
+]
+
+
+def test_each_text_says_what_is_done():
+    for rows, text in table_items():
+        promise, = [tuple(does) for begin, *does in PROMISES if text.startswith(begin)]
+        assert {row[1:] for row in rows} == {promise}, text
+
+
 # ---- what a process has inherited ----
 
 def masks(pid):
@@ -153,13 +173,14 @@ def expand(numbers):
     return {*numbers, *(range(signal.SIGRTMIN, signal.SIGRTMAX + 1) if set(REALTIME) & set(numbers) else ())}
 
 
-def assert_dispositions(server, hup_is_ignored):
+def assert_dispositions(server, hup_is_ignored, handled=()):
+    handled = set(handled)
     stopping = set(STOPPING) - ({signal.SIGHUP} if hup_is_ignored else set())
     ignored = expand(signals_that(0, "IGNORE")) | set(STOPPING) - stopping
-    assert masks(server.pid) == {"blocked": set(), "ignored": ignored, "caught": stopping}
-    caught = {*signals_that(1, "REPORT"), signal.SIGCONT}
+    assert masks(server.pid) == {"blocked": set(), "ignored": ignored - handled, "caught": stopping | handled}
+    ignored, caught = expand(signals_that(1, "IGNORE", "REFUSE")), {*signals_that(1, "REPORT"), signal.SIGCONT}
     for pid in server.workers():
-        assert masks(pid) == {"blocked": set(), "ignored": expand(signals_that(1, "IGNORE", "REFUSE")), "caught": caught}
+        assert masks(pid) == {"blocked": set(), "ignored": ignored - handled, "caught": caught | handled}
 
 
 def start_serve_replace_and_stop(crier, blocked, ignored):
@@ -403,6 +424,18 @@ def test_a_worker_is_replaced_although_the_application_ignores_sigchld(probe):
         server.wait_log(rf"\(pid {victim}\) has ended, its exit status was collected elsewhere; \d clients? lost; starting")
         server.drop_clients()
         assert_echo(server.connect())
+
+
+@unsanitized
+def test_a_handler_from_before_crier_run_stays_and_all_else_is_set(probe):
+    server = probe(workers=2, env={"PROBE_BEFORE_RUN": "1"})
+    server.connect_everywhere(2)
+    assert_dispositions(server, True, handled=[signal.SIGUSR1])
+    for pid in server.processes():
+        os.kill(pid, signal.SIGUSR1)
+    wait_until(lambda: server.log.count("probe: USR1") == 3, lambda: f"three handlers to run: {server.log}")
+    for client in server.clients:
+        assert_echo(client)
 
 
 def test_a_handler_that_the_start_handler_has_installed_is_called(probe):

@@ -224,6 +224,18 @@ order_exit(void)
 }
 
 static void
+order_trap(void)
+{
+#if defined(__x86_64__)
+    __asm__ volatile("int3");
+#elif defined(__aarch64__)
+    __asm__ volatile("brk #0");
+#else
+    raise(SIGTRAP);
+#endif
+}
+
+static void
 order_fork_wait(void)
 {
     if (fork() == 0)
@@ -252,6 +264,7 @@ static const struct order {
     {"spin", order_spin},
     {"fork-abort", order_fork_abort},
     {"fork-wait", order_fork_wait},
+    {"trap", order_trap},
     {"work", order_work},
 };
 
@@ -318,8 +331,25 @@ static const struct crier_app app = {
     .stop = stop,
 };
 
+/* PROBE_BEFORE_RUN in the environment: leaves crier_run a process that blocks and ignores all
+ * signals, but has handlers for two of them. */
+static void
+spoil_signals(void)
+{
+    sigset_t all;
+
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL);
+    for (int number = 1; number < NSIG; number++)
+        signal(number, SIG_IGN);
+    signal(SIGTERM, on_usr1);
+    signal(SIGUSR1, on_usr1);
+}
+
 int
 main(int argc, char **argv)
 {
+    if (getenv("PROBE_BEFORE_RUN"))
+        spoil_signals();
     return crier_run(argc, argv, &app);
 }

@@ -31,13 +31,14 @@
  *            Functions are called from handlers only.
  * Signals:   crier_run() sets the action of every signal and unblocks all of them, in both roles; the
  *            manual, crier(1), lists them. A handler that main or a library has installed before
- *            stays, except for TERM, INT, HUP and QUIT. Whatever the start handler sets stays as
- *            well; crier needs TERM, INT, HUP and QUIT in the master, and CONT in a worker.
+ *            stays, except for TERM, INT, HUP and QUIT, and for CONT in a worker. Whatever the
+ *            start handler sets stays; crier needs TERM, INT, HUP and QUIT in the master, and CONT
+ *            in a worker.
  *            One of TERM, INT, HUP and QUIT during the master's start handler ends the process with
  *            status 0, without the stop handler; so do TERM, INT and QUIT during the master's stop
  *            handler. After crier_run() has returned in the master, these signals are ignored.
- *            A program that a handler executes inherits the ignored signals, for example PIPE, and
- *            in a worker TERM: reset them first, as with posix_spawnattr_setsigdefault(3).
+ *            A program that a handler executes inherits ignored signals, for example PIPE, and TERM
+ *            in a worker: reset them first, as with posix_spawnattr_setsigdefault(3).
  * Owns:      data passed in either direction is borrowed for the duration of the call.
  * Errors:    0 or a negative errno. -EAGAIN from crier_broadcast means that the ring has no room
  *            now: a handler passes it on by returning it, and is called again, with the same
