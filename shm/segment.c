@@ -10,10 +10,38 @@
 /* Segments of tests are as small as this; a master's are much larger. */
 enum { SEGMENT_ARENA_MIN_BYTES = 4096 };
 
-static bool
-segment_holds(uint64_t total, uint64_t off, uint64_t count, uint64_t each)
+void
+segment_lay_out(struct geometry_shm *geometry)
 {
-    return off % LAYOUT_LINE == 0 && off <= total && (each == 0 || count <= (total - off) / each);
+    uint64_t at = segment_page_up(sizeof(struct segment_shm));
+
+    geometry->members_off = at;
+    at += segment_page_up(geometry->member_count * sizeof(struct member_shm));
+    geometry->slots_off = at;
+    at += segment_page_up(sizeof(uint64_t) << geometry->slot_bits);
+    geometry->arenas_off = at;
+    at += geometry->member_count * geometry->arena_bytes;
+    geometry->clients_off = at; /* last: the only part that is not allocated at once */
+    at += segment_page_up(geometry->client_capacity * sizeof(struct client_shm));
+    geometry->total_bytes = at;
+}
+
+/* The counts first, so that the sums of segment_lay_out cannot overflow; then every offset follows
+ * from them. An offset that only lies inside the mapping is not enough: areas that overlap let a
+ * publisher's own stores into slots and counters change the records that it has written. */
+static bool
+segment_is_laid_out(const struct geometry_shm *geometry)
+{
+    struct geometry_shm expected = *geometry;
+
+    if (geometry->slot_bits > SEGMENT_SLOT_BITS_MAX || geometry->member_count == 0 ||
+        geometry->member_count > RING_OWNERS_MAX ||
+        geometry->arena_bytes < SEGMENT_ARENA_MIN_BYTES ||
+        geometry->arena_bytes > RING_ARENA_MAX_BYTES ||
+        geometry->arena_bytes % SEGMENT_PAGE_BYTES != 0 || geometry->client_capacity > UINT32_MAX)
+        return false;
+    segment_lay_out(&expected);
+    return memcmp(&expected, geometry, sizeof(expected)) == 0;
 }
 
 static int
@@ -24,20 +52,7 @@ segment_check(const struct segment_shm *head, const struct geometry_shm *geometr
         return -EPROTO;
     if (geometry->total_bytes > bytes)
         return -EMSGSIZE;
-    if (geometry->slot_bits > SEGMENT_SLOT_BITS_MAX || geometry->member_count == 0 ||
-        geometry->member_count > RING_OWNERS_MAX ||
-        geometry->arena_bytes < SEGMENT_ARENA_MIN_BYTES ||
-        geometry->arena_bytes > RING_ARENA_MAX_BYTES ||
-        geometry->arena_bytes % RECORD_ALIGN_BYTES != 0)
-        return -EBADMSG;
-    if (!segment_holds(bytes, geometry->members_off, geometry->member_count,
-                       sizeof(struct member_shm)) ||
-        !segment_holds(bytes, geometry->slots_off, 1ULL << geometry->slot_bits, sizeof(uint64_t)) ||
-        !segment_holds(bytes, geometry->clients_off, geometry->client_capacity,
-                       sizeof(struct client_shm)) ||
-        !segment_holds(bytes, geometry->arenas_off, geometry->member_count, geometry->arena_bytes))
-        return -EBADMSG;
-    return 0;
+    return segment_is_laid_out(geometry) ? 0 : -EBADMSG;
 }
 
 int

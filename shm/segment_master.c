@@ -13,13 +13,7 @@
 #include "shm/clock.h"
 #include "shm/ring.h"
 
-enum { PAGE = 4096, SLOT_BITS_MIN = 6 };
-
-static uint64_t
-segment_page_up(uint64_t bytes)
-{
-    return (bytes + PAGE - 1) & ~(uint64_t)(PAGE - 1);
-}
+enum { SLOT_BITS_MIN = 6 };
 
 static uint32_t
 segment_slot_bits(const struct segment_plan *plan)
@@ -32,26 +26,6 @@ segment_slot_bits(const struct segment_plan *plan)
     while (bits < SEGMENT_SLOT_BITS_MAX && (1ULL << bits) < slots)
         bits++;
     return bits;
-}
-
-static void
-segment_lay_out(struct geometry_shm *geometry, const struct segment_plan *plan)
-{
-    uint64_t at = segment_page_up(sizeof(struct segment_shm));
-
-    geometry->member_count = plan->member_count;
-    geometry->slot_bits = segment_slot_bits(plan);
-    geometry->arena_bytes = segment_page_up(plan->arena_bytes);
-    geometry->client_capacity = plan->client_capacity;
-    geometry->members_off = at;
-    at += segment_page_up(geometry->member_count * sizeof(struct member_shm));
-    geometry->slots_off = at;
-    at += segment_page_up(sizeof(uint64_t) << geometry->slot_bits);
-    geometry->arenas_off = at;
-    at += geometry->member_count * geometry->arena_bytes;
-    geometry->clients_off = at; /* last: the only part that is not allocated at once */
-    at += segment_page_up(geometry->client_capacity * sizeof(struct client_shm));
-    geometry->total_bytes = at;
 }
 
 /* fallocate may be interrupted by a signal before it has done anything. */
@@ -99,7 +73,11 @@ segment_create(struct segment *segment, const struct segment_plan *plan)
     memset(&head, 0, sizeof(head));
     head.layout_version = LAYOUT_VERSION;
     head.header_bytes = sizeof(head);
-    segment_lay_out(&head.geometry, plan);
+    head.geometry.member_count = plan->member_count;
+    head.geometry.slot_bits = segment_slot_bits(plan);
+    head.geometry.arena_bytes = segment_page_up(plan->arena_bytes);
+    head.geometry.client_capacity = plan->client_capacity;
+    segment_lay_out(&head.geometry);
     segment_note_wall_clock(&head);
     fd = memfd_create("crier", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)

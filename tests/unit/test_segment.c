@@ -154,7 +154,21 @@ test_segment_with_sizes_that_no_master_writes_is_refused(void **state)
         expect_head(-EBADMSG);
         *offsets[i] += 4; /* words that lie across cache lines are not atomic */
         expect_head(-EBADMSG);
+        *offsets[i] = 0; /* over the header */
+        expect_head(-EBADMSG);
+        for (size_t k = 0; k < sizeof(offsets) / sizeof(offsets[0]); k++) {
+            *offsets[i] = *offsets[k]; /* over each other */
+            expect_head(i == k ? 0 : -EBADMSG);
+        }
+        *offsets[i] += LAYOUT_LINE; /* inside the mapping, and over the end of the next area */
+        expect_head(-EBADMSG);
+        *offsets[i] -= LAYOUT_LINE;
+        expect_head(-EBADMSG);
     }
+    head.geometry.client_capacity++; /* there is room on the page, but that moves nothing */
+    expect_head(0);
+    head.geometry.client_capacity = 1ULL << 40;
+    expect_head(-EBADMSG);
     expect_head(0);
 }
 
