@@ -73,7 +73,7 @@ arena_reserve(struct arena *arena, uint64_t bytes, uint64_t min_seq)
 bool
 arena_is_reserved(const struct arena *arena, const void *at, uint64_t bytes)
 {
-    return bytes > 0 && bytes <= arena->reserved_bytes &&
+    return bytes > 0 && bytes <= arena->reserved_bytes && bytes % 16 == 0 &&
            at == arena->base + arena->reserved % arena->bytes;
 }
 

@@ -4,6 +4,8 @@
  * Role:     the owner alone writes and reserves; everybody reads published records through ring.h.
  * Owns:     nothing shared: the bytes lie in the segment, this bookkeeping in the owner's memory.
  *           It dies with the owner, and its successor rebuilds it from the slot words (ring_open).
+ *           Positions and sizes are never read back from the segment: another process can write
+ *           there. `floor_seq` is only written.
  * Errors:   NULL when there is no room; never blocks.
  * Context:  the owner's thread.
  *
@@ -60,11 +62,12 @@ uint64_t arena_record_max_bytes(const struct arena *arena);
  * drops the first. Raises floor_seq before the first byte of an old record may be overwritten. */
 void *arena_reserve(struct arena *arena, uint64_t bytes, uint64_t min_seq);
 
-/* Is that the open reservation, or the beginning of it? False for an arena without one, whose size
- * is 0 bytes. */
+/* Is that the open reservation, or the beginning of it, up to a multiple of 16? False for an arena
+ * without one, whose size is 0 bytes. */
 bool arena_is_reserved(const struct arena *arena, const void *at, uint64_t bytes);
 
-/* `bytes` of the reservation were published as `seq`; the rest is given back. */
+/* `bytes` of the reservation (arena_is_reserved) were published as `seq`, which is above every
+ * sequence before it; the rest is given back. */
 void arena_commit(struct arena *arena, uint64_t bytes, uint64_t seq);
 
 /* The sequence that every cursor must have reached for `bytes` to fit; call after arena_reserve
@@ -83,7 +86,10 @@ arena_pressure_seq(const struct arena *arena)
 uint64_t arena_offset(const struct arena *arena, const void *at);
 
 /* Rebuilding after the death of the owner: the records that the slot words still name, in the
- * order of their sequence. */
+ * order of their sequence. The caller has checked that each lies inside the arena and that offset
+ * and size are multiples of 16 (ring_place). Where one does not follow the one before it, because
+ * shared memory was overwritten, the arena counts as fuller than it is: room is late, and no record
+ * that is named is overwritten. */
 void arena_rebuild(struct arena *arena, uint64_t offset, uint64_t bytes, uint64_t seq);
 
 #endif

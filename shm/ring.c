@@ -148,7 +148,8 @@ ring_end(const struct ring *ring)
 }
 
 /* The record that `word` names, if it lies inside its owner's arena and its size is one that its
- * owner may write. Looks at record_bytes once, and stores what it was. */
+ * owner may write. Looks at record_bytes once, and stores what it was. Offsets are multiples of 16
+ * by the format of the word. */
 static const struct record_shm *
 ring_record(const struct ring *ring, uint64_t word, uint32_t *record_bytes)
 {
@@ -161,7 +162,8 @@ ring_record(const struct ring *ring, uint64_t word, uint32_t *record_bytes)
     record = (const struct record_shm *)(ring->arenas + ring_word_owner(word) * ring->arena_bytes +
                                          offset);
     *record_bytes = atomic_peek_u32(&record->record_bytes);
-    if (*record_bytes > ring->arena_bytes - offset ||
+    if (*record_bytes < RECORD_HEAD_BYTES || *record_bytes % RECORD_ALIGN_BYTES != 0 ||
+        *record_bytes > ring->arena_bytes - offset ||
         *record_bytes > ring->arena_bytes / ARENA_RECORDS_MIN)
         return NULL;
     return record;
@@ -171,12 +173,16 @@ ring_record(const struct ring *ring, uint64_t word, uint32_t *record_bytes)
 
 /* What the slot words say of this member's arena. From floor_seq on every record is whole, whether
  * readers still need it or not (history); below tail - n its slot is another's. A cursor says
- * nothing here: the low one of a reader that is joining may be older than both. */
+ * nothing here: the low one of a reader that is joining may be older than both. A floor above tail
+ * was overwritten: then there is no history, and all that the slots name is kept. */
 static void
 ring_rebuild_arena(struct ring *ring, uint64_t *floor_seq)
 {
     uint64_t tail = ring_tail(ring);
-    uint64_t first = ring_later(atomic_load_relaxed(floor_seq), tail - ring_slot_count(ring));
+    uint64_t oldest = tail - ring_slot_count(ring);
+    uint64_t floor = atomic_load_relaxed(floor_seq);
+    bool is_floor = !ring_before(tail, floor);
+    uint64_t first = is_floor ? ring_later(floor, oldest) : oldest;
 
     for (uint64_t seq = first; ring_before(seq, tail); seq++) {
         uint64_t word = atomic_load_acquire(ring_slot(ring, seq));
@@ -185,11 +191,13 @@ ring_rebuild_arena(struct ring *ring, uint64_t *floor_seq)
         /* Publishers go on meanwhile: a word of another lap is of a record that nobody needs. */
         if (ring_word_owner(word) != ring->self || ring_word_tag(word) != ring_tag(ring, seq))
             continue;
-        if (ring_record(ring, word, &record_bytes) && record_bytes % RECORD_ALIGN_BYTES == 0)
+        if (ring_record(ring, word, &record_bytes))
             arena_rebuild(&ring->arena, ring_word_offset(word), record_bytes, seq);
     }
-    atomic_store_relaxed(floor_seq, first); /* H1, and a slot that was found taken before: H3 */
+    /* H1, and a slot that was found taken before: H3 */
+    atomic_store_relaxed(floor_seq, is_floor ? first : tail);
     atomic_fence();
+    ring->next_seq = tail;
 }
 
 /* The master writes the pid too, as soon as it knows it: whoever is first. */
@@ -293,11 +301,12 @@ ring_update_pressure(struct ring *ring, uint64_t seq)
 }
 
 int
-ring_commit(struct ring *ring, const struct record_shm *record, uint64_t *seq)
+ring_commit(struct ring *ring, const struct record_shm *record, uint64_t record_bytes,
+            uint64_t *seq)
 {
     uint64_t offset = arena_offset(&ring->arena, record);
 
-    if (!arena_is_reserved(&ring->arena, record, record->record_bytes))
+    if (!arena_is_reserved(&ring->arena, record, record_bytes))
         return -EINVAL;
     TESTPOINT(PUBLISH_RECORD_READY);
     for (;;) {
@@ -306,6 +315,8 @@ ring_commit(struct ring *ring, const struct record_shm *record, uint64_t *seq)
         uint64_t word = atomic_load_acquire(slot); /* P3 */
         uint64_t mine = ring_word(ring, s, ring->self, offset);
 
+        if (ring_before(s, ring->next_seq))
+            return -EBADMSG;                              /* tail does not go back */
         if (ring_word_tag(word) == ring_word_tag(mine)) { /* published, tail not yet moved: help */
             atomic_cas_u64(&ring->head->tail, s, s + 1);  /* P2 */
             continue;
@@ -330,7 +341,8 @@ ring_commit(struct ring *ring, const struct record_shm *record, uint64_t *seq)
         TESTPOINT(PUBLISH_SLOT_SET);
         atomic_cas_u64(&ring->head->tail, s, s + 1); /* P2 */
         TESTPOINT(PUBLISH_TAIL_MOVED);
-        arena_commit(&ring->arena, record->record_bytes, s);
+        arena_commit(&ring->arena, record_bytes, s);
+        ring->next_seq = s + 1;
         ring_update_pressure(ring, s + 1);
         counter_add(ring->members[ring->self].counters, broadcasts_published, 1);
         ring->unwoken = true;
@@ -363,17 +375,20 @@ int
 ring_publish(struct ring *ring, uint8_t opcode, const void *payload, size_t payload_bytes,
              uint8_t flags, uint64_t origin, uint64_t *seq)
 {
-    uint64_t bytes =
+    uint64_t reserved =
         twin_record_size(&ring->twin, payload_bytes, arena_record_max_bytes(&ring->arena));
     struct record_shm *record;
-    int rc = ring_reserve(ring, bytes, &record);
+    uint32_t bytes;
+    uint32_t with_twin = 0;
+    int rc = ring_reserve(ring, reserved, &record);
 
     if (rc)
         return rc;
-    record_write(record, opcode, payload, payload_bytes, flags, origin, ring_batch_time_ns(ring));
-    if (bytes > record->record_bytes && ring_has_slot(ring))
-        twin_add(&ring->twin, record, bytes, payload, payload_bytes);
-    return ring_commit(ring, record, seq);
+    bytes = record_write(record, opcode, payload, payload_bytes, flags, origin,
+                         ring_batch_time_ns(ring));
+    if (reserved > bytes && ring_has_slot(ring))
+        with_twin = twin_add(&ring->twin, record, reserved, opcode, payload, payload_bytes);
+    return ring_commit(ring, record, with_twin ? with_twin : bytes, seq);
 }
 
 void
@@ -435,15 +450,20 @@ ring_leave(struct ring *ring)
 }
 
 int
-ring_read(const struct ring *ring, uint64_t seq, const struct record_shm **record)
+ring_read(const struct ring *ring, uint64_t seq, struct record_ref *record)
 {
     uint64_t word = atomic_load_acquire(ring_slot(ring, seq)); /* R1 */
+    const struct record_shm *at;
     uint32_t record_bytes;
 
     if (ring_word_tag(word) != ring_tag(ring, seq))
         return 0;
-    *record = ring_record(ring, word, &record_bytes);
-    return *record && record_is_sound(*record, record_bytes) ? 1 : -EBADMSG;
+    at = ring_record(ring, word, &record_bytes);
+    if (!at)
+        return -EBADMSG;
+    record->head = *(const volatile struct record_shm *)at; /* once: it may change meanwhile */
+    record->frame = record_frame(at);
+    return record_is_sound(&record->head, record_bytes) ? 1 : -EBADMSG;
 }
 
 /* After a copy: what it was made from had not been reused before. The word first: a slot that was

@@ -122,9 +122,22 @@
  *
  * 9. NOT PROMISED
  * Fairness between publishers; that a record is readable once every cursor has passed it; anything
- * against a member that writes where it must not, beyond this: sizes come from a checked copy
- * (segment.h), words and records are bounds-checked by readers and publishers and refused with
- * -EBADMSG, nobody reads or writes outside the mapping, and no loop depends on a shared word alone.
+ * against a member that writes where it must not, beyond this: no process reads or writes outside
+ * the mapping, no loop depends on a shared word alone, and what is refused is refused with -EBADMSG.
+ * Every shared word is checked before it is used, in one of these ways:
+ *   geometry      copied once at attach; the counts are in range and every offset is the one that
+ *                 follows from them, so that no two areas overlap (segment.h)
+ *   slot word     owner below member_count, offset inside the arena, a multiple of 16 by its format
+ *   record head   a reader copies it once; the size is a multiple of 16, at most a quarter of the
+ *                 arena and ends inside it; frame and twin lie inside the record (record_is_sound).
+ *                 A publisher never reads it back: sizes and places are its own (arena.h, record.h)
+ *   tail          the slot's tag must be of its lap or of the one before; a publisher that has seen
+ *                 a higher one refuses it
+ *   cursors       a minimum above tail is tail; one that is too low costs room, no bytes
+ *   floor_seq     its owner only writes it; a successor that finds it above tail keeps everything
+ *                 that the slots name, and history starts anew
+ *   need_seq, pressure_seq, sleeping, starving   decide about wake-ups alone
+ * A process that goes on writing such words can hold up the others, as one can that only publishes.
  *
  * 10. SIZING
  * Room for broadcasts is bytes and slots, whichever is used up first: arena_bytes per publisher,
@@ -177,8 +190,9 @@ struct ring {
     uint64_t *slots;
     const uint8_t *arenas;
     uint64_t arena_bytes;
-    uint64_t mask; /* slots - 1 */
-    uint64_t min;  /* cached minimum: only ever too low */
+    uint64_t mask;     /* slots - 1 */
+    uint64_t min;      /* cached minimum: only ever too low */
+    uint64_t next_seq; /* tail has been there, and goes nowhere below: this publisher's own copy */
     uint32_t slot_bits;
     uint32_t member_count;
     uint32_t self;          /* RING_NOBODY: a looker */
@@ -218,11 +232,12 @@ uint64_t ring_min(const struct ring *ring);
 int ring_reserve(struct ring *ring, uint64_t record_bytes, struct record_shm **record)
     __attribute__((warn_unused_result));
 
-/* Publishes the reserved record, which is complete. 0 and its sequence, or -EAGAIN: nothing was
- * published and the reservation is gone. -EINVAL when the record is not this member's reservation;
- * -EBADMSG when the slot holds what nobody writes. */
-int ring_commit(struct ring *ring, const struct record_shm *record, uint64_t *seq)
-    __attribute__((warn_unused_result));
+/* Publishes the reserved record, which is complete and `record_bytes` long (record_write); that size
+ * is the caller's own, the record's words are not read again. 0 and its sequence, or -EAGAIN: nothing
+ * was published and the reservation is gone. -EINVAL when the record is not this member's
+ * reservation; -EBADMSG when the slot holds what nobody writes, or tail has gone back. */
+int ring_commit(struct ring *ring, const struct record_shm *record, uint64_t record_bytes,
+                uint64_t *seq) __attribute__((warn_unused_result));
 
 /* All of it: reserve, write (record.h), stamp with the time of the batch's first, add a twin (twin.h)
  * when there is a slot for the record, commit. The result of ring_reserve or ring_commit. */
@@ -241,9 +256,9 @@ uint64_t ring_join(struct ring *ring);
 /* Gives the cursor up: what is published is not kept for this member any more. */
 void ring_leave(struct ring *ring);
 
-/* 1 and the record when `seq` is published, 0 when it is not yet, -EBADMSG. The record is borrowed
- * while this member's cursor is at most `seq`. */
-int ring_read(const struct ring *ring, uint64_t seq, const struct record_shm **record)
+/* 1 and the record when `seq` is published, 0 when it is not yet, -EBADMSG. The record's bytes are
+ * borrowed while this member's cursor is at most `seq`; its head is a copy. */
+int ring_read(const struct ring *ring, uint64_t seq, struct record_ref *record)
     __attribute__((warn_unused_result));
 
 /* Copies the record of any sequence, whether a cursor protects it or not, to `copy`, which has room

@@ -42,25 +42,24 @@ twin_record_size(const struct twin *twin, uint64_t payload_bytes, uint64_t most_
     return with_twin > plain ? with_twin : plain;
 }
 
-void
+uint32_t
 twin_add(const struct twin *twin, struct record_shm *record, uint64_t reserved_bytes,
-         const void *payload, size_t payload_bytes)
+         uint8_t opcode, const void *payload, size_t payload_bytes)
 {
-    uint64_t used =
-        RECORD_HEAD_BYTES + record->frame_bytes + RECORD_FRAME_HEAD_MAX_BYTES + TWIN_SLACK_BYTES;
+    uint8_t *out = record_twin_payload(record, payload_bytes);
+    uint64_t used = (uint64_t)(out - (uint8_t *)record) + TWIN_SLACK_BYTES;
     size_t room;
     size_t bytes;
 
     if (reserved_bytes <= used)
-        return; /* none was wanted, or so long a record has no room for it */
+        return 0; /* none was wanted, or so long a record has no room for it */
     room = (size_t)(reserved_bytes - used);
     if (room > payload_bytes - 1)
         room = payload_bytes - 1;
     counter_add(twin->counters, broadcast_deflate_calls, 1);
-    bytes = twin->make(twin->deflate, RECORD_TWIN_WINDOW_BITS, payload, payload_bytes,
-                       record_twin_payload(record), room);
+    bytes = twin->make(twin->deflate, RECORD_TWIN_WINDOW_BITS, payload, payload_bytes, out, room);
     if (bytes == 0)
-        return;
-    record_add_twin(record, bytes);
+        return 0;
     counter_add(twin->counters, broadcast_twins, 1);
+    return record_add_twin(record, opcode, payload_bytes, bytes);
 }

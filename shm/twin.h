@@ -42,9 +42,9 @@ void twin_init(struct twin *twin, const struct segment *segment, uint32_t self,
  * connected. */
 uint64_t twin_record_size(const struct twin *twin, uint64_t payload_bytes, uint64_t most_bytes);
 
-/* Gives the written record a twin if `reserved_bytes` have room for one that is smaller than the
- * frame. */
-void twin_add(const struct twin *twin, struct record_shm *record, uint64_t reserved_bytes,
-              const void *payload, size_t payload_bytes);
+/* Gives the record, which was written with `opcode` and the payload, a twin if `reserved_bytes` have
+ * room for one that is smaller than the frame. Returns the size of the record then; 0: it has none. */
+uint32_t twin_add(const struct twin *twin, struct record_shm *record, uint64_t reserved_bytes,
+                  uint8_t opcode, const void *payload, size_t payload_bytes);
 
 #endif

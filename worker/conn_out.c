@@ -98,12 +98,12 @@ conn_out_send_broadcasts(struct conn *conn, bool rest_only, bool *whole)
 
     for (uint64_t seq = conn->next; count < CONN_OUT_FRAMES; seq++) {
         struct fanout_frame frame;
-        size_t done = count ? 0 : conn->next_done;
+        uint32_t done = count ? 0 : conn->next_done;
 
         if (count && (rest_only || seq == worker->fanout.end || conn->own_ahead ||
                       bytes > FANOUT_STAGE_BYTES))
             break;
-        frame = fanout_frame(conn, fanout_record(worker, seq));
+        frame = fanout_frame(conn, seq, done);
         iov[count].iov_base = (void *)(frame.at + done); /* sendmsg only reads */
         iov[count].iov_len = frame.bytes - done;
         bytes += iov[count++].iov_len;
@@ -137,14 +137,14 @@ void
 conn_out_greet(struct conn *conn)
 {
     struct worker *worker = conn->worker;
-    const struct record_shm *record = NULL;
+    struct record_ref record;
     size_t private_bytes = pool_buf_bytes(conn->output);
     struct iovec iov[2] = {{.iov_base = pool_buf_data(conn->output), .iov_len = private_bytes}};
     size_t count = 1;
     ssize_t sent;
 
     if (!conn->own_ahead && ring_read(&worker->ring, conn->next, &record) == 1) {
-        struct fanout_frame frame = fanout_frame(conn, record);
+        struct fanout_frame frame = fanout_frame(conn, conn->next, 0);
         iov[count].iov_base = (void *)frame.at; /* sendmsg only reads */
         iov[count++].iov_len = frame.bytes;
     }
@@ -158,7 +158,7 @@ conn_out_greet(struct conn *conn)
     conn->sent_partly = private_bytes < iov[0].iov_len;
     pool_buf_consume(&worker->pool, &conn->output, private_bytes);
     fanout_advance(worker, conn, (size_t)sent - private_bytes);
-    if ((size_t)sent < iov[0].iov_len + (record ? iov[1].iov_len : 0))
+    if ((size_t)sent < iov[0].iov_len + (count > 1 ? iov[1].iov_len : 0))
         conn_out_blocked(conn, EAGAIN);
 }
 

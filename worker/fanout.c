@@ -138,10 +138,10 @@ fanout_broken(uint64_t seq)
     last_words_die("broadcast #%" PRIu64 " is not readable: shared memory was overwritten", seq);
 }
 
-const struct record_shm *
+struct record_ref
 fanout_record(const struct worker *worker, uint64_t seq)
 {
-    const struct record_shm *record = NULL;
+    struct record_ref record;
 
     if (ring_read(&worker->ring, seq, &record) != 1)
         fanout_broken(seq);
@@ -149,11 +149,16 @@ fanout_record(const struct worker *worker, uint64_t seq)
 }
 
 struct fanout_frame
-fanout_frame(const struct conn *conn, const struct record_shm *record)
+fanout_frame(const struct conn *conn, uint64_t seq, uint32_t done)
 {
-    if (record->twin_bytes && conn_takes_twins(conn))
-        return (struct fanout_frame){record_twin(record), record->twin_bytes};
-    return (struct fanout_frame){record_frame(record), record->frame_bytes};
+    struct record_ref record = fanout_record(conn->worker, seq);
+    struct fanout_frame frame = {record.frame, record.head.frame_bytes, false};
+
+    if (record.head.twin_bytes && conn_takes_twins(conn))
+        frame = (struct fanout_frame){record_ref_twin(&record), record.head.twin_bytes, true};
+    if (frame.bytes <= done)
+        fanout_broken(seq); /* shorter than it was a moment ago */
+    return frame;
 }
 
 void
@@ -179,7 +184,7 @@ fanout_advance(struct worker *worker, struct conn *conn, size_t bytes)
     size_t left = bytes;
 
     while (left > 0) {
-        size_t rest = fanout_frame(conn, fanout_record(worker, conn->next)).bytes - conn->next_done;
+        size_t rest = fanout_frame(conn, conn->next, conn->next_done).bytes - conn->next_done;
         if (left < rest) {
             conn->next_done += (uint32_t)left;
             break;
@@ -195,11 +200,11 @@ fanout_advance(struct worker *worker, struct conn *conn, size_t bytes)
 static bool
 fanout_is_own(const struct worker *worker, const struct conn *conn, uint64_t seq)
 {
-    const struct record_shm *record = fanout_record(worker, seq);
+    struct record_ref record = fanout_record(worker, seq);
     uint32_t index = (uint32_t)(conn->record - worker->segment.clients);
 
-    return (record->flags & RECORD_NOT_TO_ORIGIN) &&
-           record->origin == client_rec_id(index, conn->record);
+    return (record.head.flags & RECORD_NOT_TO_ORIGIN) &&
+           record.head.origin == client_rec_id(index, conn->record);
 }
 
 bool
@@ -239,7 +244,7 @@ static uint32_t
 fanout_find(struct worker *worker, bool *twins)
 {
     const struct fanout *fanout = &worker->fanout;
-    const struct record_shm *record;
+    struct record_ref record;
     uint64_t bytes = 0;
     uint32_t count = 0;
     int rc;
@@ -249,10 +254,10 @@ fanout_find(struct worker *worker, bool *twins)
            (rc = ring_read(&worker->ring, fanout->end + count, &record)) != 0) {
         if (rc < 0)
             fanout_broken(fanout->end + count);
-        bytes += record->frame_bytes;
+        bytes += record.head.frame_bytes;
         if (count > 0 && bytes > FANOUT_STAGE_BYTES)
             break;
-        *twins |= record->twin_bytes > 0;
+        *twins |= record.head.twin_bytes > 0;
         count++;
     }
     return count;
@@ -266,10 +271,10 @@ fanout_lay(struct worker *worker, struct fanout_lane *lane, bool twins, uint32_t
     uint32_t bytes = 0;
 
     for (uint32_t i = 0; i < count; i++) {
-        const struct record_shm *record = fanout_record(worker, worker->fanout.end + i);
-        bool twin = twins && record->twin_bytes > 0;
-        const uint8_t *frame = twin ? record_twin(record) : record_frame(record);
-        uint32_t frame_bytes = twin ? record->twin_bytes : record->frame_bytes;
+        struct record_ref record = fanout_record(worker, worker->fanout.end + i);
+        bool twin = twins && record.head.twin_bytes > 0;
+        const uint8_t *frame = twin ? record_ref_twin(&record) : record.frame;
+        uint32_t frame_bytes = twin ? record.head.twin_bytes : record.head.frame_bytes;
 
         lane->bytes = count == 1 ? frame : lane->stage;
         lane->stage_offsets[i] = bytes;
@@ -309,7 +314,7 @@ fanout_begin(struct worker *worker)
         lanes[FANOUT_TWINS].bytes = lanes[FANOUT_PLAIN].bytes;
         lanes[FANOUT_TWINS].offsets = lanes[FANOUT_PLAIN].offsets;
     }
-    fanout->oldest_ns = fanout_record(worker, fanout->end)->time_ns;
+    fanout->oldest_ns = fanout_record(worker, fanout->end).head.time_ns;
     fanout->begin = fanout->end;
     fanout->end += count;
     fanout_begin_anywhere(fanout);
@@ -409,7 +414,7 @@ bool
 fanout_run(struct worker *worker)
 {
     struct fanout *fanout = &worker->fanout;
-    const struct record_shm *record;
+    struct record_ref record;
     uint64_t stretch_ns = 0;
 
     if (!fanout_is_sweeping(fanout) && ring_read(&worker->ring, fanout->end, &record) == 0)

@@ -33,9 +33,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shm/record.h"
+
 struct worker;
 struct conn;
-struct record_shm;
 
 enum {
     FANOUT_CHUNK = 64,               /* clients that are sent to between two turns of the loop */
@@ -104,14 +105,16 @@ void fanout_move(struct worker *worker, struct conn *conn, uint64_t next);
 
 /* The published record at `seq`, which this worker holds in place. Aborts when shared memory holds
  * something that no publisher writes: this worker cannot go on, its successor may. */
-const struct record_shm *fanout_record(const struct worker *worker, uint64_t seq);
+struct record_ref fanout_record(const struct worker *worker, uint64_t seq);
 
-/* The frame that this client is sent for a record. */
+/* The frame that this client is sent for a record, `done` bytes of which are out. Aborts like
+ * fanout_record when the frame has not more than that. */
 struct fanout_frame {
     const uint8_t *at;
     uint32_t bytes;
+    bool twin;
 };
-struct fanout_frame fanout_frame(const struct conn *conn, const struct record_shm *record);
+struct fanout_frame fanout_frame(const struct conn *conn, uint64_t seq, uint32_t done);
 
 /* The broadcast at conn->next is the connection's own, for everybody else: steps over it. */
 bool fanout_skip_own(struct worker *worker, struct conn *conn);

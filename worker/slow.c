@@ -95,7 +95,7 @@ slow_note(struct worker *worker)
         return;
     for (uint64_t seq = fanout->begin; seq != fanout->end; seq++) {
         slow_mark(&worker->slow, seq, lag->amount);
-        worker->slow.now += fanout_record(worker, seq)->frame_bytes;
+        worker->slow.now += fanout_record(worker, seq).head.frame_bytes;
     }
 }
 
@@ -195,17 +195,17 @@ slow_cut_list(struct worker *worker, uint64_t seq)
 }
 
 static struct slow_cut *
-slow_cut_find(struct worker *worker, uint64_t seq, bool twin)
+slow_cut_find(struct worker *worker, uint64_t seq, struct fanout_frame frame)
 {
     struct slow_cut *cut = LIST_FIRST(slow_cut_list(worker, seq));
 
-    while (cut && (cut->seq != seq || cut->twin != twin))
+    while (cut && (cut->seq != seq || cut->twin != frame.twin || cut->bytes != frame.bytes))
         cut = LIST_NEXT(cut, link);
     return cut;
 }
 
 static struct slow_cut *
-slow_cut_new(struct worker *worker, uint64_t seq, bool twin, struct fanout_frame frame)
+slow_cut_new(struct worker *worker, uint64_t seq, struct fanout_frame frame)
 {
     size_t bytes = sizeof(struct slow_cut) + frame.bytes;
     struct slow_cut *cut = NULL;
@@ -214,7 +214,7 @@ slow_cut_new(struct worker *worker, uint64_t seq, bool twin, struct fanout_frame
         cut = pool_block_new(&worker->pool, bytes);
     if (!cut)
         return NULL;
-    *cut = (struct slow_cut){.seq = seq, .bytes = frame.bytes, .twin = twin};
+    *cut = (struct slow_cut){.seq = seq, .bytes = frame.bytes, .twin = frame.twin};
     memcpy(cut->frame, frame.at, frame.bytes);
     LIST_INSERT_HEAD(slow_cut_list(worker, seq), cut, link);
     worker->slow.cut_bytes += bytes;
@@ -228,13 +228,11 @@ static bool
 slow_cut(struct conn *conn)
 {
     struct worker *worker = conn->worker;
-    const struct record_shm *record = fanout_record(worker, conn->next);
-    struct fanout_frame frame = fanout_frame(conn, record);
-    bool twin = frame.at != record_frame(record);
+    struct fanout_frame frame = fanout_frame(conn, conn->next, conn->next_done);
 
-    conn->cut = slow_cut_find(worker, conn->next, twin);
+    conn->cut = slow_cut_find(worker, conn->next, frame);
     if (!conn->cut)
-        conn->cut = slow_cut_new(worker, conn->next, twin, frame);
+        conn->cut = slow_cut_new(worker, conn->next, frame);
     if (!conn->cut)
         return false;
     conn->cut->clients++;

@@ -112,7 +112,7 @@ static inline void
 bus_ring_read(struct bus *bus, struct bus_tally *tally)
 {
     struct bus_ring *own = bus->own;
-    const struct record_shm *record;
+    struct record_ref record;
     uint64_t begin = own->seq;
     uint32_t bytes = 0;
 
@@ -122,9 +122,9 @@ bus_ring_read(struct bus *bus, struct bus_tally *tally)
         REQUIRE(rc >= 0);
         if (rc == 0)
             break;
-        bytes += record->frame_bytes - record->frame_head_bytes;
-        bus_tally_add(tally, record_frame(record) + record->frame_head_bytes,
-                      record->frame_bytes - record->frame_head_bytes);
+        bytes += record.head.frame_bytes - record.head.frame_head_bytes;
+        bus_tally_add(tally, record.frame + record.head.frame_head_bytes,
+                      record.head.frame_bytes - record.head.frame_head_bytes);
         own->seq++;
     }
     if (own->seq != begin)

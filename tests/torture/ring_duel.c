@@ -56,14 +56,14 @@ duel_publish(struct ring *ring, uint64_t bytes)
 
     while (ring_reserve(ring, record_size(bytes), &record) != 0)
         REQUIRE(ring_rig_await(rig.wake_fds[ring->self])); /* or a wake-up was lost */
-    record_write(record, 2, payload, bytes, 0, RECORD_NO_ORIGIN, 0);
-    REQUIRE(ring_commit(ring, record, &seq) == 0); /* records fill arenas, not slots */
+    bytes = record_write(record, 2, payload, bytes, 0, RECORD_NO_ORIGIN, 0);
+    REQUIRE(ring_commit(ring, record, bytes, &seq) == 0); /* records fill arenas, not slots */
 }
 
 static void
 duel_read(struct ring *ring, uint64_t seq, uint64_t *random)
 {
-    const struct record_shm *record;
+    struct record_ref record;
 
     for (uint64_t tries = ring_rig_random(random) % DUEL_SPINS; tries > 0; tries--) {
         if (ring_read(ring, seq, &record) == 1)

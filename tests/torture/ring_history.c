@@ -156,8 +156,9 @@ publish_one(struct ring *ring, uint64_t origin, uint64_t number)
     message_fill(payload, bytes, name);
     rc = ring_reserve(ring, record_size(bytes), &record);
     if (rc == 0) {
-        record_write(record, RECORD_BINARY, payload, bytes, 0, origin, number);
-        rc = ring_commit(ring, record, &seq);
+        uint32_t record_bytes =
+            record_write(record, RECORD_BINARY, payload, bytes, 0, origin, number);
+        rc = ring_commit(ring, record, record_bytes, &seq);
     }
     if (rc == 0)
         atomic_store_release(note_at(seq), note_of(seq, name));

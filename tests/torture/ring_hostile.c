@@ -189,12 +189,12 @@ static volatile uint64_t sum; /* or the bytes would not be looked at */
 static void
 read_lap(struct ring *ring)
 {
-    const struct record_shm *record;
+    struct record_ref record;
     uint64_t seq = ring->members[ring->self].cursor;
 
     for (unsigned i = 0; i < 2 * N && ring_read(ring, seq, &record) == 1; i++, seq++) {
-        for (uint32_t k = 0; k < record->frame_bytes; k++)
-            sum += record_frame(record)[k];
+        for (uint32_t k = 0; k < record.head.frame_bytes; k++)
+            sum += record.frame[k];
     }
     ring_cursor_store(ring, seq);
 }

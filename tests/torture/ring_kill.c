@@ -69,14 +69,14 @@ message_fill(uint8_t payload[PAYLOAD_MAX_BYTES], uint64_t number)
 }
 
 static uint64_t
-message_number(const struct record_shm *record)
+message_number(const struct record_shm *record, const uint8_t *frame)
 {
     uint8_t payload[PAYLOAD_MAX_BYTES];
     uint64_t number = record->origin;
 
     REQUIRE(record->frame_bytes == record->frame_head_bytes + payload_bytes);
     message_fill(payload, number);
-    REQUIRE(memcmp(record_frame(record) + record->frame_head_bytes, payload, payload_bytes) == 0);
+    REQUIRE(memcmp(frame + record->frame_head_bytes, payload, payload_bytes) == 0);
     return number;
 }
 
@@ -250,7 +250,7 @@ do_publish(void)
 static STEPPER_OWN_TEXT int
 do_drain(void)
 {
-    const struct record_shm *record;
+    struct record_ref record;
     uint64_t seq = victim.members[VICTIM].cursor;
 
     if (ring_sleep_begin(&victim, seq))
@@ -346,13 +346,13 @@ static uint64_t order[SEEN_MAX]; /* the number at each sequence, 0: nobody has r
 static uint64_t
 read_all(uint32_t reader, uint64_t seen[SEEN_MAX])
 {
-    const struct record_shm *record;
+    struct record_ref record;
     uint64_t count = 0;
     int rc;
 
     while ((rc = ring_read(&rings[reader], cursors[reader], &record)) == 1) {
         REQUIRE(count < SEEN_MAX && cursors[reader] < SEEN_MAX);
-        seen[count] = message_number(record);
+        seen[count] = message_number(&record.head, record.frame);
         order[cursors[reader]++] = seen[count++];
     }
     REQUIRE(rc == 0);
@@ -433,7 +433,7 @@ read_history(const struct ring *ring)
         int rc = ring_read_at(ring, seq, (struct record_shm *)room, sizeof(room));
         REQUIRE(rc == (seq < end ? rc == 1 ? 1 : -ENODATA : 0));
         if (rc == 1) {
-            uint64_t number = message_number(copy);
+            uint64_t number = message_number(copy, record_frame(copy));
             REQUIRE(order[seq] == 0 || order[seq] == number);
             found++;
         }
@@ -450,7 +450,7 @@ remember_history(const struct ring *ring)
     for (uint64_t seq = RING_FIRST_SEQ; seq < ring_end(ring); seq++) {
         struct record_shm *copy = (struct record_shm *)room;
         if (ring_read_at(ring, seq, copy, sizeof(room)) == 1)
-            order[seq] = message_number(copy);
+            order[seq] = message_number(copy, record_frame(copy));
     }
 }
 

@@ -155,8 +155,9 @@ message_fill(uint8_t *to, uint32_t bytes, uint64_t name)
 }
 
 static void
-message_check(struct work *work, const struct record_shm *record)
+message_check(struct work *work, const struct record_ref *ref)
 {
+    const struct record_shm *record = &ref->head;
     uint64_t place = record->origin >> 32;
     uint64_t life = (uint32_t)record->origin;
     uint64_t name = message_name(place, life, record->time_ns);
@@ -166,7 +167,7 @@ message_check(struct work *work, const struct record_shm *record)
     REQUIRE(record->record_bytes == record_size(bytes));
     REQUIRE(record->frame_bytes == record->frame_head_bytes + bytes);
     message_fill(work->buffer, bytes, name);
-    REQUIRE(memcmp(record_frame(record) + record->frame_head_bytes, work->buffer, bytes) == 0);
+    REQUIRE(memcmp(ref->frame + record->frame_head_bytes, work->buffer, bytes) == 0);
 }
 
 /* --- reading --- */
@@ -201,11 +202,11 @@ life_check_end(uint64_t place, const struct seen *seen, uint64_t next_life)
 }
 
 static void
-read_one(struct work *work, uint64_t seq, const struct record_shm *record)
+read_one(struct work *work, uint64_t seq, const struct record_ref *record)
 {
-    uint64_t place = record->origin >> 32;
-    uint64_t life = (uint32_t)record->origin;
-    uint64_t number = record->time_ns;
+    uint64_t place = record->head.origin >> 32;
+    uint64_t life = (uint32_t)record->head.origin;
+    uint64_t number = record->head.time_ns;
     struct seen *seen;
 
     message_check(work, record);
@@ -226,13 +227,13 @@ read_one(struct work *work, uint64_t seq, const struct record_shm *record)
 static void
 release(struct work *work, uint64_t to)
 {
-    const struct record_shm *record;
+    struct record_ref record;
 
     if (work->cursor == to)
         return;
     for (uint64_t seq = work->cursor; seq != to; seq++) {
         REQUIRE(ring_read(&work->ring, seq, &record) == 1);
-        message_check(work, record);
+        message_check(work, &record);
     }
     work->cursor = to;
     ring_cursor_store(&work->ring, to);
@@ -267,11 +268,11 @@ static bool
 read_some(struct work *work)
 {
     uint64_t most = work->end + 1 + ring_rig_random(&work->random) % 16;
-    const struct record_shm *record;
+    struct record_ref record;
     int rc = 0;
 
     while (work->end != most && (rc = ring_read(&work->ring, work->end, &record)) == 1)
-        read_one(work, work->end++, record);
+        read_one(work, work->end++, &record);
     REQUIRE(rc >= 0);
     if (rc == 0)
         release(work, work->end);
@@ -289,6 +290,7 @@ publish_one(struct work *work)
     uint64_t name = message_name(work->place, work->life, number);
     uint32_t bytes = message_bytes(work->place, work->life, name);
     struct record_shm *record;
+    uint32_t record_bytes;
     uint64_t seq;
     int rc = ring_reserve(&work->ring, record_size(bytes), &record);
 
@@ -296,16 +298,16 @@ publish_one(struct work *work)
         return rc;
     REQUIRE(rc == 0);
     message_fill(work->buffer, bytes, name);
-    record_write(record, 2, work->buffer, bytes, 0, (uint64_t)work->place << 32 | work->life,
-                 number);
-    rc = ring_commit(&work->ring, record, &seq);
+    record_bytes = record_write(record, 2, work->buffer, bytes, 0,
+                                (uint64_t)work->place << 32 | work->life, number);
+    rc = ring_commit(&work->ring, record, record_bytes, &seq);
     if (rc == -EAGAIN)
         return rc;
     REQUIRE(rc == 0 && seq > work->last_seq);
     work->last_seq = seq;
     work->number = number;
     atomic_bump(&board->empty, (uint64_t)(bytes == 0));
-    atomic_bump(&board->largest, (uint64_t)(record->record_bytes == RECORD_MAX));
+    atomic_bump(&board->largest, (uint64_t)(record_bytes == RECORD_MAX));
     atomic_store_release(&board->done[work->place][work->life], number);
     return 0;
 }

@@ -161,13 +161,14 @@ static void
 test_history_that_holds_rubbish_is_a_bad_message(void **state)
 {
     uint64_t seq = put(WRITER, 100);
-    const struct record_shm *at;
+    struct record_ref at;
     struct record_shm *record;
 
     (void)state;
     assert_int_equal(ring_read(&rings[OTHER], seq, &at), 1);
-    record = (struct record_shm *)(segment_arena(&rig.segment, WRITER) +
-                                   ((const uint8_t *)at - segment_arena(&rig.segment, WRITER)));
+    record =
+        (struct record_shm *)(segment_arena(&rig.segment, WRITER) +
+                              (at.frame - RECORD_HEAD_BYTES - segment_arena(&rig.segment, WRITER)));
     record->frame_bytes = 5000;
     assert_int_equal(look(seq), -EBADMSG);
     record->frame_bytes = 102;
@@ -231,18 +232,18 @@ test_ring_what_is_not_the_open_reservation_is_not_committed(void **state)
     (void)state;
     assert_int_equal(ring_reserve(&rings[OTHER], bytes, &others), 0);
     record_write(others, RECORD_TEXT, "else", 4, 0, 0, 0);
-    assert_int_equal(ring_commit(&rings[WRITER], others, &seq), -EINVAL);
+    assert_int_equal(ring_commit(&rings[WRITER], others, bytes, &seq), -EINVAL);
     assert_int_equal(ring_reserve(&rings[WRITER], bytes, &mine), 0);
     record_write(mine, RECORD_TEXT, "mine", 4, 0, 0, 0);
-    assert_int_equal(ring_commit(&rings[WRITER], others, &seq), -EINVAL);
-    mine->record_bytes += RECORD_ALIGN_BYTES; /* not what was reserved */
-    assert_int_equal(ring_commit(&rings[WRITER], mine, &seq), -EINVAL);
-    mine->record_bytes -= RECORD_ALIGN_BYTES;
+    assert_int_equal(ring_commit(&rings[WRITER], others, bytes, &seq), -EINVAL);
+    assert_int_equal(ring_commit(&rings[WRITER], mine, bytes + RECORD_ALIGN_BYTES, &seq), -EINVAL);
+    assert_int_equal(ring_commit(&rings[WRITER], mine, bytes - 1, &seq), -EINVAL);
+    assert_int_equal(ring_commit(&rings[WRITER], mine, 0, &seq), -EINVAL);
     assert_int_equal(ring_end(&looker), RING_FIRST_SEQ);
-    assert_int_equal(ring_commit(&rings[WRITER], mine, &seq), 0);
-    assert_int_equal(ring_commit(&rings[WRITER], mine, &seq), -EINVAL);
+    assert_int_equal(ring_commit(&rings[WRITER], mine, bytes, &seq), 0);
+    assert_int_equal(ring_commit(&rings[WRITER], mine, bytes, &seq), -EINVAL);
     assert_int_equal(ring_end(&looker), RING_FIRST_SEQ + 1);
-    assert_int_equal(ring_commit(&rings[OTHER], others, &seq), 0);
+    assert_int_equal(ring_commit(&rings[OTHER], others, bytes, &seq), 0);
 }
 
 static void

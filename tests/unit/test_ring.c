@@ -67,8 +67,8 @@ put_sized(uint32_t member, uint64_t number, uint64_t bytes)
         return rc;
     bytes -= RECORD_HEAD_BYTES + (bytes <= 160 ? 2 : 4);
     memset(payload, (int)(number % 251), bytes);
-    record_write(record, 2, payload, bytes, 0, member, number);
-    return ring_commit(ring, record, &seq);
+    bytes = record_write(record, 2, payload, bytes, 0, member, number);
+    return ring_commit(ring, record, bytes, &seq);
 }
 
 static int
@@ -80,21 +80,21 @@ put(uint32_t member, uint64_t number)
 static void
 expect(uint32_t reader, uint64_t seq, uint64_t number)
 {
-    const struct record_shm *record = NULL;
+    struct record_ref record = {0};
 
     assert_int_equal(ring_read(&rings[reader], seq, &record), 1);
-    assert_int_equal(record->time_ns, number);
-    for (uint32_t i = record->frame_head_bytes; i < record->frame_bytes; i++)
-        assert_int_equal(record_frame(record)[i], number % 251);
+    assert_int_equal(record.head.time_ns, number);
+    for (uint32_t i = record.head.frame_head_bytes; i < record.head.frame_bytes; i++)
+        assert_int_equal(record.frame[i], number % 251);
 }
 
 static void
 expect_nothing(uint32_t reader, uint64_t seq)
 {
-    const struct record_shm *record = NULL;
+    struct record_ref record = {0};
 
     assert_int_equal(ring_read(&rings[reader], seq, &record), 0);
-    assert_null(record);
+    assert_null(record.frame);
 }
 
 static void
@@ -199,10 +199,10 @@ test_ring_joining_reader_sees_exactly_what_is_published_after(void **state)
 static uint64_t
 published_at(uint32_t reader, uint64_t seq)
 {
-    const struct record_shm *record = NULL;
+    struct record_ref record = {0};
 
     assert_int_equal(ring_read(&rings[reader], seq, &record), 1);
-    return record->time_ns;
+    return record.head.time_ns;
 }
 
 static void
@@ -716,6 +716,82 @@ test_ring_successor_takes_words_of_its_own_lap_only(void **state)
         expect(READER, first + i, i);
 }
 
+static void
+test_ring_successor_that_finds_its_floor_overwritten_overwrites_nothing_unread(void **state)
+{
+    static const uint64_t floors[] = {1000000, INT64_MAX, 30};
+
+    for (size_t k = 0; k < sizeof(floors) / sizeof(floors[0]); k++) {
+        uint64_t count = 0;
+        uint64_t first;
+
+        set_up(state);
+        first = ring_join(&rings[READER]);
+        while (put_sized(WRITER, count, QUARTER / 2) == 0)
+            count++;
+        rig.segment.members[WRITER].floor_seq = floors[k];
+        succeed_and_fill(first, count, SMALL);
+        assert_true(rig.segment.members[WRITER].floor_seq <= first + count);
+        tear_down(state);
+    }
+    set_up(state);
+}
+
+/* --- words that another process has overwritten --- */
+
+static void
+test_ring_publisher_goes_by_its_own_sizes_not_by_the_records(void **state)
+{
+    static const uint32_t sizes[] = {0, 16, SMALL - 16, SMALL + 5, SMALL + 16, QUARTER, UINT32_MAX};
+    uint64_t first = ring_join(&rings[READER]);
+    uint64_t count = sizeof(sizes) / sizeof(sizes[0]);
+
+    (void)state;
+    for (uint64_t i = 0; i < count; i++) {
+        struct record_shm *record;
+        uint64_t seq;
+
+        assert_int_equal(ring_reserve(&rings[WRITER], SMALL, &record), 0);
+        record_write(record, RECORD_TEXT, "", 0, 0, WRITER, i);
+        record->record_bytes = sizes[i];
+        assert_int_equal(ring_commit(&rings[WRITER], record, SMALL, &seq), 0);
+        assert_int_equal(seq, first + i);
+        assert_int_equal(rings[WRITER].arena.head, SMALL * (i + 1));
+        record->record_bytes = SMALL;
+    }
+    for (uint64_t i = 0; i < count; i++)
+        expect(READER, first + i, i);
+    expect_invariants(true, "");
+}
+
+static void
+test_ring_publisher_refuses_a_tail_that_has_gone_back(void **state)
+{
+    (void)state;
+    for (uint64_t i = 0; i < N + 10; i++)
+        assert_int_equal(put(WRITER, i), 0);
+    memset(rig.segment.slots, 0, N * sizeof(uint64_t)); /* as free as in lap 0 */
+    rig.segment.head->tail = RING_FIRST_SEQ + 1;
+    assert_int_equal(put(WRITER, 1), -EBADMSG);
+}
+
+static void
+test_ring_reader_keeps_the_head_that_it_has_checked(void **state)
+{
+    uint64_t first = ring_join(&rings[READER]);
+    struct record_shm *at = (struct record_shm *)segment_arena(&rig.segment, WRITER);
+    struct record_ref record;
+
+    (void)state;
+    assert_int_equal(put(WRITER, 1), 0);
+    assert_int_equal(ring_read(&rings[READER], first, &record), 1);
+    memset(at, 0xff, RECORD_HEAD_BYTES);
+    assert_int_equal(record.head.record_bytes, SMALL);
+    assert_int_equal(record.head.frame_bytes, SMALL - RECORD_HEAD_BYTES);
+    assert_int_equal(record.head.twin_bytes, 0);
+    assert_ptr_equal(record.frame, record_frame(at));
+}
+
 /* --- laps, tags --- */
 
 static void
@@ -772,7 +848,7 @@ test_ring_word_that_names_rubbish_is_a_bad_message(void **state)
 {
     uint64_t first = ring_join(&rings[READER]);
     uint64_t *slot = &rig.segment.slots[first % N];
-    const struct record_shm *record;
+    struct record_ref record;
     struct record_shm *at;
 
     (void)state;
@@ -798,6 +874,14 @@ test_ring_word_that_names_rubbish_is_a_bad_message(void **state)
     at->record_bytes = SMALL + 1;
     assert_int_equal(ring_read(&rings[READER], first, &record), -EBADMSG);
     at->record_bytes = SMALL;
+    at->frame_bytes = 0; /* an empty frame would be sent for ever */
+    assert_int_equal(ring_read(&rings[READER], first, &record), -EBADMSG);
+    at->frame_bytes = SMALL - RECORD_HEAD_BYTES;
+    at->frame_head_bytes = 1;
+    assert_int_equal(ring_read(&rings[READER], first, &record), -EBADMSG);
+    at->frame_head_bytes = RECORD_FRAME_HEAD_MAX_BYTES + 1;
+    assert_int_equal(ring_read(&rings[READER], first, &record), -EBADMSG);
+    at->frame_head_bytes = 2;
     assert_int_equal(ring_read(&rings[READER], first, &record), 1);
 }
 
@@ -1070,6 +1154,10 @@ main(void)
         cmocka_unit_test(test_ring_successor_rebuilds_its_arena_and_overwrites_nothing_unread),
         RING_TEST(test_ring_successor_ignores_a_cursor_from_before_what_was_given_up),
         RING_TEST(test_ring_successor_takes_words_of_its_own_lap_only),
+        RING_TEST(test_ring_successor_that_finds_its_floor_overwritten_overwrites_nothing_unread),
+        RING_TEST(test_ring_publisher_goes_by_its_own_sizes_not_by_the_records),
+        RING_TEST(test_ring_publisher_refuses_a_tail_that_has_gone_back),
+        RING_TEST(test_ring_reader_keeps_the_head_that_it_has_checked),
         RING_TEST(test_ring_tags_wrap_without_a_gap),
         RING_TEST(test_ring_many_laps_of_full_and_empty),
         RING_TEST(test_ring_word_that_names_rubbish_is_a_bad_message),

@@ -63,21 +63,29 @@ fill_with_noise(size_t bytes)
         payload[i] = (uint8_t)ring_rig_random(&seed);
 }
 
+static const struct record_shm *
+in_arena(const struct record_ref *record)
+{
+    return (const struct record_shm *)(record->frame - RECORD_HEAD_BYTES);
+}
+
 /* Publishes the first bytes of the payload, and reads them as every worker would. */
 static const struct record_shm *
 publish(size_t bytes)
 {
-    const struct record_shm *record;
+    struct record_ref record;
     uint64_t seq;
 
     assert_int_equal(
         ring_publish(&rings[WRITER], RECORD_TEXT, payload, bytes, 0, RECORD_NO_ORIGIN, &seq), 0);
     assert_int_equal(ring_read(&rings[READER], seq, &record), 1);
     assert_int_equal(seq, cursor);
-    assert_int_equal(record->frame_bytes, record->frame_head_bytes + bytes);
-    assert_memory_equal(record_frame(record) + record->frame_head_bytes, payload, bytes);
+    assert_int_equal(record.head.frame_bytes, record.head.frame_head_bytes + bytes);
+    assert_memory_equal(record.frame + record.head.frame_head_bytes, payload, bytes);
+    if (record.head.twin_bytes)
+        assert_ptr_equal(record_ref_twin(&record), record_twin(in_arena(&record)));
     cursor = seq + 1;
-    return record;
+    return in_arena(&record);
 }
 
 static void
@@ -203,7 +211,7 @@ test_twin_that_reaches_outside_its_record_is_refused(void **state)
     record = (struct record_shm *)(uintptr_t)publish(1000);
     for (int i = 0; i < 4; i++) {
         struct record_shm good = *record;
-        const struct record_shm *read;
+        struct record_ref read;
 
         switch (i) {
         case 0: record->twin_bytes = record->record_bytes; break;
@@ -215,6 +223,41 @@ test_twin_that_reaches_outside_its_record_is_refused(void **state)
         *record = good;
         assert_int_equal(ring_read(&rings[READER], cursor - 1, &read), 1);
     }
+}
+
+/* Another process overwrites the record's head while its payload is deflated. */
+static size_t
+deflate_while_overwritten(struct deflate *with, unsigned window_bits, const void *from,
+                          size_t payload_bytes, uint8_t *out, size_t room_bytes)
+{
+    struct record_shm *record =
+        (struct record_shm *)(segment_arena(&rig.segment, WRITER) + rings[WRITER].arena.reserved);
+
+    memset(record, 0xff, RECORD_HEAD_BYTES);
+    return deflate_message(with, window_bits, from, payload_bytes, out, room_bytes);
+}
+
+static void
+test_twin_lies_in_the_reservation_whatever_becomes_of_the_records_head(void **state)
+{
+    uint64_t reserved = record_size_with_twin(1000, 1000 + TWIN_SLACK_BYTES);
+    const uint8_t *behind;
+    uint64_t seq;
+
+    (void)state;
+    rig.segment.members[READER].clients_deflate = 1;
+    twin_init(&rings[WRITER].twin, &rig.segment, WRITER, deflate_while_overwritten, deflate);
+    memset(segment_arena(&rig.segment, WRITER), 0xa5, ARENA);
+    behind = segment_arena(&rig.segment, WRITER) + reserved;
+    assert_int_equal(
+        ring_publish(&rings[WRITER], RECORD_TEXT, payload, 1000, 0, RECORD_NO_ORIGIN, &seq), 0);
+    for (size_t i = 0; i < ARENA - reserved; i++)
+        assert_int_equal(behind[i], 0xa5);
+    assert_int_equal(rings[WRITER].arena.head % RECORD_ALIGN_BYTES, 0);
+    assert_true(rings[WRITER].arena.head <= reserved);
+    cursor = seq + 1;
+    twin_init(&rings[WRITER].twin, &rig.segment, WRITER, deflate_message, deflate);
+    assert_twin_is_the_message(publish(1000), 1000);
 }
 
 #define TWIN_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -231,6 +274,7 @@ main(void)
         TWIN_TEST(test_twin_is_left_out_of_a_record_that_is_near_the_largest),
         TWIN_TEST(test_twin_is_part_of_what_history_copies),
         TWIN_TEST(test_twin_that_reaches_outside_its_record_is_refused),
+        TWIN_TEST(test_twin_lies_in_the_reservation_whatever_becomes_of_the_records_head),
     };
     int failed;
 
