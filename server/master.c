@@ -550,11 +550,12 @@ master_run(int argc, char **argv, const struct crier_app *app)
         return MASTER_EXIT_FAILED;
     master->app = app;
     master->segment_fd = -1;
+    log_set_role("master");
+    loop_log_open();
     master_fill_standard_descriptors();
     outcome = options_parse(&master->options, argc, argv, app);
     if (outcome == OPTIONS_SERVE) {
         log_open("master", log_level_of(&master->options.conf));
-        loop_log_open();
         master->exit_code = master_start(master, argv);
         if (master->exit_code == MASTER_EXIT_OK) {
             event_base_dispatch(master->base);

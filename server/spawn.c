@@ -159,12 +159,15 @@ spawn_tie_to_master(pid_t master)
 }
 
 static void __attribute__((noreturn))
-spawn_child(const struct spawn *spawn, int channel, pid_t master)
+spawn_child(const struct spawn *spawn, uint32_t member, int channel, pid_t master)
 {
+    char role[SPAWN_PLACE_BYTES];
     int program;
 
     log_close();
     spawn_tie_to_master(master);
+    snprintf(role, sizeof(role), "worker %u", member);
+    log_set_role(role);
     program = spawn_place_descriptors(spawn, channel);
     /* Ignored signals stay ignored through exec: a signal that a terminal sends to the whole group
      * does not end a worker at any instruction. */
@@ -206,7 +209,7 @@ spawn_worker(struct spawn *spawn, uint32_t member, int channel, int *pidfd)
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pid = fork();
     if (pid == 0)
-        spawn_child(spawn, channel, master);
+        spawn_child(spawn, member, channel, master);
     pid = pid < 0 ? -errno : spawn_open_pidfd(pid, pidfd);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return pid;

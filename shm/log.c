@@ -24,9 +24,15 @@ static const int log_patience_ms[] = {
 };
 
 void
-log_open(const char *role, enum log_level highest)
+log_set_role(const char *role)
 {
     snprintf(log_role, sizeof(log_role), "%s", role);
+}
+
+void
+log_open(const char *role, enum log_level highest)
+{
+    log_set_role(role);
     log_highest = highest;
     log_close();
     if (isatty(STDERR_FILENO))

@@ -5,7 +5,8 @@
  * Errors:   none. When nobody reads stderr (a full pipe, a stopped terminal) lines are dropped, and
  *           the next one that can be written says how many. An event is dropped at once, a warning
  *           after a moment, once: no process goes on waiting for a reader of logs.
- * Context:  loop thread. log_open once, before anything else.
+ * Context:  loop thread. log_open before anything that may log; once more when the level is
+ *           known.
  *
  * Say what, who, the error, and what happens now: "cannot accept: Too many open files; trying again
  * every 100 ms". What clients cause is counted, not logged, except as events for a person who
@@ -31,6 +32,9 @@ void log_open(const char *role, enum log_level highest);
 /* Gives up what log_open has opened; lines go to descriptor 2 itself from here on. In a child whose
  * descriptors are about to be rearranged. */
 void log_close(void);
+
+/* Another role, nothing else: in a child that is not the master any more. Copied. */
+void log_set_role(const char *role);
 
 /* What --quiet, --verbose and a terminal ask for. */
 enum log_level log_level_of(const struct conf_shm *conf);

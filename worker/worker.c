@@ -342,6 +342,15 @@ worker_set_policy(struct worker *worker)
         worker->policy.origin = HANDSHAKE_ORIGIN_LIST;
 }
 
+static void
+worker_open_log(uint32_t member, enum log_level level)
+{
+    char role[32];
+
+    snprintf(role, sizeof(role), "worker %u", member);
+    log_open(role, level);
+}
+
 _Static_assert((int)TWIN_SLACK_BYTES >= (int)DEFLATE_TAIL_BYTES, "what deflate_message may write");
 
 /* Compression keeps nothing per client: one state for all of them. */
@@ -359,15 +368,15 @@ worker_set_compression(struct worker *worker)
     return 0;
 }
 
+/* Before anything that may fail: what is logged from here on names the worker. */
 static void
-worker_name(uint32_t member, const struct conf_shm *conf)
+worker_name(uint32_t member)
 {
-    char role[32];
+    char name[32];
 
-    snprintf(role, sizeof(role), "crier-worker %u", member);
-    prctl(PR_SET_NAME, role);
-    snprintf(role, sizeof(role), "worker %u", member);
-    log_open(role, log_level_of(conf));
+    snprintf(name, sizeof(name), "crier-worker %u", member);
+    prctl(PR_SET_NAME, name);
+    worker_open_log(member, LOG_STATUS);
     loop_log_open();
 }
 
@@ -418,11 +427,12 @@ worker_main(const struct crier_app *app, uint32_t member)
     struct worker *worker;
     int rc;
 
+    worker_name(member);
     disposition_apply(DISPOSITION_WORKER, SIG_DFL);
     worker = calloc(1, sizeof(*worker));
     rc = worker ? worker_init(worker, app, member) : -ENOMEM;
     if (!rc) {
-        worker_name(member, worker->conf);
+        worker_open_log(member, log_level_of(worker->conf));
         rc = worker_tie_to_master(worker);
     }
     if (rc) {
