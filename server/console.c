@@ -316,8 +316,6 @@ int
 console_open(struct console *console, struct event_base *base, const struct segment *segment,
              struct ring *ring, void (*on_end)(void *arg), void *arg)
 {
-    const struct conf_shm *conf = &segment->head->conf;
-
     memset(console, 0, sizeof(*console));
     console->segment = segment;
     console->ring = ring;
@@ -326,11 +324,16 @@ console_open(struct console *console, struct event_base *base, const struct segm
     console->arg = arg;
     console->readable = event_new(base, STDIN_FILENO, EV_READ | EV_PERSIST, console_read, console);
     console->timer = event_new(base, -1, 0, console_look_again, console);
-    if (!console->readable || !console->timer)
-        return -ENOMEM;
+    return console->readable && console->timer ? 0 : -ENOMEM;
+}
+
+void
+console_start(struct console *console)
+{
+    const struct conf_shm *conf = &console->segment->head->conf;
+
     if (console_is_wanted(conf))
         console_change(console, conf->wait_clients ? CONSOLE_WAITING : CONSOLE_READING);
-    return 0;
 }
 
 void

@@ -9,7 +9,7 @@
  * Context:  loop thread. One read of a chunk per turn of the loop, and only when poll says that it
  *           will not block.
  *
- *   CONSOLE_CLOSED      not read at all, or at its end
+ *   CONSOLE_CLOSED      not read: not started yet, not wanted, or at its end
  *   CONSOLE_WAITING     for --wait-clients
  *   CONSOLE_READING     waits for input
  *   CONSOLE_FULL        has a line that the ring has no room for: reads no more meanwhile
@@ -62,11 +62,14 @@ struct console {
 
 const char *console_state_name(enum console_state state);
 
-/* Reads as the options in the segment say. `on_end` is called from the loop once all input has been
- * published. `segment` and `ring` are borrowed. */
+/* Prepares; reads nothing. `on_end` is called from the loop once all input has been published.
+ * `segment` and `ring` are borrowed. */
 int console_open(struct console *console, struct event_base *base, const struct segment *segment,
                  struct ring *ring, void (*on_end)(void *arg), void *arg)
     __attribute__((warn_unused_result));
+
+/* A worker can serve: reads from now on, as the options in the segment say. */
+void console_start(struct console *console);
 
 /* There may be room in the ring. */
 void console_go_on(struct console *console);

@@ -10,7 +10,11 @@
 #include "shm/log.h"
 #include "shm/member.h"
 
-enum { DISPATCH_LATER_MS = 20 };
+enum {
+    DISPATCH_LATER_MS = 20,
+    DISPATCH_SPARE_FDS =
+        16, /* stay free when the master takes connections back, and one per worker */
+};
 
 static struct dispatch_worker *
 dispatch_worker(const struct dispatch *dispatch, uint32_t member)
@@ -202,9 +206,10 @@ dispatch_put(struct dispatch *dispatch, int fd, const struct sockaddr *addr, int
 static bool
 dispatch_has_descriptors(int fd, uint32_t count)
 {
-    int fds[CHAN_BATCH];
+    int fds[CHAN_BATCH + RING_OWNERS_MAX + DISPATCH_SPARE_FDS];
     uint32_t free = 0;
 
+    assert(count <= sizeof(fds) / sizeof(fds[0]));
     while (free < count && (fds[free] = fcntl(fd, F_DUPFD_CLOEXEC, 0)) >= 0)
         free++;
     for (uint32_t i = 0; i < free; i++)
@@ -219,9 +224,10 @@ dispatch_take_back(struct dispatch_worker *worker)
 {
     struct chan_batch *batch = &worker->batch;
     uint32_t waiting = chan_waiting(worker->channel[1]);
+    uint32_t spare = worker->dispatch->count + DISPATCH_SPARE_FDS; /* to start a worker meanwhile */
     uint32_t kept = 0;
 
-    if (waiting == 0 || !dispatch_has_descriptors(worker->channel[1], waiting) ||
+    if (waiting == 0 || !dispatch_has_descriptors(worker->channel[1], waiting + spare) ||
         chan_recv(worker->channel[1], batch) != 0)
         return;
     for (uint32_t i = 0; i < batch->count; i++) {

@@ -5,11 +5,14 @@
  *     |           |            |
  *     +-----------+------------+--> ABORT --> (killed after a second, at the latest)
  *
- * SERVE    accepts, reads the console, replaces workers that die
+ * SERVE    accepts once a worker is ready; then says so and reads the console; replaces workers that
+ *          die
  * QUIET    stops the input: listeners closed, console read no more; until every worker has stopped
  *          taking messages and the lines that were read are published
  * DELIVER  the last sequence is known: workers deliver up to it, close their clients, and exit
  * ABORT    out of time, told so, or workers crash in a loop: everybody leaves now
+ *
+ * A worker that is not ready when SERVE ends is killed: it holds no client (supervise.h).
  *
  * QUIET begins with TERM, INT, HUP or the end of input with --exit-on-eof; ABORT with QUIT, a
  * second TERM or INT, or when --drain is over. Every event ends in master_step, the only place that
@@ -54,7 +57,7 @@ enum {
 struct master {
     enum phase phase; /* as workers see it in the segment; this copy nobody else can write */
     int exit_code;
-    bool announced; /* the start lines are out */
+    bool announced; /* the start lines are out, the console is read */
     const struct crier_app *app;
     struct options options;
     uint32_t worker_capacity;
@@ -99,6 +102,7 @@ master_set_phase(struct master *master, enum phase phase)
     log_event("stopping: %s", phase_name(phase));
     atomic_store_release(&master->segment.head->phase, (uint32_t)phase);
     wake_all(&master->ring.wake);
+    supervise_kill_starting(&master->supervise);
 }
 
 static void
@@ -141,6 +145,7 @@ master_abort(struct master *master)
     master_set_phase(master, PHASE_ABORT);
 }
 
+/* A worker can serve. */
 static void
 master_announce(struct master *master)
 {
@@ -152,6 +157,7 @@ master_announce(struct master *master)
                options_size_text(master->options.conf.ring_bytes, ring));
     for (size_t i = 0; i < master->listeners.count; i++)
         log_status("listening on %s", master->listeners.list[i].url);
+    console_start(&master->console);
 }
 
 /* Whatever has happened: what follows from it? */
@@ -166,7 +172,7 @@ master_step(struct master *master)
         master->exit_code = MASTER_EXIT_WORKERS;
         master_abort(master);
     }
-    if (master->phase == PHASE_SERVE && !master->announced && supervise->ready == supervise->count)
+    if (master->phase == PHASE_SERVE && !master->announced && supervise->ready > 0)
         master_announce(master);
     if (master->phase == PHASE_QUIET && console_is_done(&master->console) &&
         supervise_all_in(supervise, MEMBER_QUIET))
@@ -425,8 +431,8 @@ master_start_app(struct master *master)
     return MASTER_EXIT_FAILED;
 }
 
-/* Workers first: they get ready while the first connections come in. There is something to stop in
- * order from here on. */
+/* The first connections wait in the kernel's queue until a worker is ready. There is something to stop
+ * in order from here on. */
 static int
 master_open_doors(struct master *master)
 {

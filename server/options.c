@@ -460,16 +460,21 @@ options_check_origin(const struct options *options)
     }
 }
 
-/* A loop that stands still for less is merely busy. */
+/* What takes less is merely busy. */
 static bool
-options_check_stuck_timeout(const struct options *options)
+options_check_timeout(const char *name, uint64_t ms, unsigned min_ms)
 {
-    uint64_t ms = options->conf.stuck_timeout_ms;
-
-    if (ms == 0 || ms >= SUPERVISE_STUCK_MIN_MS)
+    if (ms == 0 || ms >= min_ms)
         return true;
-    return options_refuse("--stuck-timeout wants at least %d second, or 0 to turn it off",
-                          SUPERVISE_STUCK_MIN_MS / 1000);
+    return options_refuse("--%s wants at least %u second, or 0 to turn it off", name,
+                          min_ms / 1000);
+}
+
+static bool
+options_check_timeouts(const struct conf_shm *conf)
+{
+    return options_check_timeout("start-timeout", conf->start_timeout_ms, SUPERVISE_START_MIN_MS) &&
+           options_check_timeout("stuck-timeout", conf->stuck_timeout_ms, SUPERVISE_STUCK_MIN_MS);
 }
 
 static bool
@@ -484,7 +489,7 @@ options_check(struct options_parser *parser)
         return options_refuse(
             "--exit-on-eof needs standard input: --stdin wants on or auto with it");
     return options_check_workers(options) && options_check_memory(parser) &&
-           options_check_stuck_timeout(options) && options_check_listen(options) &&
+           options_check_timeouts(conf) && options_check_listen(options) &&
            options_check_origin(options);
 }
 

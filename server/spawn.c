@@ -165,9 +165,9 @@ spawn_child(const struct spawn *spawn, uint32_t member, int channel, pid_t maste
     int program;
 
     log_close();
-    spawn_tie_to_master(master);
     snprintf(role, sizeof(role), "worker %u", member);
     log_set_role(role);
+    spawn_tie_to_master(master);
     program = spawn_place_descriptors(spawn, channel);
     /* Ignored signals stay ignored through exec: a signal that a terminal sends to the whole group
      * does not end a worker at any instruction. */

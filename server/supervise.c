@@ -25,20 +25,41 @@ enum {
     SUPERVISE_HOW_BYTES = 96,
 };
 
+/* Why the master has killed a worker. */
+enum supervise_killed {
+    SUPERVISE_KILLED_NOT,
+    SUPERVISE_KILLED_STUCK,
+    SUPERVISE_KILLED_SLOW_START,
+    SUPERVISE_KILLED_STOPPING, /* it still started when the server stopped */
+};
+
 struct supervise_worker {
     struct supervise *supervise;
     uint32_t member;
     pid_t pid; /* 0: no process */
     int pidfd;
     struct event *death; /* the pidfd is readable: SIGCHLD may be blocked, ignored, or used */
-    bool ready;
+    enum supervise_state state;
+    enum supervise_killed killed;
+    bool failed; /* since a worker was last ready: died before it was ready */
     uint64_t started_ms;
     uint32_t pause_ms; /* before the next start */
     struct event *start;
+    uint32_t start_turns; /* of the watch, since the process was started, until it is ready */
     uint64_t heartbeat;   /* when the watch last looked */
     uint32_t still_turns; /* of the watch, since the heartbeat has changed */
-    bool stuck;           /* and killed for that */
 };
+
+const char *
+supervise_state_name(enum supervise_state state)
+{
+    switch (state) {
+    case SUPERVISE_NONE: return "no process";
+    case SUPERVISE_STARTING: return "starting";
+    case SUPERVISE_READY: return "ready";
+    }
+    return "unknown";
+}
 
 static uint64_t
 supervise_now_ms(void)
@@ -105,8 +126,10 @@ supervise_start_worker(struct supervise_worker *worker)
     event_assign(worker->death, supervise->base, worker->pidfd, EV_READ, supervise_on_death,
                  worker);
     event_add(worker->death, NULL); /* if it fails, the master's timer finds the death */
-    worker->ready = false;
-    worker->stuck = false;
+    worker->state = SUPERVISE_STARTING;
+    worker->killed = SUPERVISE_KILLED_NOT;
+    worker->start_turns = 0;
+    worker->still_turns = 0;
     worker->started_ms = supervise_now_ms();
     atomic_store_relaxed(&member->pid, (uint32_t)pid);
     supervise->living++;
@@ -131,18 +154,26 @@ supervise_start(struct supervise *supervise, uint32_t capacity)
 
 /* --- ready --- */
 
+static void
+supervise_forget_failures(struct supervise *supervise)
+{
+    supervise->failures = 0;
+    for (uint32_t i = 0; i < supervise->count; i++)
+        supervise->workers[i].failed = false;
+}
+
 void
 supervise_look(struct supervise *supervise)
 {
     for (uint32_t i = 0; i < supervise->count; i++) {
         struct supervise_worker *worker = &supervise->workers[i];
 
-        if (!worker->pid || worker->ready ||
+        if (worker->state != SUPERVISE_STARTING ||
             atomic_load_acquire(&supervise_member(worker)->state) < MEMBER_READY)
             continue;
-        worker->ready = true;
+        worker->state = SUPERVISE_READY;
         supervise->ready++;
-        supervise->failures = 0;
+        supervise_forget_failures(supervise);
         dispatch_worker_ready(supervise->dispatch, worker->member);
     }
 }
@@ -161,10 +192,35 @@ supervise_all_in(const struct supervise *supervise, enum member_state state)
 bool
 supervise_is_looping(const struct supervise *supervise)
 {
-    return supervise->failures >= SUPERVISE_ROW;
+    if (supervise->failures < SUPERVISE_ROW)
+        return false;
+    for (uint32_t i = 0; i < supervise->count; i++) {
+        if (!supervise->workers[i].failed)
+            return false;
+    }
+    return true;
 }
 
-/* --- stuck --- */
+/* --- the watch; a worker is killed here, buried and reported when it is reaped --- */
+
+static void
+supervise_kill_one(struct supervise_worker *worker, enum supervise_killed why)
+{
+    worker->killed = why;
+    (void)pidfd_send_signal(worker->pidfd, SIGKILL, NULL, 0);
+}
+
+/* The first turn may come at once after the start: so many turns are over only with the next one. */
+static void
+supervise_watch_start(struct supervise_worker *worker)
+{
+    uint64_t start_ms = worker->supervise->segment->head->conf.start_timeout_ms;
+
+    worker->start_turns++;
+    if (start_ms && (uint64_t)worker->start_turns * SUPERVISE_WATCH_MS > start_ms &&
+        worker->killed == SUPERVISE_KILLED_NOT)
+        supervise_kill_one(worker, SUPERVISE_KILLED_SLOW_START);
+}
 
 static void
 supervise_move(struct supervise_worker *worker, uint64_t heartbeat)
@@ -175,7 +231,6 @@ supervise_move(struct supervise_worker *worker, uint64_t heartbeat)
     worker->heartbeat = heartbeat;
 }
 
-/* Killed here, buried and reported when it is reaped. */
 static void
 supervise_watch_one(struct supervise_worker *worker)
 {
@@ -192,10 +247,8 @@ supervise_watch_one(struct supervise_worker *worker)
     if (worker->still_turns == SUPERVISE_STALLED_TURNS)
         dispatch_worker_stalled(worker->supervise->dispatch, worker->member, true);
     if (stuck_ms && (uint64_t)worker->still_turns * SUPERVISE_WATCH_MS >= stuck_ms &&
-        !worker->stuck) {
-        worker->stuck = true;
-        (void)pidfd_send_signal(worker->pidfd, SIGKILL, NULL, 0);
-    }
+        worker->killed == SUPERVISE_KILLED_NOT)
+        supervise_kill_one(worker, SUPERVISE_KILLED_STUCK);
 }
 
 static void
@@ -205,8 +258,13 @@ supervise_on_watch(evutil_socket_t fd, short events, void *arg)
 
     (void)fd;
     (void)events;
-    for (uint32_t i = 0; i < supervise->count; i++)
-        supervise_watch_one(&supervise->workers[i]);
+    supervise_look(supervise); /* a worker that is ready by now was not slow */
+    for (uint32_t i = 0; i < supervise->count; i++) {
+        struct supervise_worker *worker = &supervise->workers[i];
+        if (worker->state == SUPERVISE_STARTING)
+            supervise_watch_start(worker);
+        supervise_watch_one(worker);
+    }
 }
 
 /* --- death --- */
@@ -215,9 +273,16 @@ static const char *
 supervise_how(const struct supervise_worker *worker, const siginfo_t *end,
               char how[SUPERVISE_HOW_BYTES])
 {
-    if (worker->stuck && end->si_status == SIGKILL && end->si_code == CLD_KILLED)
+    const struct conf_shm *conf = &worker->supervise->segment->head->conf;
+    bool killed = end->si_pid == 0 || (end->si_code == CLD_KILLED && end->si_status == SIGKILL);
+
+    if (killed && worker->killed == SUPERVISE_KILLED_STUCK)
         snprintf(how, SUPERVISE_HOW_BYTES, "has stood still for %g s and was killed",
-                 (double)worker->supervise->segment->head->conf.stuck_timeout_ms / 1000);
+                 (double)conf->stuck_timeout_ms / 1000);
+    else if (killed && worker->killed == SUPERVISE_KILLED_SLOW_START)
+        snprintf(how, SUPERVISE_HOW_BYTES,
+                 "was not ready within --start-timeout (%g s) and was killed",
+                 (double)conf->start_timeout_ms / 1000);
     else if (end->si_pid == 0)
         snprintf(how, SUPERVISE_HOW_BYTES, "has ended, its exit status was collected elsewhere");
     else if (end->si_code == CLD_EXITED)
@@ -239,6 +304,11 @@ supervise_report(const struct supervise_worker *worker, const siginfo_t *end, ui
     if (worker->supervise->stopping) {
         if (end->si_pid == 0 || (end->si_code == CLD_EXITED && end->si_status == 0))
             return;
+        if (worker->killed == SUPERVISE_KILLED_STOPPING) {
+            log_event("worker %u (pid %d) was still starting and was killed", worker->member,
+                      (int)worker->pid);
+            return;
+        }
         snprintf(next, sizeof(next), "stopping all the same");
     } else if (supervise_is_looping(worker->supervise)) {
         snprintf(next, sizeof(next), "giving up");
@@ -264,13 +334,25 @@ supervise_bury(struct supervise_worker *worker)
 }
 
 static void
+supervise_count_failure(struct supervise_worker *worker)
+{
+    if (worker->supervise->ready > 0)
+        return;
+    worker->failed = true;
+    worker->supervise->failures++;
+}
+
+static void
 supervise_plan_successor(struct supervise_worker *worker)
 {
-    if (supervise_now_ms() - worker->started_ms < SUPERVISE_SHORT_LIFE_MS)
+    bool was_ready = worker->state == SUPERVISE_READY;
+
+    if (!was_ready || supervise_now_ms() - worker->started_ms < SUPERVISE_SHORT_LIFE_MS)
         supervise_lengthen_pause(worker);
     else
         worker->pause_ms = 0;
-    worker->supervise->failures = worker->ready ? 0 : worker->supervise->failures + 1;
+    if (!was_ready)
+        supervise_count_failure(worker);
 }
 
 static void
@@ -280,14 +362,14 @@ supervise_died(struct supervise_worker *worker, const siginfo_t *end)
     uint32_t lost = supervise_bury(worker);
 
     supervise->living--;
-    supervise->ready -= worker->ready;
+    supervise->ready -= worker->state == SUPERVISE_READY;
     if (!supervise->stopping)
         supervise_plan_successor(worker);
     supervise_report(worker, end, lost);
     event_del(worker->death);
     close(worker->pidfd);
     worker->pid = 0;
-    worker->ready = false;
+    worker->state = SUPERVISE_NONE;
     if (!supervise->stopping && !supervise_is_looping(supervise))
         supervise_start_later(worker);
 }
@@ -323,6 +405,19 @@ supervise_stop(struct supervise *supervise)
     supervise->stopping = true;
     for (uint32_t i = 0; i < supervise->count; i++)
         event_del(supervise->workers[i].start);
+}
+
+void
+supervise_kill_starting(struct supervise *supervise)
+{
+    atomic_fence(); /* Q2 */
+    supervise_look(supervise);
+    for (uint32_t i = 0; i < supervise->count; i++) {
+        struct supervise_worker *worker = &supervise->workers[i];
+        if (worker->state == SUPERVISE_STARTING &&
+            atomic_load_relaxed(&supervise_member(worker)->cursor) == MEMBER_NO_CURSOR)
+            supervise_kill_one(worker, SUPERVISE_KILLED_STOPPING);
+    }
 }
 
 void

@@ -267,7 +267,9 @@ static void
 worker_run(struct worker *worker)
 {
     worker->now_ms = worker_clock_ms();
-    while (intake_take(worker) == INTAKE_MORE) /* what a predecessor left in the channel */
+    /* What a predecessor left in the channel; unless the server stops already, supervise.h: Q1. */
+    while (atomic_load_acquire(&worker->segment.head->phase) == PHASE_SERVE &&
+           intake_take(worker) == INTAKE_MORE)
         ;
     atomic_store_release(&worker->me->state, (uint32_t)MEMBER_READY);
     wake_member(&worker->ring.wake, MEMBER_MASTER);

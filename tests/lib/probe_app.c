@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -33,8 +34,11 @@ static const struct crier_option options[] = {
      NULL},
     {"close-code", "CODE", "4321", "what the message handler closes with", NULL},
     {"fail-start", "nowhere|master|worker", "nowhere", "where the start handler fails", NULL},
+    {"fail-worker", "N", NULL, "the start handler fails in this worker", NULL},
     {"start-behind", "FIFO", NULL,
-     "a worker that finds this named pipe starts when somebody has opened and closed it", NULL},
+     "a worker that finds this named pipe starts when it has been opened and closed for writing; "
+     "FIFO.N is for worker N alone",
+     NULL},
     {"in-master", "nothing|thread|fork|ignore-chld|handle-usr1", "nothing",
      "what the master's start handler does: starts a thread, or a child, that only waits; ignores "
      "SIGCHLD; writes a line to stderr for each SIGUSR1",
@@ -53,13 +57,30 @@ option_is(const char *name, const char *word)
     return value && strcmp(value, word) == 0;
 }
 
+/* The server has no function for this, and names the process for `ps`. */
+static unsigned
+worker_number(void)
+{
+    char name[32] = "";
+    unsigned number = 0;
+
+    prctl(PR_GET_NAME, name);
+    (void)sscanf(name, "crier-worker %u", &number);
+    return number;
+}
+
 /* Blocks the worker as a start handler does that loads something large. */
 static int
 wait_behind(const char *fifo)
 {
+    char own[TEXT_BYTES];
     char byte;
-    int fd = open(fifo, O_RDONLY | O_CLOEXEC);
+    int fd;
 
+    snprintf(own, sizeof(own), "%s.%u", fifo, worker_number());
+    fd = open(own, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        fd = open(fifo, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return errno == ENOENT ? 0 : -errno;
     while (read(fd, &byte, 1) > 0)
@@ -108,13 +129,15 @@ start(enum crier_role role)
 {
     const char *code = crier_option_get("close-code");
     const char *fifo = crier_option_get("start-behind");
+    const char *fail = crier_option_get("fail-worker");
 
     close_code = code ? (unsigned)strtoul(code, NULL, 10) : 0;
     if (close_code < 3000 || close_code > 4999) {
         fprintf(stderr, "probe: --close-code wants 3000 to 4999\n");
         return -EINVAL;
     }
-    if (option_is("fail-start", role == CRIER_MASTER ? "master" : "worker"))
+    if (option_is("fail-start", role == CRIER_MASTER ? "master" : "worker") ||
+        (role == CRIER_WORKER && fail && strtoul(fail, NULL, 10) == worker_number()))
         return -ECANCELED;
     if (role == CRIER_MASTER)
         return start_master();

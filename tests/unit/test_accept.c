@@ -319,7 +319,7 @@ test_dispatch_leaves_it_to_the_successor_when_the_master_has_no_room_for_descrip
     dispatch_worker_ready(&dispatch, OTHER);
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
     few = before;
-    few.rlim_cur = (rlim_t)used + CLIENTS - 1;
+    few.rlim_cur = (rlim_t)used + CLIENTS;
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
     assert_int_equal(dispatch_worker_died(&dispatch, WORKER, 1), 0);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);

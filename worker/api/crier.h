@@ -25,9 +25,15 @@
  *            come back to crier_run(). What main does before crier_run() therefore happens in every
  *            process; things that belong to one (a thread, a connection to elsewhere) are made in
  *            the start handler, which is told the role.
+ * Start:     a worker gets clients when its start handler has returned. A worker whose start handler
+ *            has not returned within --start-timeout (60 s) is killed and started again; one that is
+ *            in its start handler when the server stops is killed. Clients are served as soon as one
+ *            worker is ready; while none is, they wait in the kernel's listen queue. The start
+ *            handler of the master runs first, without a limit, because nothing watches the master.
  * Context:   handlers run in a worker's loop thread, one at a time, and must not block: every
  *            client of that worker would wait, and one that has not returned within
- *            --stuck-timeout is killed with its worker (start and stop may take their time).
+ *            --stuck-timeout is killed with its worker (start: see above; stop: the server waits
+ *            for it within --drain).
  *            Functions are called from handlers only.
  * Signals:   crier_run() sets the action of every signal and unblocks all of them, in both roles; the
  *            manual, crier(1), lists them. A handler that main or a library has installed before

@@ -11,8 +11,10 @@ CRIER_RING = os.path.join(BUILD, "crier-ring")
 
 HEAD = re.compile(r"^next message #(\d+), needed from #(\d+) on", re.M)
 MEMBER = re.compile(r"^ +\d+  (\w+) +([1-9]\d*)  (\w+) +(\d+) +(\d+) +(\d+) +(-|\d+) +(-|-?\d+) +[\d.]+%  #\d+(.*)$", re.M)
+PLACE = re.compile(r"^ +\d+  \w+ +(\d+)  (\w+) +\d+ +(\d+) ", re.M)
 
 Member = collections.namedtuple("Member", "role state life beats clients cursor lag waits")
+Place = collections.namedtuple("Place", "pid state beats")
 Ring = collections.namedtuple("Ring", "next_seq needed_seq members")
 
 
@@ -31,6 +33,11 @@ def read_ring(pid):
     members = {int(number): Member(role, state, int(life), int(beats), int(clients), cursor, lag, "waits until" in more)
                for role, number, state, life, beats, clients, cursor, lag, more in MEMBER.findall(text)}
     return Ring(int(head[1]), int(head[2]), members)
+
+
+def read_places(pid):
+    """The master and worker 1, 2 and so on, those without a process included."""
+    return [Place(int(number), state, int(beats)) for number, state, beats in PLACE.findall(ring_tool("-n", "0", pid))]
 
 
 def read_counters(pid):

@@ -14,7 +14,7 @@ import uuid
 from . import procs
 from .jobs import Job
 from .raw_client import RawClient
-from .segment import BUILD, read_counters, read_ring
+from .segment import BUILD, read_counters, read_places, read_ring
 from .waiting import PATIENCE, Deadline, wait_until
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -50,13 +50,14 @@ class Server:
     stdin:    "pipe" (kept open; line() writes to it), None (/dev/null), "closed", or a file or descriptor
     prefix:   a command that runs crier as its child, see background_job.py
     url:      wait until it says that it listens, and for its URL if it has one; without, the test knows when it does
+    ready:    wait until every worker is ready, too: the server listens as soon as one is
     expected: the exit status that is right at the end
     program:  another application than the standard one
     dies:     a worker is made to fail an assertion: that is on stderr, and right
     """
 
-    def __init__(self, *flags, workers=None, listen="127.0.0.1:0", stdin="pipe", prefix=(), url=True, expected=0,
-                 program=CRIER, dies=False, **popen):
+    def __init__(self, *flags, workers=None, listen="127.0.0.1:0", stdin="pipe", prefix=(), url=True, ready=True,
+                 expected=0, program=CRIER, dies=False, **popen):
         self.expected = expected
         self.dies = dies
         self.clients = []
@@ -81,6 +82,8 @@ class Server:
             elif url:
                 host, port = URL.search(self.wait_log(URL)).groups()
                 self.address = (host.strip("[]"), int(port))
+            if url and ready:
+                self.wait_ready()
         except BaseException:
             self.kill_all()
             raise
@@ -245,6 +248,15 @@ class Server:
 
     def ring(self):
         return read_ring(self.pid)
+
+    def members(self):
+        return read_places(self.pid)
+
+    def worker_states(self):
+        return [worker.state for worker in self.members()[1:]]
+
+    def wait_ready(self):
+        wait_until(lambda: set(self.worker_states()) == {"ready"}, lambda: f"all workers to be ready: {self.worker_states()}")
 
     def client_counts(self):
         """How many clients each worker that is ready has, by the segment: {pid: clients}."""
