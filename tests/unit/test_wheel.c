@@ -15,6 +15,8 @@
 
 #include "tests/lib/conn_rig.h"
 #include "tests/lib/hand_clock.h"
+#include "worker/conn.h"
+#include "worker/liveness.h"
 
 enum {
     PING_MS = 100000, /* the wheel holds 33 s */
@@ -23,6 +25,8 @@ enum {
     LATE_MS = 400, /* a bucket, and the steps in which it is looked at */
     NEVER_MS = 10 * (PING_MS + TIMEOUT_MS),
     TOGETHER = 64,
+    LONG_BYTES = 20000, /* more than a small socket takes */
+    CROWD = 2 * LIVENESS_CHUNK + 40,
 };
 
 static uint32_t
@@ -129,6 +133,249 @@ test_wheel_does_not_ping_together_the_clients_that_came_together(void **state)
     conn_rig_require_idle();
 }
 
+static struct conn *
+only_conn(void)
+{
+    assert_int_equal(conn_rig_worker()->fanout.count, 1);
+    return conn_rig_worker()->fanout.conns[0];
+}
+
+static void
+publish(const void *data, size_t bytes)
+{
+    uint64_t seq;
+
+    assert_int_equal(ring_publish(&conn_rig_worker()->ring, RECORD_BINARY, data, bytes, 0,
+                                  RECORD_NO_ORIGIN, &seq),
+                     0);
+    conn_rig_settle();
+}
+
+static size_t
+read_all(int fd)
+{
+    uint8_t bytes[4096];
+    size_t all = 0;
+    ssize_t got;
+
+    while ((got = recv(fd, bytes, sizeof(bytes), 0)) > 0) {
+        all += (size_t)got;
+        conn_rig_settle();
+    }
+    return all;
+}
+
+static void
+pass(int64_t ms)
+{
+    for (; ms > 0; ms -= STEP_MS) {
+        hand_clock_turn(STEP_MS);
+        conn_rig_turn();
+    }
+}
+
+static uint64_t
+silent_closed(void)
+{
+    return conn_rig_counter(COUNTER_clients_silent_closed);
+}
+
+static uint64_t
+stuck_closed(void)
+{
+    return conn_rig_counter(COUNTER_clients_stuck_closed);
+}
+
+/* A unix socket has no acknowledgements: what it takes is the peer's at once. */
+static void
+test_wheel_unix_client_that_takes_data_and_never_pongs_is_alive_while_it_does(void **state)
+{
+    uint64_t cut_off = silent_closed();
+    int fd = conn_rig_open_client("");
+
+    (void)state;
+    only_conn()->record->family = AF_UNIX;
+    for (int i = 0; i < 3; i++) {
+        assert_pinged(fd);
+        publish("news", 4);
+        assert_int_equal(read_all(fd), 6);
+        pass(TIMEOUT_MS - STEP_MS);
+        assert_int_equal(silent_closed(), cut_off);
+    }
+    assert_pinged(fd);
+    assert_in_range(wait_for(fd, "", 0), TIMEOUT_MS, TIMEOUT_MS + LATE_MS);
+    assert_int_equal(silent_closed(), cut_off + 1);
+    conn_rig_hang_up(fd);
+    conn_rig_require_idle();
+}
+
+static int
+open_small_client(void)
+{
+    int small = 1; /* the kernel's minimum */
+    int fd = conn_rig_open_client("");
+
+    assert_int_equal(setsockopt(only_conn()->fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+    return fd;
+}
+
+static void
+test_wheel_client_that_has_taken_something_is_pinged_anew(void **state)
+{
+    static const uint8_t news[LONG_BYTES];
+    uint64_t cut_off = silent_closed();
+    int fd = open_small_client();
+
+    (void)state;
+    assert_pinged(fd);
+    publish(news, sizeof(news));
+    assert_true(only_conn()->blocked);
+    assert_int_equal(read_all(fd), 4 + sizeof(news));
+    assert_false(only_conn()->blocked);
+    assert_pinged(fd); /* and not cut off without that */
+    assert_in_range(wait_for(fd, "", 0), TIMEOUT_MS, TIMEOUT_MS + LATE_MS);
+    assert_int_equal(silent_closed(), cut_off + 1);
+    conn_rig_hang_up(fd);
+    conn_rig_require_idle();
+}
+
+/* That it says something does not help: what it is sent has to go somewhere. */
+static void
+test_wheel_client_whose_socket_takes_nothing_is_cut_off_whatever_it_says(void **state)
+{
+    static const uint8_t news[LONG_BYTES];
+    static const uint8_t ping[] = {0x89, 0x80, 0, 0, 0, 0};
+    uint64_t cut_off = stuck_closed();
+    int fd = open_small_client();
+    uint32_t waited_ms = 0;
+
+    (void)state;
+    publish(news, sizeof(news));
+    for (; stuck_closed() == cut_off; waited_ms += TIMEOUT_MS / 8) {
+        assert_true(waited_ms <= PING_MS + TIMEOUT_MS + TIMEOUT_MS / 8);
+        assert_int_equal(send(fd, ping, sizeof(ping), MSG_NOSIGNAL), sizeof(ping));
+        pass(TIMEOUT_MS / 8);
+    }
+    assert_true(waited_ms >= PING_MS + TIMEOUT_MS);
+    conn_rig_hang_up(fd);
+    conn_rig_require_idle();
+}
+
+static void
+test_wheel_client_whose_socket_takes_a_little_now_and_then_is_not_cut_off(void **state)
+{
+    static const uint8_t news[8 * LONG_BYTES];
+    uint64_t cut_off = stuck_closed();
+    uint8_t some[9000]; /* so much that the socket is writable again */
+    int fd = open_small_client();
+
+    (void)state;
+    publish(news, sizeof(news));
+    for (int i = 0; i < 3; i++) {
+        pass(PING_MS + TIMEOUT_MS - 10 * STEP_MS);
+        assert_true(only_conn()->blocked);
+        assert_true(recv(fd, some, sizeof(some), 0) > 0);
+        conn_rig_settle();
+    }
+    assert_int_equal(stuck_closed(), cut_off);
+    (void)read_all(fd);
+    conn_rig_hang_up(fd);
+    conn_rig_require_idle();
+}
+
+/* While the server does not read a client, the client's silence is not counted. */
+static void
+test_wheel_silence_does_not_count_while_the_client_is_not_read(void **state)
+{
+    static uint8_t echo[8 + LONG_BYTES] = {0x82, 0xfe, LONG_BYTES >> 8, LONG_BYTES & 0xff};
+    uint64_t cut_off = silent_closed() + stuck_closed();
+    int fd = open_small_client();
+
+    (void)state;
+    pass(PING_MS / 4);
+    assert_int_equal(send(fd, echo, sizeof(echo), 0), sizeof(echo));
+    conn_rig_settle();
+    assert_true(only_conn()->full && only_conn()->unheard && only_conn()->blocked);
+    pass(PING_MS);
+    assert_int_equal(read_all(fd), 4 + LONG_BYTES);
+    assert_false(only_conn()->unheard);
+    assert_pinged(fd);
+    assert_int_equal(silent_closed() + stuck_closed(), cut_off);
+    conn_rig_hang_up(fd);
+    conn_rig_require_idle();
+}
+
+/* The worker, or the machine, stood still meanwhile: the answers are there, and not read yet. */
+static void
+test_wheel_answers_that_came_while_the_worker_stood_still_count(void **state)
+{
+    static const uint8_t pong[] = {0x8a, 0x80, 0, 0, 0, 0};
+    static const uint8_t news[LONG_BYTES];
+    uint64_t cut_off = silent_closed() + stuck_closed();
+    int fd = open_small_client();
+    uint8_t some[4096];
+
+    (void)state;
+    assert_pinged(fd);
+    assert_int_equal(send(fd, pong, sizeof(pong), 0), sizeof(pong));
+    hand_clock_turn(NEVER_MS);
+    conn_rig_turn();
+    assert_int_equal(silent_closed() + stuck_closed(), cut_off);
+    publish(news, sizeof(news));
+    assert_true(only_conn()->blocked);
+    while (recv(fd, some, sizeof(some), 0) > 0)
+        ;
+    hand_clock_turn(NEVER_MS);
+    conn_rig_turn();
+    assert_int_equal(silent_closed() + stuck_closed(), cut_off);
+    conn_rig_settle();
+    (void)read_all(fd);
+    conn_rig_hang_up(fd);
+    conn_rig_require_idle();
+}
+
+static void
+test_wheel_looks_at_a_crowd_in_chunks(void **state)
+{
+    static int crowd[CROWD];
+    uint64_t before = conn_rig_counter(COUNTER_sends);
+    uint64_t now;
+    unsigned turns = 0;
+
+    (void)state;
+    for (size_t i = 0; i < CROWD; i++)
+        crowd[i] = conn_rig_open_client("");
+    before = conn_rig_counter(COUNTER_sends);
+    hand_clock_turn(PING_MS);
+    for (; (now = conn_rig_counter(COUNTER_sends)) < before + CROWD; turns++) {
+        conn_rig_turn();
+        assert_true(conn_rig_counter(COUNTER_sends) - now <= LIVENESS_CHUNK);
+        assert_true(turns < 10);
+    }
+    assert_true(turns >= CROWD / LIVENESS_CHUNK + 1);
+    for (size_t i = 0; i < CROWD; i++)
+        conn_rig_close(crowd[i]);
+    conn_rig_settle();
+    conn_rig_require_idle();
+}
+
+/* However far ahead its moment is. */
+static void
+test_wheel_has_nothing_more_to_do_until_a_bucket_comes_up(void **state)
+{
+    int fd = conn_rig_open_client("");
+    uint32_t start = clock_ms();
+
+    (void)state;
+    while (clock_ms() - start < 3 * LIVENESS_BUCKETS * LIVENESS_BUCKET_MS) {
+        hand_clock_turn(STEP_MS);
+        conn_rig_turn();
+        assert_false(liveness_run(conn_rig_worker()));
+    }
+    conn_rig_hang_up(fd);
+    conn_rig_require_idle();
+}
+
 /* Each of these waits runs across the wrap. */
 static void
 test_wheel_goes_on_when_the_clock_of_32_bits_wraps(void **state)
@@ -141,19 +388,36 @@ test_wheel_goes_on_when_the_clock_of_32_bits_wraps(void **state)
     }
 }
 
+static int
+echo_back(struct crier_client *client, const struct crier_message *said)
+{
+    return crier_send(client, said->type, said->data, said->bytes);
+}
+
 int
 main(void)
 {
-    static const struct crier_app app = {.name = "wheel"};
+    static const struct crier_app app = {.name = "wheel", .message = echo_back};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wheel_pings_after_the_interval_and_cuts_off_after_the_timeout),
         cmocka_unit_test(test_wheel_counts_from_the_last_sign_of_life),
         cmocka_unit_test(test_wheel_does_not_ping_together_the_clients_that_came_together),
+        cmocka_unit_test(
+            test_wheel_unix_client_that_takes_data_and_never_pongs_is_alive_while_it_does),
+        cmocka_unit_test(test_wheel_client_that_has_taken_something_is_pinged_anew),
+        cmocka_unit_test(test_wheel_client_whose_socket_takes_nothing_is_cut_off_whatever_it_says),
+        cmocka_unit_test(test_wheel_client_whose_socket_takes_a_little_now_and_then_is_not_cut_off),
+        cmocka_unit_test(test_wheel_silence_does_not_count_while_the_client_is_not_read),
+        cmocka_unit_test(test_wheel_answers_that_came_while_the_worker_stood_still_count),
+        cmocka_unit_test(test_wheel_looks_at_a_crowd_in_chunks),
+        cmocka_unit_test(test_wheel_has_nothing_more_to_do_until_a_bucket_comes_up),
         cmocka_unit_test(test_wheel_goes_on_when_the_clock_of_32_bits_wraps),
     };
     struct conf_shm conf;
 
     conf_init(&conf);
+    conf.client_buffer_bytes = 100;
+    conf.slow = CONF_SLOW_BLOCK;
     conf.ping_ms = PING_MS;
     conf.ping_timeout_ms = TIMEOUT_MS;
     conn_rig_open(&app, &conf);
