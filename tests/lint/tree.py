@@ -196,9 +196,15 @@ def is_moment(node):
     return isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and 0 < node.value < A_MOMENT
 
 
-def is_sleep(call):
+def calls_of(tree, path):
+    """The calls of a Python file and the names of what they call, without what stands before the last dot."""
+    for node in ast.walk(ast.parse(tree.text[path])):
+        if isinstance(node, ast.Call):
+            yield node, getattr(node.func, "attr", getattr(node.func, "id", ""))
+
+
+def is_sleep(call, name):
     """Does this call let time pass? By its name, or by what it waits for and how long."""
-    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
     made_here = getattr(getattr(call.func, "value", None), "func", None)
     if name in SLEEPING_CALLS or (name == "wait" and made_here):  # Event().wait(): of an event that nobody else knows
         return True
@@ -215,8 +221,7 @@ def check_sleeps(tree):
         if not path.startswith("tests/") or path.startswith("tests/lint/"):
             continue
         if path.endswith(".py"):
-            calls = [node for node in ast.walk(ast.parse(tree.text[path])) if isinstance(node, ast.Call)]
-            sleeps = [node.lineno for node in calls if is_sleep(node) and path != SLEEPING_HOME]
+            sleeps = [call.lineno for call, name in calls_of(tree, path) if is_sleep(call, name) and path != SLEEPING_HOME]
         else:
             numbered = tree.code_lines(path) if path.endswith((".c", ".h")) else tree.lines(path)
             sleeps = [number for number, line in numbered if SLEEP.search(line.split(" # ")[0])]
@@ -229,9 +234,9 @@ def check_threads(tree):
     for path in tree.files(".py"):
         if not path.startswith("tests/") or path.startswith("tests/lint/") or path == THREAD_HOME:
             continue
-        for number, line in tree.lines(path):
-            if re.search(r"\bThread\(|\bThreadPoolExecutor\(", line):
-                yield path, number, "an exception in a thread is lost: use Job or at_once of tests/lib/harness"
+        for call, name in calls_of(tree, path):
+            if name in ("Thread", "ThreadPoolExecutor"):
+                yield path, call.lineno, "an exception in a thread is lost: use Job or at_once of tests/lib/harness"
 
 
 def check_source_lists(tree, sources):
