@@ -9,6 +9,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -53,7 +54,7 @@ struct listen_file {
     struct listen_file *next;
     dev_t dev; /* with `ino`: whether the file at `path` is still this socket's */
     ino_t ino;
-    char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    char path[PATH_MAX]; /* absolute: the application may change the working directory */
 };
 
 static struct listen_file *listen_files;
@@ -371,11 +372,12 @@ listen_bind_file(int fd, const struct sockaddr_un *un, struct listen_file *file)
     struct stat st;
     int rc = 0;
 
-    memcpy(file->path, un->sun_path, sizeof(file->path));
     listen_block_signals(&before);
-    if (bind(fd, (const struct sockaddr *)un, sizeof(*un)) != 0 || lstat(file->path, &st) != 0) {
+    if (bind(fd, (const struct sockaddr *)un, sizeof(*un)) != 0 || lstat(un->sun_path, &st) != 0) {
         rc = -errno;
     } else {
+        if (!realpath(un->sun_path, file->path))
+            snprintf(file->path, sizeof(file->path), "%s", un->sun_path);
         file->dev = st.st_dev;
         file->ino = st.st_ino;
         file->next = listen_files;

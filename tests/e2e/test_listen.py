@@ -56,6 +56,14 @@ def test_a_unix_socket(crier, tmp_path):
     echo(server.connect(address=path))
 
 
+def test_a_unix_socket_with_a_relative_path_is_removed_although_the_application_changes_the_directory(probe, tmp_path):
+    server = probe("--in-master", "chdir", listen=["unix:socket", "127.0.0.1:0"], cwd=tmp_path)
+    echo(server.connect(address=str(tmp_path / "socket")))
+    server.drop_clients()
+    assert server.stop() == 0
+    assert not (tmp_path / "socket").exists()
+
+
 def test_a_unix_socket_that_a_killed_server_has_left_is_replaced(crier, tmp_path):
     path = str(tmp_path / "socket")
     dead = crier("--no-welcome", listen=f"unix:{path}", expected=-signal.SIGKILL)

@@ -39,9 +39,9 @@ static const struct crier_option options[] = {
      "a worker that finds this named pipe starts when it has been opened and closed for writing; "
      "FIFO.N is for worker N alone",
      NULL},
-    {"in-master", "nothing|thread|fork|ignore-chld|handle-usr1", "nothing",
-     "what the master's start handler does: starts a thread, or a child, that only waits; ignores "
-     "SIGCHLD; writes a line to stderr for each SIGUSR1",
+    {"in-master", "nothing|thread|fork|chdir|ignore-chld|handle-usr1", "nothing",
+     "what the master's start handler does: starts a thread, or a child, that only waits; changes "
+     "to another directory; ignores SIGCHLD; writes a line to stderr for each SIGUSR1",
      NULL},
     {"master-start-behind", "FIFO", NULL, "as start-behind, in the master", NULL},
     {"master-stop-behind", "FIFO", NULL, "the same in the master's stop handler", NULL},
@@ -117,6 +117,8 @@ start_master(void)
         return -EAGAIN;
     if (option_is("in-master", "fork") && fork() == 0)
         wait_for_ever(NULL);
+    if (option_is("in-master", "chdir") && chdir("/") != 0)
+        return -errno;
     if (option_is("in-master", "ignore-chld"))
         signal(SIGCHLD, SIG_IGN);
     if (option_is("in-master", "handle-usr1"))
