@@ -1,12 +1,17 @@
 #define _GNU_SOURCE
 #include "server/limits.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include "server/cgroup.h"
 #include "shm/log.h"
 
 enum { LIMITS_PART_BYTES = 96 };
@@ -74,4 +79,75 @@ limits_check_descriptors(uint64_t limit, uint32_t workers, size_t sockets, size_
                limit, workers, limits_plural(workers), sockets, limits_plural(sockets), need,
                of_which);
     return false;
+}
+
+/* --- processes --- */
+
+/* The threads of process `pid` when it is the user's, as RLIMIT_NPROC counts them; else 0. */
+static uint64_t
+limits_count_threads(const char *pid, uid_t user)
+{
+    char path[LIMITS_PART_BYTES];
+    char line[LIMITS_PART_BYTES];
+    unsigned long long threads = 0;
+    unsigned owner;
+    bool own = false;
+    FILE *file;
+
+    snprintf(path, sizeof(path), "/proc/%.20s/status", pid);
+    file = fopen(path, "re");
+    if (!file)
+        return 0; /* has ended */
+    while (fgets(line, sizeof(line), file)) {
+        if (sscanf(line, "Uid: %u", &owner) == 1)
+            own = owner == user;
+        if (own && sscanf(line, "Threads: %llu", &threads) == 1)
+            break;
+    }
+    fclose(file);
+    return threads;
+}
+
+static uint64_t
+limits_count_processes(uid_t user)
+{
+    DIR *proc = opendir("/proc");
+    struct dirent *entry;
+    uint64_t count = 0;
+
+    while (proc && (entry = readdir(proc))) {
+        if (isdigit((unsigned char)entry->d_name[0]))
+            count += limits_count_threads(entry->d_name, user);
+    }
+    if (proc)
+        closedir(proc);
+    return count;
+}
+
+const char *
+limits_explain_fork(int error, uint32_t missing, char why[LIMITS_WHY_BYTES])
+{
+    struct cgroup_limit pids;
+    struct rlimit limit;
+    uid_t user = getuid();
+    uint64_t count;
+
+    if (error == EAGAIN && cgroup_find_pids("", &pids) && pids.left == 0) {
+        snprintf(why, LIMITS_WHY_BYTES,
+                 "%.200s is %" PRIu64 ", and the group has %" PRIu64
+                 " task%s (processes and threads): raise it to at least %" PRIu64,
+                 pids.file, pids.limit, pids.used, limits_plural(pids.used), pids.used + missing);
+        return why;
+    }
+    if (error == EAGAIN && user != 0 && getrlimit(RLIMIT_NPROC, &limit) == 0 &&
+        (count = limits_count_processes(user)) >= limit.rlim_cur) {
+        snprintf(why, LIMITS_WHY_BYTES,
+                 "the limit of processes (`ulimit -u`) is %" PRIu64 ", and user %u has %" PRIu64
+                 " task%s (processes and threads): raise it to at least %" PRIu64,
+                 (uint64_t)limit.rlim_cur, (unsigned)user, count, limits_plural(count),
+                 count + missing);
+        return why;
+    }
+    snprintf(why, LIMITS_WHY_BYTES, "%s", strerror(error));
+    return why;
 }

@@ -79,4 +79,12 @@ uint64_t limits_find_descriptors(uint32_t workers, size_t sockets, size_t opened
 bool limits_check_descriptors(uint64_t limit, uint32_t workers, size_t sockets, size_t opened)
     __attribute__((warn_unused_result));
 
+/* --- processes --- */
+
+enum { LIMITS_WHY_BYTES = 320 };
+
+/* After fork has failed with `error` while `missing` workers do not run: which limit it was, its
+ * value, and the value that is needed. Returns `why`. */
+const char *limits_explain_fork(int error, uint32_t missing, char why[LIMITS_WHY_BYTES]);
+
 #endif

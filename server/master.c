@@ -160,6 +160,17 @@ master_announce(struct master *master)
     console_start(&master->console);
 }
 
+static void
+master_give_up_forking(struct master *master)
+{
+    char why[LIMITS_WHY_BYTES];
+
+    log_errorx("cannot start a worker, stopping the server: %s",
+               limits_explain_fork(master->supervise.fork_error, master->options.workers, why));
+    master->exit_code = MASTER_EXIT_WORKERS;
+    master_abort(master);
+}
+
 /* Whatever has happened: what follows from it? */
 static void
 master_step(struct master *master)
@@ -172,6 +183,8 @@ master_step(struct master *master)
         master->exit_code = MASTER_EXIT_WORKERS;
         master_abort(master);
     }
+    if (supervise_cannot_fork(supervise) && master->phase == PHASE_SERVE)
+        master_give_up_forking(master);
     if (master->phase == PHASE_SERVE && !master->announced && supervise->ready > 0)
         master_announce(master);
     if (master->phase == PHASE_QUIET && console_is_done(&master->console) &&

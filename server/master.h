@@ -16,7 +16,7 @@ enum master_exit {
     MASTER_EXIT_FAILED = 1, /* cannot start, for another reason than these */
     MASTER_EXIT_USAGE = 2,
     MASTER_EXIT_LISTEN = 3,
-    MASTER_EXIT_WORKERS = 4, /* they die before they are ready, again and again */
+    MASTER_EXIT_WORKERS = 4, /* they cannot be forked, or die before they are ready, repeatedly */
 };
 
 /* Serves until told to stop; returns the exit code. `app` is borrowed. */

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "server/limits.h"
 #include "shm/atomic.h"
 #include "shm/clock.h"
 #include "shm/log.h"
@@ -23,6 +24,7 @@ enum {
     SUPERVISE_WATCH_MS = 250,
     SUPERVISE_STALLED_TURNS = 4, /* of the watch: not dead yet, but others are better off */
     SUPERVISE_HOW_BYTES = 96,
+    SUPERVISE_LOG_AGAIN_MS = 60000,
 };
 
 /* Why the master has killed a worker. */
@@ -43,7 +45,8 @@ struct supervise_worker {
     enum supervise_killed killed;
     bool failed; /* since a worker was last ready: died before it was ready */
     uint64_t started_ms;
-    uint32_t pause_ms; /* before the next start */
+    uint32_t pause_ms;      /* before the next start */
+    unsigned fork_failures; /* in a row */
     struct event *start;
     uint32_t start_turns; /* of the watch, since the process was started, until it is ready */
     uint64_t heartbeat;   /* when the watch last looked */
@@ -92,6 +95,50 @@ supervise_start_later(struct supervise_worker *worker)
     event_add(worker->start, &pause);
 }
 
+/* Once, and then once a minute while forks go on to fail. */
+static void
+supervise_log_fork_failure(struct supervise *supervise)
+{
+    uint64_t now_ms = supervise_now_ms();
+    uint32_t missing = supervise->count - supervise->living;
+    char why[LIMITS_WHY_BYTES];
+
+    if (supervise->fork_logged_ms && now_ms - supervise->fork_logged_ms < SUPERVISE_LOG_AGAIN_MS)
+        return;
+    supervise->fork_logged_ms = now_ms;
+    log_warnx("cannot start %u of %u workers, trying again: %s", missing, supervise->count,
+              limits_explain_fork(supervise->fork_error, missing, why));
+}
+
+static void
+supervise_fork_failed(struct supervise_worker *worker, int error)
+{
+    struct supervise *supervise = worker->supervise;
+
+    worker->fork_failures++;
+    if (worker->fork_failures > supervise->fork_failures)
+        supervise->fork_failures = worker->fork_failures;
+    supervise->fork_error = error;
+    counter_add(supervise->segment->members[MEMBER_MASTER].counters, forks_failed, 1);
+    supervise_lengthen_pause(worker);
+    if (supervise->served || supervise->living > 0)
+        supervise_log_fork_failure(supervise);
+    supervise_start_later(worker);
+}
+
+static void
+supervise_forked(struct supervise_worker *worker)
+{
+    struct supervise *supervise = worker->supervise;
+
+    worker->fork_failures = 0;
+    supervise->fork_failures = 0;
+    if (supervise->fork_logged_ms && supervise->living == supervise->count) {
+        supervise->fork_logged_ms = 0;
+        log_status("all %u workers run again", supervise->count);
+    }
+}
+
 static void
 supervise_on_death(evutil_socket_t fd, short events, void *arg)
 {
@@ -116,10 +163,7 @@ supervise_start_worker(struct supervise_worker *worker)
     if (pid < 0) {
         atomic_store_relaxed(&member->life, member->life - 1);
         atomic_store_release(&member->state, (uint32_t)MEMBER_EMPTY);
-        supervise_lengthen_pause(worker);
-        errno = -pid;
-        log_warn("cannot start worker %u, trying again in %u ms", worker->member, worker->pause_ms);
-        supervise_start_later(worker);
+        supervise_fork_failed(worker, -pid);
         return;
     }
     worker->pid = pid;
@@ -133,6 +177,7 @@ supervise_start_worker(struct supervise_worker *worker)
     worker->started_ms = supervise_now_ms();
     atomic_store_relaxed(&member->pid, (uint32_t)pid);
     supervise->living++;
+    supervise_forked(worker);
 }
 
 static void
@@ -174,6 +219,7 @@ supervise_look(struct supervise *supervise)
         worker->state = SUPERVISE_READY;
         supervise->ready++;
         supervise_forget_failures(supervise);
+        supervise->served = true;
         dispatch_worker_ready(supervise->dispatch, worker->member);
     }
 }
@@ -199,6 +245,13 @@ supervise_is_looping(const struct supervise *supervise)
             return false;
     }
     return true;
+}
+
+bool
+supervise_cannot_fork(const struct supervise *supervise)
+{
+    return supervise->fork_failures >= SUPERVISE_ROW && !supervise->served &&
+           supervise->living == 0;
 }
 
 /* --- the watch; a worker is killed here, buried and reported when it is reaped --- */

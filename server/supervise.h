@@ -21,6 +21,10 @@
  * least once, the server gives up: supervise_is_looping. So a worker that still starts for the first
  * time is waited for.
  *
+ * Forks that fail are no deaths. When no worker has ever been ready, none runs, and a worker has not
+ * been forked five times in a row, the server gives up as well: supervise_cannot_fork. Otherwise it
+ * goes on trying, and logs why once a minute.
+ *
  * Start: a worker that is not ready within --start-timeout is killed, which is a failure. That time
  * includes fork, exec and the application's start handler. It does not include the application's
  * start handler in the master, which runs before any worker is started and which nothing watches.
@@ -77,7 +81,11 @@ struct supervise {
     uint32_t count;
     uint32_t living;
     uint32_t ready;
-    unsigned failures; /* deaths before ready, in a row; 0 while a worker is ready */
+    unsigned failures;      /* deaths before ready, in a row; 0 while a worker is ready */
+    bool served;            /* a worker has been ready */
+    unsigned fork_failures; /* of the worker with most in a row, since a fork succeeded */
+    int fork_error;         /* of the last one */
+    uint64_t fork_logged_ms;
     bool stopping;
 };
 
@@ -114,5 +122,9 @@ bool supervise_all_in(const struct supervise *supervise, enum member_state state
 
 /* Five failures in a row: to start workers again is of no use. */
 bool supervise_is_looping(const struct supervise *supervise);
+
+/* No worker has ever been ready, none runs, and forks have failed five times in a row, with pauses.
+ * `fork_error` says why. Once workers have served, they are tried again for ever. */
+bool supervise_cannot_fork(const struct supervise *supervise);
 
 #endif

@@ -1,13 +1,15 @@
 """A limit that is too low is named at start with the value that is needed, and that value is enough."""
 
+import contextlib
 import os
 import re
 import resource
 import signal
+import subprocess
 
 import pytest
 
-from harness import REPOSITORY, SANITIZED, descriptors, run_crier, wait_until
+from harness import PATIENCE, REPOSITORY, SANITIZED, descriptors, run_crier, wait_until
 
 SMALL = ("--no-welcome", "--max-message", "1k", "--ring", "64k", "--pool", "1M")
 SPARE = 12  # of the master's and of a worker's descriptors, says LIMITS in docs/crier.1
@@ -57,14 +59,21 @@ def needed_descriptors(sentence):
 
 def serve_everywhere(server, workers):
     """Has a client on every one of `workers` workers."""
-    def reached():
-        counts = server.client_counts()
-        return len(counts) == workers and all(counts.values())
-
     wait_until(lambda: len(server.client_counts()) == workers, lambda: f"{workers} workers: {server.client_counts()}")
-    for _ in range(workers):
-        server.connect().expect_pong()
-    wait_until(reached, lambda: f"a client on {workers} workers: {server.client_counts()}")
+    for _ in range(CLIENTS_MIN // 2):  # clients that have just left may count for a moment
+        for _ in range(workers):
+            server.connect().expect_pong()
+        counts = server.client_counts()
+        if len(counts) == workers and all(counts.values()):
+            return
+    raise AssertionError(f"not on every one of {workers} workers: {server.client_counts()}")
+
+
+def kill_a_worker(server):
+    victim = server.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: victim not in server.client_counts(), "the dead worker to be noticed")
+    server.drop_clients()
 
 
 @no_sanitizer
@@ -78,10 +87,7 @@ def test_the_limit_of_descriptors_in_the_sentence_is_the_lowest_that_works(crier
     assert f"(`ulimit -n`) is {need - 1}; {workers} worker" in sentence and needed_descriptors(sentence) == need
     server = crier(*SMALL, workers=workers, preexec_fn=limit_descriptors(need))
     serve_everywhere(server, workers)
-    victim = server.workers()[0]
-    os.kill(victim, signal.SIGKILL)
-    server.drop_clients()
-    wait_until(lambda: victim not in server.client_counts(), "the dead worker to be noticed")
+    kill_a_worker(server)
     serve_everywhere(server, workers)
     assert not [line for line in server.log if "cannot" in line], server.log
 
@@ -135,11 +141,148 @@ def test_a_worker_is_replaced_while_the_master_has_no_free_descriptor(crier, wor
     used = descriptors(server.pid)
     free = next(number for number in range(len(used) + 1) if number not in used)
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (free, hard))
-    victim = server.workers()[0]
-    os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: victim not in server.client_counts() and len(server.client_counts()) == workers,
-               lambda: f"a successor: {server.log}")
+    kill_a_worker(server)
+    wait_until(lambda: len(server.client_counts()) == workers, lambda: f"a successor: {server.log}")
     for pid in server.processes():
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
     serve_everywhere(server, workers)
     assert not [line for line in server.log if "cannot start" in line], server.log
+
+
+# ---- processes ----
+
+USER = 61000 + os.getpid() % 1000  # has no other process: the limit counts all of a user
+
+as_other_user = pytest.mark.skipif(os.getuid() != 0, reason="becoming a user without other processes needs root")
+
+
+def limit_processes(limit):
+    """Becomes a user of its own with so many processes at most."""
+    def prepare():
+        os.setgroups([])
+        os.setgid(USER)
+        resource.setrlimit(resource.RLIMIT_NPROC, (limit, 100))
+        os.setuid(USER)
+    return prepare
+
+
+def change_processes(server, limit):
+    """As that user: root may lack the capability to do it for another one."""
+    subprocess.run(["prlimit", f"--pid={server.pid}", f"--nproc={limit}:100"], check=True, user=USER, group=USER, extra_groups=[])
+
+
+def processes(count):
+    """The first process is the master."""
+    return dict(preexec_fn=limit_processes(count))
+
+
+@no_sanitizer
+@as_other_user
+@pytest.mark.parametrize("workers", [1, 10])
+def test_a_server_that_cannot_fork_ends_and_names_the_limit_that_is_enough(crier, workers):
+    done = run_crier("--listen", "127.0.0.1:0", *SMALL, "--workers", str(workers), **processes(1))
+    errors = [line for line in done.stderr.splitlines() if "cannot" in line]
+    assert done.returncode == 4 and len(errors) == 1, done
+    assert errors[0].endswith(f"cannot start a worker, stopping the server: the limit of processes (`ulimit -u`) is 1, and user "
+                              f"{USER} has 1 task (processes and threads): raise it to at least {workers + 1}"), done
+    server = crier(*SMALL, workers=workers, **processes(workers + 1))
+    serve_everywhere(server, workers)
+    kill_a_worker(server)
+    serve_everywhere(server, workers)
+    assert not [line for line in server.log if "cannot" in line], server.log
+
+
+@no_sanitizer
+@as_other_user
+def test_workers_that_run_serve_while_others_cannot_be_forked(crier):
+    server = crier(*SMALL, workers=4, url=False, **processes(3))
+    line = server.wait_log("cannot start")
+    assert line.endswith(f"cannot start 2 of 4 workers, trying again: the limit of processes (`ulimit -u`) is 3, and user {USER} "
+                         f"has 3 tasks (processes and threads): raise it to at least 5")
+    wait_until(lambda: len(server.client_counts()) == 2, "two workers that are ready")
+    # Nor does the server end when those die and cannot be replaced, with more tries than it makes at start.
+    change_processes(server, 1)
+    for pid in server.workers():
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not server.workers(), "the death of both")
+    tries = server.counters()["forks_failed"]
+    wait_until(lambda: server.counters()["forks_failed"] >= tries + 4 * 6, "more tries", 4 * PATIENCE)
+    assert server.process.poll() is None
+    assert len([line for line in server.log if "cannot start" in line]) == 1, f"not logged once: {server.log}"
+    change_processes(server, 100)
+    server.wait_log("all 4 workers run again")
+    server.address = tuple(re.search(r"listening on ws://([\d.]+):(\d+)/", server.wait_log("listening")).groups())
+    server.address = (server.address[0], int(server.address[1]))
+    serve_everywhere(server, 4)
+
+
+class ControlGroup:
+    """A group of version 1 or 2 below the one that this process is in, with `controller`."""
+
+    def __init__(self, path):
+        self.path = path
+        os.mkdir(path)
+
+    def set(self, name, value):
+        with open(os.path.join(self.path, name), "w") as file:
+            file.write(str(value))
+
+    def get(self, name):
+        with open(os.path.join(self.path, name)) as file:
+            return file.read().strip()
+
+    def enter(self):
+        """In a child, before exec."""
+        self.set("cgroup.procs", os.getpid())
+
+    def remove(self):
+        def removed():
+            with contextlib.suppress(OSError):
+                os.rmdir(self.path)
+            return not os.path.exists(self.path)
+
+        wait_until(removed, f"{self.path} to be empty")
+
+
+def mount_point(kind, controller):
+    """Where the hierarchy with the controller is mounted: of version 1 ("cgroup") or 2 ("cgroup2")."""
+    with open("/proc/self/mounts") as mounts:
+        for _, point, fstype, options, *_ in map(str.split, mounts):
+            if fstype != kind:
+                continue
+            if kind == "cgroup" and controller in options.split(","):
+                return point
+            if kind == "cgroup2":
+                with open(os.path.join(point, "cgroup.subtree_control")) as enabled:
+                    if controller in enabled.read().split():
+                        return point
+    return None
+
+
+@pytest.fixture(params=["cgroup", "cgroup2"])
+def control_group(request):
+    """control_group("memory"): a new group, or the reason for skipping the test."""
+    made = []
+
+    def make(controller):
+        point = mount_point(request.param, controller)
+        if not point:
+            pytest.skip(f"no {request.param} hierarchy with the controller {controller} is mounted")
+        try:
+            made.append(ControlGroup(os.path.join(point, f"crier-test-{os.getpid()}-{controller}")))
+        except OSError as error:
+            pytest.skip(f"cannot make a group in {point}: {error.strerror}")
+        return made[-1]
+
+    yield make
+    for group in made:
+        group.remove()
+
+
+def test_a_group_without_room_for_another_process_is_named(control_group):
+    group = control_group("pids")
+    group.set("pids.max", 1)
+    done = run_crier("--listen", "127.0.0.1:0", *SMALL, "--workers", "2", preexec_fn=group.enter)
+    errors = [line for line in done.stderr.splitlines() if "cannot" in line]
+    assert done.returncode == 4 and len(errors) == 1, done
+    assert errors[0].endswith(f"{group.path}/pids.max is 1, and the group has 1 task (processes and threads): raise it to at least 3"), done
