@@ -64,7 +64,7 @@ console_change(struct console *console, enum console_state state)
 static uint64_t
 console_max_bytes(const struct console *console)
 {
-    return console->segment->head->conf.max_message_bytes;
+    return console->segment->conf->max_message_bytes;
 }
 
 static void
@@ -288,9 +288,9 @@ static void
 console_look_again(evutil_socket_t fd, short events, void *arg)
 {
     struct console *console = arg;
-    bool wait = console->state == CONSOLE_WAITING ? member_clients_open(console->segment) <
-                                                        console->segment->head->conf.wait_clients
-                                                  : console_is_background();
+    bool wait = console->state == CONSOLE_WAITING
+                    ? member_clients_open(console->segment) < console->segment->conf->wait_clients
+                    : console_is_background();
 
     (void)fd;
     (void)events;
@@ -330,7 +330,7 @@ console_open(struct console *console, struct event_base *base, const struct segm
 void
 console_start(struct console *console)
 {
-    const struct conf_shm *conf = &console->segment->head->conf;
+    const struct conf_shm *conf = console->segment->conf;
 
     if (console_is_wanted(conf))
         console_change(console, conf->wait_clients ? CONSOLE_WAITING : CONSOLE_READING);

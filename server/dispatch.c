@@ -113,7 +113,7 @@ dispatch_load(const struct dispatch_worker *worker)
 static bool
 dispatch_has_place(const struct dispatch_worker *worker)
 {
-    return dispatch_load(worker) < worker->dispatch->segment->members[worker->member].capacity;
+    return dispatch_load(worker) < worker->capacity;
 }
 
 enum dispatch_room
@@ -302,6 +302,13 @@ dispatch_try_again(evutil_socket_t fd, short events, void *arg)
 }
 
 /* --- lives of workers --- */
+
+void
+dispatch_worker_holds(struct dispatch *dispatch, uint32_t member, uint32_t capacity)
+{
+    dispatch_worker(dispatch, member)->capacity = capacity;
+    dispatch->segment->members[member].capacity = capacity;
+}
 
 void
 dispatch_worker_ready(struct dispatch *dispatch, uint32_t member)

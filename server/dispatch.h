@@ -54,7 +54,8 @@ struct dispatch_worker {
     uint32_t member;
     int channel[2]; /* [0] is written here, [1] is inherited by the worker */
     enum dispatch_worker_state state;
-    uint64_t passed; /* to this process, and those that its predecessors left in the channel */
+    uint32_t capacity; /* connections that its descriptor table can hold */
+    uint64_t passed;   /* to this process, and those that its predecessors left in the channel */
     struct chan_batch batch; /* to be sent; not ready: to be sent to others */
     bool waiting;            /* the channel was full: `writable` or `later` is on */
     struct event *writable;  /* the usual case */
@@ -91,6 +92,9 @@ void dispatch_put(struct dispatch *dispatch, int fd, const struct sockaddr *addr
 
 /* Sends the connections that were gathered, and those that workers which are not ready have left. */
 void dispatch_flush(struct dispatch *dispatch);
+
+/* The worker's descriptor table can hold so many connections. */
+void dispatch_worker_holds(struct dispatch *dispatch, uint32_t member, uint32_t capacity);
 
 /* The worker serves, and has received all that its predecessors left in the channel. */
 void dispatch_worker_ready(struct dispatch *dispatch, uint32_t member);

@@ -117,7 +117,7 @@ master_stop_input(struct master *master)
 static void
 master_quiet(struct master *master, unsigned close_code)
 {
-    const struct conf_shm *conf = &master->segment.head->conf;
+    const struct conf_shm *conf = master->segment.conf;
 
     master_stop_input(master);
     atomic_store_relaxed(&master->segment.head->close_code, (uint32_t)close_code);
@@ -222,7 +222,7 @@ master_on_input_end(void *arg)
 {
     struct master *master = arg;
 
-    if (master->phase == PHASE_SERVE && master->segment.head->conf.exit_on_eof)
+    if (master->phase == PHASE_SERVE && master->segment.conf->exit_on_eof)
         master_quiet(master, CLOSE_NORMAL);
     master_step(master);
 }
@@ -350,6 +350,7 @@ master_create_segment(struct master *master)
         return MASTER_EXIT_FAILED;
     }
     master->segment.head->conf = options->conf;
+    master->segment.conf = &options->conf;               /* workers can write the other */
     master->segment.head->close_code = CLOSE_GOING_AWAY; /* also if nobody says why */
     return MASTER_EXIT_OK;
 }

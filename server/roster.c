@@ -15,16 +15,18 @@ roster_init(struct roster *roster, const struct segment *segment)
         .segment = segment,
         .counters = segment->members[MEMBER_MASTER].counters,
         .free = calloc(segment->geometry.client_capacity, sizeof(roster->free[0])),
-        .out = calloc(segment->geometry.client_capacity, sizeof(roster->out[0])),
+        .owners = calloc(segment->geometry.client_capacity, sizeof(roster->owners[0])),
+        .lives = calloc(segment->geometry.member_count, sizeof(roster->lives[0])),
     };
-    return roster->free && roster->out ? 0 : -ENOMEM;
+    return roster->free && roster->owners && roster->lives ? 0 : -ENOMEM;
 }
 
 void
 roster_fini(struct roster *roster)
 {
     free(roster->free);
-    free(roster->out);
+    free(roster->owners);
+    free(roster->lives);
     *roster = (struct roster){0};
 }
 
@@ -32,8 +34,15 @@ void
 roster_put(struct roster *roster, uint32_t index)
 {
     assert(roster->free_count < roster->used && index < roster->used);
-    roster->out[index] = false;
+    roster->owners[index] = (struct roster_owner){0};
     roster->free[roster->free_count++] = index;
+}
+
+/* A record that was passed to that member, in this life or one before. */
+static bool
+roster_belongs(const struct roster *roster, uint32_t index, uint32_t member)
+{
+    return roster->owners[index].out && roster->owners[index].member == member;
 }
 
 static enum client_state
@@ -54,7 +63,7 @@ static void
 roster_collect(struct roster *roster)
 {
     for (uint32_t i = roster->used; i-- > 0;) {
-        if (roster->out[i] && roster_state(&roster->segment->clients[i]) == CLIENT_RETURNED)
+        if (roster->owners[i].out && roster_state(&roster->segment->clients[i]) == CLIENT_RETURNED)
             roster_free_record(roster, i);
     }
 }
@@ -84,7 +93,7 @@ roster_get(struct roster *roster, const struct sockaddr *addr, int32_t pid, uint
     if (roster->free_count == 0)
         return -ENOBUFS;
     *index = roster->free[--roster->free_count];
-    roster->out[*index] = true;
+    roster->owners[*index].out = true;
     record = &roster->segment->clients[*index];
     client_rec_change_begin(record);
     record->generation++;
@@ -103,10 +112,13 @@ void
 roster_pass(struct roster *roster, uint32_t index, uint32_t member)
 {
     struct client_shm *record = &roster->segment->clients[index];
+    struct roster_owner *owner = &roster->owners[index];
 
+    owner->member = (uint8_t)member;
+    owner->life = roster->lives[member];
     client_rec_change_begin(record);
-    record->worker = (uint8_t)member;
-    record->life = (uint16_t)roster->segment->members[member].life;
+    record->worker = owner->member;
+    record->life = owner->life;
     atomic_store_relaxed(&record->state, (uint8_t)CLIENT_PASSED);
     client_rec_change_end(record);
 }
@@ -114,18 +126,15 @@ roster_pass(struct roster *roster, uint32_t index, uint32_t member)
 void
 roster_keep(struct roster *roster, uint32_t index)
 {
+    roster->owners[index].member = MEMBER_MASTER;
     atomic_store_relaxed(&roster->segment->clients[index].state, (uint8_t)CLIENT_FREE);
 }
 
 bool
 roster_take_back(struct roster *roster, uint32_t index, uint32_t member)
 {
-    const struct client_shm *record;
-
-    if (index >= roster->used || !roster->out[index])
-        return false;
-    record = &roster->segment->clients[index];
-    if (roster_state(record) != CLIENT_PASSED || record->worker != member)
+    if (index >= roster->used || !roster_belongs(roster, index, member) ||
+        roster_state(&roster->segment->clients[index]) != CLIENT_PASSED)
         return false;
     roster_keep(roster, index);
     return true;
@@ -166,7 +175,7 @@ roster_bury(struct roster *roster, uint32_t member, uint64_t tail)
         struct client_shm *record = &roster->segment->clients[i];
         enum client_state state = roster_state(record);
 
-        if (!roster->out[i] || state == CLIENT_FREE || record->worker != member)
+        if (!roster_belongs(roster, i, member))
             continue;
         client_rec_repair(record);
         if (state == CLIENT_PASSED) {
@@ -181,19 +190,18 @@ roster_bury(struct roster *roster, uint32_t member, uint64_t tail)
         }
         roster_free_record(roster, i);
     }
+    roster->lives[member]++;
     return census;
 }
 
 uint32_t
 roster_sweep_lost(struct roster *roster, uint32_t member)
 {
-    uint16_t life = (uint16_t)roster->segment->members[member].life;
     uint32_t lost = 0;
 
     for (uint32_t i = roster->used; i-- > 0;) {
-        const struct client_shm *record = &roster->segment->clients[i];
-        if (!roster->out[i] || roster_state(record) != CLIENT_PASSED || record->worker != member ||
-            record->life == life)
+        if (!roster_belongs(roster, i, member) || roster->owners[i].life == roster->lives[member] ||
+            roster_state(&roster->segment->clients[i]) != CLIENT_PASSED)
             continue;
         counter_add(roster->counters, clients_accepted, 1);
         counter_add(roster->counters, clients_refused, 1);

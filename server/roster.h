@@ -20,11 +20,20 @@
 #include "shm/ring.h"
 #include "shm/segment.h"
 
+/* What the master goes by, and no worker can write. `worker` and `life` of the record in the segment
+ * say the same, for tools. */
+struct roster_owner {
+    uint16_t life;  /* of the member when the descriptor was passed */
+    uint8_t member; /* MEMBER_MASTER: it was passed to none */
+    bool out;       /* is not in `free` */
+};
+
 struct roster {
     const struct segment *segment;
-    uint64_t *counters; /* the master's: for what dead workers cannot count any more */
-    uint32_t *free;     /* indices, a stack */
-    bool *out;          /* by index: is not in `free`. What a worker writes cannot change that */
+    uint64_t *counters;          /* the master's: for what dead workers cannot count any more */
+    uint32_t *free;              /* indices, a stack */
+    struct roster_owner *owners; /* by index */
+    uint16_t *lives;             /* by member: deaths so far, low bits */
     uint32_t free_count;
     uint32_t used; /* records below were in use at some time */
 };

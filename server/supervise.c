@@ -38,7 +38,8 @@ enum supervise_killed {
 struct supervise_worker {
     struct supervise *supervise;
     uint32_t member;
-    pid_t pid; /* 0: no process */
+    uint32_t life; /* processes so far; the segment's is for the worker, and for tools */
+    pid_t pid;     /* 0: no process */
     int pidfd;
     struct event *death; /* the pidfd is readable: SIGCHLD may be blocked, ignored, or used */
     enum supervise_state state;
@@ -156,12 +157,12 @@ supervise_start_worker(struct supervise_worker *worker)
     struct member_shm *member = supervise_member(worker);
     pid_t pid;
 
-    atomic_store_relaxed(&member->life, member->life + 1);
+    atomic_store_relaxed(&member->life, ++worker->life);
     atomic_store_release(&member->state, (uint32_t)MEMBER_STARTING);
     pid = spawn_worker(supervise->spawn, worker->member,
                        dispatch_channel(supervise->dispatch, worker->member), &worker->pidfd);
     if (pid < 0) {
-        atomic_store_relaxed(&member->life, member->life - 1);
+        atomic_store_relaxed(&member->life, --worker->life);
         atomic_store_release(&member->state, (uint32_t)MEMBER_EMPTY);
         supervise_fork_failed(worker, -pid);
         return;
@@ -192,7 +193,7 @@ void
 supervise_start(struct supervise *supervise, uint32_t capacity)
 {
     for (uint32_t i = 0; i < supervise->count; i++)
-        supervise_member(&supervise->workers[i])->capacity = capacity;
+        dispatch_worker_holds(supervise->dispatch, supervise->workers[i].member, capacity);
     for (uint32_t i = 0; i < supervise->count; i++)
         supervise_start_worker(&supervise->workers[i]);
 }
@@ -267,7 +268,7 @@ supervise_kill_one(struct supervise_worker *worker, enum supervise_killed why)
 static void
 supervise_watch_start(struct supervise_worker *worker)
 {
-    uint64_t start_ms = worker->supervise->segment->head->conf.start_timeout_ms;
+    uint64_t start_ms = worker->supervise->segment->conf->start_timeout_ms;
 
     worker->start_turns++;
     if (start_ms && (uint64_t)worker->start_turns * SUPERVISE_WATCH_MS > start_ms &&
@@ -289,7 +290,7 @@ supervise_watch_one(struct supervise_worker *worker)
 {
     const struct member_shm *member = supervise_member(worker);
     uint64_t heartbeat = atomic_load_relaxed(&member->heartbeat);
-    uint64_t stuck_ms = worker->supervise->segment->head->conf.stuck_timeout_ms;
+    uint64_t stuck_ms = worker->supervise->segment->conf->stuck_timeout_ms;
 
     if (!worker->pid || heartbeat != worker->heartbeat ||
         atomic_load_acquire(&member->cursor) == MEMBER_NO_CURSOR) {
@@ -326,7 +327,7 @@ static const char *
 supervise_how(const struct supervise_worker *worker, const siginfo_t *end,
               char how[SUPERVISE_HOW_BYTES])
 {
-    const struct conf_shm *conf = &worker->supervise->segment->head->conf;
+    const struct conf_shm *conf = worker->supervise->segment->conf;
     bool killed = end->si_pid == 0 || (end->si_code == CLD_KILLED && end->si_status == SIGKILL);
 
     if (killed && worker->killed == SUPERVISE_KILLED_STUCK)
@@ -368,7 +369,7 @@ supervise_report(const struct supervise_worker *worker, const siginfo_t *end, ui
     } else if (worker->pause_ms) {
         snprintf(next, sizeof(next), "starting another in %u ms", worker->pause_ms);
     }
-    member_last_words(supervise_member(worker), supervise_member(worker)->life, words);
+    member_last_words(supervise_member(worker), worker->life, words);
     log_warnx("worker %u (pid %d) %s%s%s; %u client%s lost; %s", worker->member, (int)worker->pid,
               supervise_how(worker, end, how), *words ? ": " : "", words, lost,
               lost == 1 ? "" : "s", next);

@@ -188,6 +188,18 @@ conf_set(struct conf_shm *conf, const struct conf_row *row, const char *text, bo
 }
 
 void
+conf_copy(struct conf_shm *to, const struct conf_shm *from)
+{
+    memcpy(to, from, sizeof(*to));
+    for (size_t i = 0; i < sizeof(conf_table) / sizeof(conf_table[0]); i++) {
+        char *field = (char *)to + conf_table[i].offset;
+        if (conf_table[i].kind == CONF_TEXT || conf_table[i].kind == CONF_LIST)
+            field[CONF_TEXT_BYTES - 1] = '\0';
+    }
+    to->app[CONF_APP_BYTES - 2] = to->app[CONF_APP_BYTES - 1] = '\0';
+}
+
+void
 conf_init(struct conf_shm *conf)
 {
     char why[CONF_WHY_BYTES];

@@ -74,6 +74,9 @@ struct conf_row {
 /* The server's rows, in the order of conf.def. */
 const struct conf_row *conf_rows(size_t *count);
 
+/* A copy of options that another process can write: every text in it ends. */
+void conf_copy(struct conf_shm *to, const struct conf_shm *from);
+
 /* Every row's default. `conf` is cleared first. */
 void conf_init(struct conf_shm *conf);
 

@@ -81,6 +81,7 @@ segment_attach(struct segment *segment, int fd, bool read_only)
         .geometry = geometry,
         .bytes = (size_t)st.st_size,
         .head = (struct segment_shm *)base,
+        .conf = &((struct segment_shm *)base)->conf,
         .members = (struct member_shm *)(base + geometry.members_off),
         .slots = (uint64_t *)(base + geometry.slots_off),
         .clients = (struct client_shm *)(base + geometry.clients_off),

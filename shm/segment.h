@@ -23,6 +23,7 @@ enum { SEGMENT_SLOT_BITS_MAX = 26, SEGMENT_PAGE_BYTES = 4096 };
 struct segment {
     struct geometry_shm geometry;
     struct segment_shm *head;
+    const struct conf_shm *conf; /* head->conf, until the process has a copy of its own */
     struct member_shm *members;
     uint64_t *slots;
     struct client_shm *clients;

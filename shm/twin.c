@@ -9,7 +9,7 @@ twin_init(struct twin *twin, const struct segment *segment, uint32_t self, twin_
     *twin = (struct twin){
         .make = make,
         .deflate = deflate,
-        .min_bytes = segment->head->conf.compress_min_bytes,
+        .min_bytes = segment->conf->compress_min_bytes,
         .members = segment->members,
         .member_count = segment->geometry.member_count,
         .counters = segment->members[self].counters,

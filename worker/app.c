@@ -81,7 +81,7 @@ app_disconnect(struct worker *worker, struct conn *conn, unsigned code)
 const char *
 crier_option_get(const char *name)
 {
-    const char *value = app_segment ? conf_app_get(&app_segment->head->conf, name) : NULL;
+    const char *value = app_segment ? conf_app_get(app_segment->conf, name) : NULL;
 
     return value && *value ? value : NULL;
 }

@@ -92,6 +92,7 @@ struct worker {
     size_t gather_bytes;
     uint8_t input[WORKER_IO_BYTES];
     uint8_t gather[WORKER_IO_BYTES];
+    struct conf_shm own_conf; /* copied at start: other workers can write the segment's */
 };
 
 /* worker.c without the process around it. Sets up a worker, which is zeroed, from the descriptors

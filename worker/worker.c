@@ -392,7 +392,8 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
     if (member >= worker->segment.geometry.member_count)
         return -ERANGE;
     worker->app = app;
-    worker->conf = &worker->segment.head->conf;
+    conf_copy(&worker->own_conf, &worker->segment.head->conf);
+    worker->conf = worker->segment.conf = &worker->own_conf;
     worker->me = &worker->segment.members[member];
     worker->counters = worker->me->counters;
     worker->close_code = CLOSE_GOING_AWAY;

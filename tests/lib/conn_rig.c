@@ -238,7 +238,7 @@ conn_rig_worker(void)
 struct conf_shm *
 conn_rig_conf(void)
 {
-    return &segment.head->conf;
+    return &worker->own_conf;
 }
 
 uint64_t

@@ -285,6 +285,25 @@ test_conf_application_options_that_do_not_fit_are_refused_whole(void **state)
     assert_string_equal(conf_app_get(&conf, "fits"), value);
 }
 
+static void
+test_conf_copy_ends_every_text_whatever_the_original_holds(void **state)
+{
+    static struct conf_shm copy;
+    size_t count;
+    const struct conf_row *rows = conf_rows(&count);
+
+    (void)state;
+    conf_copy(&copy, &conf);
+    assert_memory_equal(&copy, &conf, sizeof(conf));
+    memset(&conf, 'x', sizeof(conf));
+    conf_copy(&copy, &conf);
+    for (size_t i = 0; i < count; i++) {
+        if (rows[i].kind == CONF_TEXT || rows[i].kind == CONF_LIST)
+            assert_int_equal(strlen((char *)&copy + rows[i].offset), CONF_TEXT_BYTES - 1);
+    }
+    assert_null(conf_app_get(&copy, "x"));
+}
+
 #define CONF_TEST(name) cmocka_unit_test_setup(name, set_up)
 
 int
@@ -306,6 +325,7 @@ main(void)
         CONF_TEST(test_conf_sentences_say_what_would_have_been_accepted),
         CONF_TEST(test_conf_application_options_are_kept_and_the_last_one_counts),
         CONF_TEST(test_conf_application_options_that_do_not_fit_are_refused_whole),
+        CONF_TEST(test_conf_copy_ends_every_text_whatever_the_original_holds),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -61,8 +61,7 @@ set_up(void **state)
     base = event_base_new();
     assert_int_equal(dispatch_open(&dispatch, base, &segment, on_room, NULL), 0);
     for (uint32_t member = FIRST; member < MEMBERS; member++) {
-        segment.members[member].capacity = CAPACITY;
-        segment.members[member].life = 1;
+        dispatch_worker_holds(&dispatch, member, CAPACITY);
         assert_int_equal(setsockopt(dispatch.workers[member - FIRST].channel[0], SOL_SOCKET,
                                     SO_SNDBUF, &small, sizeof(small)),
                          0);
@@ -119,7 +118,8 @@ chosen(void)
 static void
 leave_only_the_first(void)
 {
-    segment.members[SECOND].capacity = segment.members[THIRD].capacity = 0;
+    dispatch_worker_holds(&dispatch, SECOND, 0);
+    dispatch_worker_holds(&dispatch, THIRD, 0);
 }
 
 /* Until the channel refuses a message, and some more; returns how many are in the channel. */
@@ -176,7 +176,6 @@ succeed(uint32_t member)
 {
     uint64_t taken;
 
-    segment.members[member].life++;
     taken = take_all(member, true);
     dispatch_worker_ready(&dispatch, member);
     return taken;
@@ -255,7 +254,6 @@ test_dispatch_channel_stays_full_over_two_deaths(void **state)
     in_channel = fill_channel();
     for (int i = 0; i < 2; i++) {
         die(FIRST);
-        segment.members[FIRST].life++;
         /* It dies before it takes anything. */
         assert_int_equal(worker_at(FIRST)->passed, in_channel + WAITING);
     }
@@ -277,7 +275,7 @@ test_dispatch_has_no_room_while_the_only_channel_and_its_batch_are_full(void **s
     assert_int_equal(dispatch_room(&dispatch), DISPATCH_ROOM);
     put();
     assert_int_equal(dispatch_room(&dispatch), DISPATCH_BUSY);
-    segment.members[SECOND].capacity = 1;
+    dispatch_worker_holds(&dispatch, SECOND, 1);
     assert_int_equal(dispatch_room(&dispatch), DISPATCH_ROOM);
     assert_int_equal(chosen(), SECOND);
     assert_int_equal(dispatch_room(&dispatch), DISPATCH_BUSY);
@@ -289,16 +287,16 @@ test_dispatch_has_room_when_one_worker_has_whatever_the_others_have(void **state
     (void)state;
     for (uint32_t busy = THIRD; busy >= FIRST; busy--) {
         for (uint32_t member = FIRST; member < MEMBERS; member++)
-            segment.members[member].capacity = member == busy ? CAPACITY : 0;
+            dispatch_worker_holds(&dispatch, member, member == busy ? CAPACITY : 0);
         while (worker_at(busy)->batch.count < CHAN_BATCH)
             put();
         assert_int_equal(dispatch_room(&dispatch), DISPATCH_BUSY);
         for (uint32_t member = FIRST; member < MEMBERS; member++) {
             if (worker_at(member)->batch.count == CHAN_BATCH)
                 continue;
-            segment.members[member].capacity = 1;
+            dispatch_worker_holds(&dispatch, member, 1);
             assert_int_equal(dispatch_room(&dispatch), DISPATCH_ROOM);
-            segment.members[member].capacity = 0;
+            dispatch_worker_holds(&dispatch, member, 0);
         }
     }
 }
@@ -310,7 +308,7 @@ test_dispatch_gives_a_worker_exactly_as_many_as_it_can_hold(void **state)
 {
     (void)state;
     leave_only_the_first();
-    segment.members[FIRST].capacity = 3;
+    dispatch_worker_holds(&dispatch, FIRST, 3);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(dispatch_room(&dispatch), DISPATCH_ROOM);
         assert_int_equal(chosen(), FIRST);
@@ -328,7 +326,7 @@ test_dispatch_what_a_predecessor_returned_does_not_count_for_its_successor(void 
 {
     (void)state;
     leave_only_the_first();
-    segment.members[FIRST].capacity = 3;
+    dispatch_worker_holds(&dispatch, FIRST, 3);
     for (int i = 0; i < 3; i++)
         put();
     dispatch_flush(&dispatch);
@@ -367,10 +365,12 @@ test_dispatch_a_stalled_worker_gets_a_connection_only_when_no_other_can_take_it(
     dispatch_worker_stalled(&dispatch, FIRST, true);
     for (int i = 0; i < 6; i++)
         assert_int_not_equal(chosen(), FIRST);
-    segment.members[SECOND].capacity = segment.members[THIRD].capacity = 3;
+    dispatch_worker_holds(&dispatch, SECOND, 3);
+    dispatch_worker_holds(&dispatch, THIRD, 3);
     assert_int_equal(chosen(), FIRST);
     dispatch_worker_stalled(&dispatch, FIRST, false);
-    segment.members[SECOND].capacity = segment.members[THIRD].capacity = CAPACITY;
+    dispatch_worker_holds(&dispatch, SECOND, CAPACITY);
+    dispatch_worker_holds(&dispatch, THIRD, CAPACITY);
     assert_int_equal(chosen(), FIRST);               /* the fewest again */
     dispatch_worker_stalled(&dispatch, FIRST, true); /* the same one a second time */
     for (int i = 0; i < 6; i++)

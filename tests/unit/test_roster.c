@@ -52,7 +52,6 @@ set_up(void **state)
     assert_true(fd >= 0);
     close(fd);
     assert_int_equal(roster_init(&roster, &segment), 0);
-    segment.members[WORKER].life = segment.members[OTHER].life = 1;
     return 0;
 }
 
@@ -221,7 +220,7 @@ test_roster_death_of_a_worker_concerns_its_own_clients_alone(void **state)
     assert_int_equal(roster_bury(&roster, WORKER, TAIL).lost, 1);
     assert_int_equal(mine->state, CLIENT_FREE);
     assert_int_equal(others->state, CLIENT_OPEN);
-    assert_true(roster.out[kept]);
+    assert_true(roster.owners[kept].out);
     assert_int_equal(roster_bury(&roster, WORKER, TAIL).lost, 0); /* the same place dies again */
 }
 
@@ -283,7 +282,6 @@ test_roster_connections_that_a_successor_does_not_find_in_the_channel_are_lost(v
 
     (void)state;
     assert_int_equal(census.passed, 2);
-    segment.members[WORKER].life++;
     record_at(found)->state = CLIENT_TAKEN;
     passed_since = pass(WORKER); /* to the successor, which has not come to it yet */
     assert_int_equal(roster_sweep_lost(&roster, WORKER), 1);
@@ -302,10 +300,8 @@ test_roster_connections_survive_several_deaths_in_the_channel(void **state)
     uint32_t index = pass(WORKER);
 
     (void)state;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 3; i++)
         assert_int_equal(roster_bury(&roster, WORKER, TAIL).passed, 1);
-        segment.members[WORKER].life++;
-    }
     assert_int_equal(record_at(index)->state, CLIENT_PASSED);
     assert_int_equal(roster_sweep_lost(&roster, WORKER), 1);
     assert_int_equal(record_at(index)->state, CLIENT_FREE);
@@ -347,11 +343,35 @@ test_roster_record_that_is_free_stays_so_whatever_a_worker_writes_into_it(void *
     record_at(index)->state = CLIENT_OPEN;
     assert_int_equal(roster_bury(&roster, WORKER, TAIL).lost, 0);
     record_at(index)->state = CLIENT_PASSED;
-    segment.members[WORKER].life++;
     assert_int_equal(roster_bury(&roster, WORKER, TAIL).passed, 0);
     assert_int_equal(roster_sweep_lost(&roster, WORKER), 0);
     assert_int_equal(roster.free_count, free_count);
     assert_int_equal(get(), index);
+}
+
+static void
+test_roster_record_belongs_to_the_worker_that_it_was_passed_to_whatever_is_written_into_it(
+    void **state)
+{
+    struct client_shm *mine = open_client(10, 20);
+    struct client_shm *left_free = open_client(10, 20);
+    struct client_shm *others = pass_in_state(OTHER, CLIENT_OPEN);
+    uint32_t in_channel = pass(WORKER);
+
+    (void)state;
+    mine->worker = OTHER;
+    others->worker = WORKER;
+    record_at(in_channel)->worker = OTHER;
+    record_at(in_channel)->life += 5;
+    left_free->state = CLIENT_FREE; /* and so it would never be used again */
+    assert_int_equal(roster_bury(&roster, WORKER, TAIL).lost, 1);
+    assert_int_equal(mine->state, CLIENT_FREE);
+    assert_false(roster.owners[left_free - segment.clients].out);
+    assert_int_equal(others->state, CLIENT_OPEN);
+    segment.members[WORKER].life += 100;
+    record_at(in_channel)->life = (uint16_t)segment.members[WORKER].life;
+    assert_int_equal(roster_sweep_lost(&roster, WORKER), 1);
+    assert_int_equal(record_at(in_channel)->state, CLIENT_FREE);
 }
 
 static void
@@ -381,6 +401,8 @@ main(void)
         WITH_ROSTER(test_roster_connections_survive_several_deaths_in_the_channel),
         WITH_ROSTER(test_roster_hands_out_every_record_and_takes_back_what_was_returned),
         WITH_ROSTER(test_roster_record_that_is_free_stays_so_whatever_a_worker_writes_into_it),
+        WITH_ROSTER(
+            test_roster_record_belongs_to_the_worker_that_it_was_passed_to_whatever_is_written_into_it),
         cmocka_unit_test(test_roster_is_sized_for_no_fewer_clients_than_were_asked_for),
     };
 
