@@ -1,60 +1,24 @@
 """Every signal of signal(7) but KILL and STOP, as shm/disposition.def lists them: inherited, sent to the master, sent to a worker."""
 
-import collections
-import ctypes
-import itertools
 import os
-import random
 import re
 import resource
 import signal
-import subprocess
 import sys
-import termios
-import time
 
 import pytest
 
 import harness.background_job
-from harness import (CRIER, PATIENCE, REPOSITORY, SANITIZED, Disconnected, is_alive, plain_environment,
-                     process_state, run_crier, wait_until)
+from harness import (CRIER_RING, REALTIME, REPOSITORY, SANITIZED, Disconnected, all_signals, is_alive, masks, process_state,
+                     run_crier, signals_that, table_items, wait_for_reader, wait_until)
 
-TABLE = os.path.join(REPOSITORY, "shm/disposition.def")
 MANUAL = os.path.join(REPOSITORY, "docs/crier.1")
 BACKGROUND = [sys.executable, harness.background_job.__file__]
-REALTIME = (signal.SIGRTMIN, signal.SIGRTMAX)
 unsanitized = pytest.mark.skipif(SANITIZED, reason="the sanitizers handle these signals, and want to be loaded first")
 long = pytest.mark.skipif(not os.environ.get("CRIER_LONG"), reason="CRIER_LONG=1 inherits each signal alone, too")
 
 
 # ---- the table ----
-
-def table_items():
-    """[([(name, what it does in the master, in a worker)], text)]"""
-    with open(TABLE) as f:
-        text = f.read().partition("*/")[2]
-    items = []
-    for row in re.finditer(r'DISPOSITION_TEXT\(((?:\s*"[^"]*")+)\)|DISPOSITION(_REALTIME)?\(([\w, ]+)\)', text):
-        if row[1]:
-            items.append(([], "".join(re.findall(r'"([^"]*)"', row[1]))))
-        else:
-            fields = row[3].split(", ")
-            items[-1][0].append(("realtime signals", *fields) if row[2] else tuple(fields))
-    return items
-
-
-def signals_that(process, *dispositions):
-    """The signals that have one of the dispositions in the master (0) or in a worker (1); of realtime ones two."""
-    found = []
-    for name, *of in itertools.chain(*(rows for rows, _ in table_items())):
-        if of[process] in dispositions:
-            found += REALTIME if name == "realtime signals" else [signal.Signals[f"SIG{name}"]]
-    return found
-
-
-def all_signals():
-    return sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
-
 
 HARMLESS = {"master": [*signals_that(0, "IGNORE"), signal.SIGCHLD, signal.SIGCONT],
             "worker": [*signals_that(1, "IGNORE", "REFUSE"), signal.SIGCHLD, signal.SIGCONT]}
@@ -122,17 +86,6 @@ def test_each_text_says_what_is_done():
 
 
 # ---- what a process has inherited ----
-
-def masks(pid):
-    """{"blocked": {signals}, "ignored": ..., "caught": ...}"""
-    with open(f"/proc/{pid}/status") as f:
-        text = f.read()
-    found = {}
-    for word, field in (("blocked", "SigBlk"), ("ignored", "SigIgn"), ("caught", "SigCgt")):
-        bits = int(re.search(rf"^{field}:\s*([0-9a-f]+)", text, re.M)[1], 16)
-        found[word] = {number for number in all_signals() if bits >> number - 1 & 1}
-    return found
-
 
 def inherits(blocked=(), ignored=()):
     """For Popen: a process that starts like this, and does not dump core."""
@@ -412,6 +365,23 @@ def test_a_busy_worker_that_may_set_no_timer_does_not_outlive_the_master(probe):
     wait_until(lambda: not is_alive(worker), "the worker to end")
 
 
+def test_a_death_is_noticed_at_once_and_not_with_the_next_turn_of_a_timer(crier):
+    server = crier("--no-welcome", workers=1)
+
+    def master_turns():
+        done = run_crier("-n", "0", str(server.pid), program=CRIER_RING)
+        return int(re.search(rf"^ *0 +master +{server.pid} +ready +\d+ +(\d+)", done.stdout, re.M)[1])
+
+    def is_noticed_between_turns():
+        victim = wait_until(server.client_counts, "a worker that is ready").popitem()[0]
+        turns = master_turns()
+        os.kill(victim, signal.SIGKILL)
+        server.wait_log(rf"\(pid {victim}\) was killed by signal 9")
+        return master_turns() == turns
+
+    assert any(is_noticed_between_turns() for _ in range(20))
+
+
 # ---- an application's own ----
 
 def test_a_worker_is_replaced_although_the_application_ignores_sigchld(probe):
@@ -461,234 +431,7 @@ def test_a_stop_handler_that_does_not_return_is_ended_by_one_more_signal(probe, 
     server = probe("--master-stop-behind", str(fifo), workers=1)
     server.send_signal(signal.SIGTERM)
     with wait_for_reader(fifo):
+        assert signal.SIGHUP in masks(server.pid)["ignored"]
         server.send_signal(signal.SIGHUP)
         server.send_signal(number)
         assert server.wait_exit() == 0
-
-
-# ---- before it serves ----
-
-def wait_for_reader(fifo):
-    """The other end of a named pipe, once a process is blocked in opening it."""
-    def opened():
-        try:
-            return os.fdopen(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK), "wb")
-        except OSError:
-            return None
-    return wait_until(opened, f"a reader of {fifo}")
-
-
-@pytest.mark.parametrize("number", STOPPING, ids=name_of)
-@pytest.mark.parametrize("thread", [False, True], ids=["", "in another thread"])
-def test_a_signal_while_the_start_handler_runs_ends_it_with_0_and_leaves_nothing(probe, tmp_path, number, thread):
-    fifo, path = tmp_path / "fifo", tmp_path / "socket"
-    os.mkfifo(fifo)
-    server = probe("--master-start-behind", str(fifo), "--in-master", "thread" if thread else "nothing",
-                   workers=2, listen=f"unix:{path}", url=False)
-    with wait_for_reader(fifo):
-        assert path.exists()
-        if thread:
-            other, = {int(name) for name in os.listdir(f"/proc/{server.pid}/task")} - {server.pid}
-            assert ctypes.CDLL(None).tgkill(server.pid, other, number) == 0
-        else:
-            server.send_signal(number)
-        assert server.wait_exit() == 0
-    assert not path.exists()
-
-
-SLOW_START = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <signal.h>
-#include <stdlib.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
-
-int
-getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **all)
-{
-    int (*real)() = dlsym(RTLD_NEXT, "getaddrinfo");
-
-    if (!getenv("FIFO"))
-        return real(host, port, hints, all);
-    open(getenv("FIFO"), O_RDONLY);
-    return EAI_FAIL;
-}
-
-int
-bind(int fd, const struct sockaddr *addr, socklen_t bytes)
-{
-    int (*real)(int, const struct sockaddr *, socklen_t) = dlsym(RTLD_NEXT, "bind");
-    int rc = real(fd, addr, bytes);
-
-    if (getenv("BIND") && addr->sa_family == AF_UNIX)
-        kill(getpid(), SIGTERM);
-    return rc;
-}
-
-pid_t
-fork(void)
-{
-    pid_t (*real)(void) = dlsym(RTLD_NEXT, "fork");
-    pid_t pid = real();
-
-    if (getenv("CHILD") && pid == 0) {
-        raise(SIGTERM);
-        raise(SIGINT);
-        raise(SIGUSR1);
-    } else if (getenv("PARENT")) {
-        kill(getpid(), SIGTERM);
-    }
-    return pid;
-}
-"""
-
-
-@pytest.fixture
-def slow_start(tmp_path):
-    """A library for LD_PRELOAD that sends signals, or waits, at points of the start."""
-    source, library = tmp_path / "slow_start.c", tmp_path / "slow_start.so"
-    source.write_text(SLOW_START)
-    subprocess.run(["gcc", "-shared", "-fPIC", "-w", "-o", library, source], check=True)
-    return str(library)
-
-
-@unsanitized
-def test_a_signal_while_a_name_is_looked_up_ends_it_with_0_and_leaves_nothing(crier, slow_start, tmp_path):
-    fifo, path = tmp_path / "fifo", tmp_path / "socket"
-    os.mkfifo(fifo)
-    server = crier(listen=[f"unix:{path}", "localhost:0"], url=False, env={"LD_PRELOAD": slow_start, "FIFO": str(fifo)})
-    with wait_for_reader(fifo):
-        assert path.exists()
-        server.send_signal(signal.SIGTERM)
-        assert server.wait_exit() == 0
-    assert not path.exists()
-
-
-@unsanitized
-def test_a_signal_at_the_moment_of_bind_ends_it_with_0_and_leaves_nothing(crier, slow_start, tmp_path):
-    path = tmp_path / "socket"
-    server = crier(listen=f"unix:{path}", url=False, env={"LD_PRELOAD": slow_start, "BIND": "1"})
-    assert server.wait_exit() == 0
-    assert not path.exists()
-
-
-@unsanitized
-def test_a_signal_while_workers_are_forked_ends_it_with_0_and_leaves_nothing(crier, slow_start, tmp_path):
-    path = tmp_path / "socket"
-    server = crier(listen=f"unix:{path}", url=False, workers=4, env={"LD_PRELOAD": slow_start, "PARENT": "1"})
-    assert server.wait_exit() == 0
-    assert not path.exists()
-
-
-@unsanitized
-def test_signals_to_a_worker_between_fork_and_exec_have_no_effect(crier, slow_start):
-    server = crier("--no-welcome", workers=2, env={"LD_PRELOAD": slow_start, "CHILD": "1"})
-    server.connect_everywhere(2)
-    assert_serves(server)
-    assert not [line for line in server.log if "starting another" in line]
-
-
-def start_and_signal(path, number, spins):
-    """Starts a server and sends it a signal after a while; (exit status, what it caught before), with nothing left."""
-    tag = f"E2E_TAG={random.getrandbits(64):x}"
-    process = subprocess.Popen([CRIER, "--listen", f"unix:{path}", "--workers", "2", "--quiet"], stdin=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, start_new_session=True,
-                               env=plain_environment(E2E_TAG=tag.partition("=")[2]))
-    wait_until(lambda: os.readlink(f"/proc/{process.pid}/exe") == CRIER, "exec", interval=0)
-    for _ in range(spins):
-        pass
-    caught = masks(process.pid)["caught"]
-    process.send_signal(number)
-    _, log = process.communicate(timeout=PATIENCE)
-    wait_until(lambda: not harness.procs.of_session(process.pid, tag), "all processes to end")
-    assert not os.path.exists(path), f"the socket is left after status {process.returncode}"
-    assert SANITIZED or not log, log
-    return process.returncode, caught
-
-
-@pytest.mark.limit(120)
-def test_a_signal_in_the_first_moments_ends_it_with_0_and_leaves_nothing(tmp_path):
-    seed = int(os.environ.get("SEED", time.time_ns() & 0xffffffff))
-    print(f"SEED={seed}")
-    chance = random.Random(seed)
-    begin = time.monotonic()
-    for _ in range(100000):
-        pass
-    second = 100000 / (time.monotonic() - begin)  # turns of an empty loop
-    seen = collections.Counter()
-    for count in range(180):
-        number = chance.choice(STOPPING)
-        status, caught = start_and_signal(tmp_path / f"socket {count}", number, int(second * chance.random() * 0.02))
-        assert status == 0 or status == -number and number not in caught, f"number {count}: {status}, it caught {caught}"
-        seen[status] += 1
-    print(seen)
-    assert 0 in seen
-
-
-@unsanitized
-def test_a_signal_that_waits_since_before_the_exec_ends_it_with_0(tmp_path):
-    path = tmp_path / "socket"
-
-    def prepare():
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    done = run_crier("--listen", f"unix:{path}", preexec_fn=prepare)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert not path.exists()
-
-
-# ---- who reads what it prints ----
-
-def closed_pipe():
-    """The writing end of a pipe without a reader."""
-    ours, theirs = os.pipe()
-    os.close(ours)
-    return theirs
-
-
-@pytest.mark.parametrize("flags, status", [(["--nonsense"], 2), (["--listen", "192.0.2.1:1"], 3)])
-def test_an_error_message_that_nobody_reads_does_not_change_the_exit_status(flags, status):
-    pipe = closed_pipe()
-    try:
-        done = subprocess.run([CRIER, *flags], stdin=subprocess.DEVNULL, stderr=pipe, env=plain_environment(),
-                              timeout=PATIENCE, check=False)
-        assert done.returncode == status
-    finally:
-        os.close(pipe)
-
-
-def test_a_server_whose_log_nobody_reads_serves(crier, tmp_path):
-    path = str(tmp_path / "socket")
-    pipe = closed_pipe()
-    process = subprocess.Popen([CRIER, "--listen", f"unix:{path}", "--no-welcome", "--verbose"], stdin=subprocess.DEVNULL,
-                               stderr=pipe, env=plain_environment())
-    os.close(pipe)
-    try:
-        def connect():
-            try:
-                return harness.RawClient(path).handshake()
-            except OSError:
-                return None
-        assert_echo(wait_until(connect, "it to listen"))
-    finally:
-        process.terminate()
-        assert process.wait(PATIENCE) == 0
-
-
-@pytest.mark.parametrize("flags, status", [(["--help"], 0), (["--nonsense"], 2)])
-def test_a_background_job_may_print_to_its_terminal(terminal, flags, status):
-    ours, theirs = terminal
-    settings = termios.tcgetattr(theirs)
-    settings[3] |= termios.TOSTOP
-    termios.tcsetattr(theirs, termios.TCSANOW, settings)
-    done = subprocess.run([*BACKGROUND, CRIER, *flags], stdin=theirs, stdout=theirs, stderr=theirs,
-                          start_new_session=True, env=plain_environment(), timeout=PATIENCE, check=False)
-    assert done.returncode == status
-    said = b""
-    while b"--help" not in said:
-        said += os.read(ours, 65536)

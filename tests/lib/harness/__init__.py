@@ -10,13 +10,15 @@ from .raw_client import (BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Closed, 
 from .segment import BUILD, CRIER_RING
 from .server import CRIER, PROBE, REPOSITORY, Server, plain_environment, run_crier
 from .swarm_client import Swarm, transcript_hash
-from .waiting import PATIENCE, SANITIZED, Deadline, Late, Pace, in_time, wait_until
+from .signal_table import REALTIME, all_signals, masks, signals_that, table_items
+from .waiting import PATIENCE, SANITIZED, Deadline, Late, Pace, in_time, wait_for_reader, wait_until
 
 __all__ = [
     "BINARY", "BUILD", "CLOSE", "CONTINUATION", "CRIER", "CRIER_RING", "Closed", "Deadline", "DeflateClient",
-    "Disconnected", "Frame", "Job", "Late", "PATIENCE", "PING", "PONG", "PROBE", "Pace", "REPOSITORY", "RawClient",
-    "SANITIZED", "Server", "Swarm", "TEXT", "all_pids", "at_once", "cpu_seconds", "deflate", "descriptors",
-    "each_worker_count", "encode_frame", "in_time", "inflate", "is_alive", "memory", "memory_files", "needs_ipv6",
-    "open_descriptors", "plain_environment", "process_state", "resident", "run_crier", "server_frame", "tcp_memory",
-    "transcript_hash", "wait_until",
+    "Disconnected", "Frame", "Job", "Late", "PATIENCE", "PING", "PONG", "PROBE", "Pace", "REALTIME", "REPOSITORY",
+    "RawClient", "SANITIZED", "Server", "Swarm", "TEXT", "all_pids", "all_signals", "at_once", "cpu_seconds",
+    "deflate", "descriptors", "each_worker_count", "encode_frame", "in_time", "inflate", "is_alive", "masks",
+    "memory", "memory_files", "needs_ipv6", "open_descriptors", "plain_environment", "process_state", "resident",
+    "run_crier", "server_frame", "signals_that", "table_items", "tcp_memory", "transcript_hash", "wait_for_reader",
+    "wait_until",
 ]

@@ -25,6 +25,16 @@ def wait_until(predicate, what, timeout=None, interval=0.005):
         time.sleep(interval)
 
 
+def wait_for_reader(fifo):
+    """The other end of a named pipe, once a process is blocked in opening it."""
+    def opened():
+        try:
+            return os.fdopen(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK), "wb")
+        except OSError:
+            return None
+    return wait_until(opened, f"a reader of {fifo}")
+
+
 class Deadline:
     """A point in time; each step of a longer operation asks for what is left."""
 
