@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness import (CLOSE, PATIENCE, RawClient, TEXT, all_pids, cpu_seconds, each_worker_count, encode_frame, is_alive,
+from harness import (CLOSE, PATIENCE, RawClient, TEXT, all_pids, at_once, cpu_seconds, each_worker_count, encode_frame, is_alive,
                      memory_files, process_state, server_frame, wait_until)
 
 BEFORE_THE_DEFAULT = 8  # --drain is 10 s
@@ -41,7 +41,7 @@ def test_a_polite_signal_closes_every_client_with_1001_and_exits_0(crier, worker
 
 @each_worker_count
 def test_what_is_published_goes_out_before_the_close(crier, workers):
-    server = crier("--no-welcome", "--slow-grace", "60", workers=workers)
+    server = crier("--no-welcome", "--slow-grace", "60", "--drain", "60", workers=workers)
     server.connect_everywhere(workers)
     for _ in range(2):
         server.connect(receive_buffer=4096)
@@ -269,12 +269,15 @@ def test_a_worker_whose_handler_never_returns_does_not_outlive_the_master(probe)
 def test_what_was_published_before_the_masters_death_is_delivered(crier):
     server = crier("--no-welcome", "--slow-grace", "60", workers=2, expected=-signal.SIGKILL)
     places = server.connect_everywhere(2)
-    reader = server.clients[0]
-    expected = fill(server, reader)
-    server.send_signal(signal.SIGKILL)
-    for client in server.clients[1:]:
+    reader, *others = server.clients
+    expected = fill(server, reader, 400)
+
+    def read_on(client):
         assert client.read(len(expected)) == expected
         client.expect_close(1001)
+
+    server.send_signal(signal.SIGKILL)
+    at_once([lambda client=client: read_on(client) for client in others])
     reader.expect_close(1001)
     assert len(places) == 2
 

@@ -80,7 +80,7 @@ class Pace:
 
 def in_time(attempt):
     """attempt(1), attempt(2), attempt(4) ... until one of them is not Late. The argument multiplies its timeouts."""
-    for power in range(6):
+    for power in range(5):
         try:
             return attempt(1 << power)
         except Late as error:
