@@ -53,11 +53,12 @@ class Server:
     ready:    wait until every worker is ready, too: the server listens as soon as one is
     expected: the exit status that is right at the end
     program:  another application than the standard one
+    patience: how long its start may take
     dies:     a worker is made to fail an assertion: that is on stderr, and right
     """
 
     def __init__(self, *flags, workers=None, listen="127.0.0.1:0", stdin="pipe", prefix=(), url=True, ready=True,
-                 expected=0, program=CRIER, dies=False, **popen):
+                 expected=0, program=CRIER, patience=None, dies=False, **popen):
         self.expected = expected
         self.dies = dies
         self.clients = []
@@ -78,9 +79,9 @@ class Server:
         self.start(stdin, bool(prefix), popen)
         try:
             if url and listen and all(address.startswith("unix:") for address in listen):
-                self.wait_log(LISTENING)
+                self.wait_log(LISTENING, patience)
             elif url:
-                host, port = URL.search(self.wait_log(URL)).groups()
+                host, port = URL.search(self.wait_log(URL, patience)).groups()
                 self.address = (host.strip("[]"), int(port))
             if url and ready:
                 self.wait_ready()
