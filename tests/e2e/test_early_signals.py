@@ -210,6 +210,20 @@ def test_a_signal_that_waits_since_before_the_exec_ends_it_with_0(tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("address, status", [("192.0.2.1:1", 3), ("127.0.0.1:0", 0)])
+def test_stop_signals_after_crier_run_has_returned_do_not_change_the_exit_status(probe, tmp_path, address, status):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    server = probe(listen=address, url=status == 0, workers=1, expected=status, env={"PROBE_AFTER_RUN": str(fifo)})
+    if status == 0:
+        server.send_signal(signal.SIGTERM)
+    with wait_for_reader(fifo):
+        assert masks(server.pid)["ignored"] >= set(STOPPING)
+        for number in STOPPING:
+            server.send_signal(number)
+    assert server.wait_exit() == status
+
+
 # ---- what it prints ----
 
 def closed_pipe():

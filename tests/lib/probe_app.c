@@ -48,6 +48,7 @@ static const struct crier_option options[] = {
 };
 
 static unsigned close_code;
+static int is_worker;
 
 static int
 option_is(const char *name, const char *word)
@@ -143,6 +144,7 @@ start(enum crier_role role)
         return -ECANCELED;
     if (role == CRIER_MASTER)
         return start_master();
+    is_worker = 1;
     return fifo ? wait_behind(fifo) : 0;
 }
 
@@ -356,7 +358,8 @@ static const struct crier_app app = {
     .stop = stop,
 };
 
-/* PROBE_BEFORE_RUN in the environment: leaves crier_run a process that blocks and ignores all
+/* PROBE_AFTER_RUN=FIFO in the environment: the master waits as start-behind does before it returns
+ * the status of crier_run. PROBE_BEFORE_RUN: leaves crier_run a process that blocks and ignores all
  * signals, but has handlers for two of them. */
 static void
 spoil_signals(void)
@@ -374,7 +377,13 @@ spoil_signals(void)
 int
 main(int argc, char **argv)
 {
+    const char *fifo = getenv("PROBE_AFTER_RUN");
+    int status;
+
     if (getenv("PROBE_BEFORE_RUN"))
         spoil_signals();
-    return crier_run(argc, argv, &app);
+    status = crier_run(argc, argv, &app);
+    if (fifo && !is_worker)
+        (void)wait_behind(fifo);
+    return status;
 }
