@@ -74,6 +74,20 @@ def test_the_order_holds_over_many_laps_of_a_small_ring(crier):
         assert console == ["c" * (number % 1000) + f"-{number}" for number in range(5000)]
 
 
+def test_a_sweep_over_many_clients_keeps_what_it_sends_in_a_ring_that_is_always_full(crier):
+    """A sweep takes several turns of the loop; publishers wait for the room that it holds meanwhile."""
+    server = crier("--no-welcome", "--on-message", "broadcast", "--max-message", "1k", "--ring", "4k",
+                   "--slow-grace", "60", workers=2)
+    with Swarm(server.address, 400) as swarm:
+        observer = server.connect(timeout=4 * PATIENCE)
+        for publisher in range(8):
+            swarm.burst(publisher, 200, f"p{publisher}-{'.' * (50 * publisher)}")
+        texts = [observer.recv_text() for _ in range(1600)]
+        swarm.expect(1600)
+        check_complete(texts, {f"p{publisher}-{'.' * (50 * publisher)}": 200 for publisher in range(8)})
+        assert_one_transcript(swarm, 1600, transcript_hash(texts))
+
+
 def test_a_client_that_pauses_sees_the_same_order_when_it_goes_on(crier):
     server = crier("--no-welcome", "--on-message", "broadcast", "--slow-grace", "60", workers=2)
     with Swarm(server.address, 10, "--rcvbuf", "4096") as swarm:

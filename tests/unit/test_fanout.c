@@ -6,9 +6,13 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -281,6 +285,75 @@ test_fanout_lets_go_of_the_ring_when_all_leave_in_mid_sweep(void **state)
     conn_rig_require_idle();
 }
 
+/* Bytes that are still to be sent must not be overwritten: the cursor stays below them. */
+static void
+test_fanout_cursor_stays_at_the_beginning_of_a_sweep_until_everybody_has_it(void **state)
+{
+    struct worker *worker = conn_rig_worker();
+    uint64_t begin = worker->fanout.end;
+    unsigned turns = 0;
+
+    (void)state;
+    assert_int_equal(worker->me->cursor, begin);
+    publish(sizeof(published));
+    publish(sizeof(published));
+    for (conn_rig_turn(); is_sweeping(); conn_rig_turn(), turns++) {
+        assert_int_equal(worker->me->cursor, begin);
+        fanout_store_cursor(worker); /* as when a client leaves */
+        assert_int_equal(worker->me->cursor, begin);
+    }
+    assert_true(turns > 2);
+    assert_int_equal(worker->me->cursor, begin + 2);
+    leave_all();
+    conn_rig_settle();
+    conn_rig_require_idle();
+}
+
+/* --- words that another process has overwritten --- */
+
+/* A process that asks for the frame of `seq`, of which `done` bytes are out, ends how? */
+static int
+status_of_asking(uint64_t seq, uint32_t done)
+{
+    const struct conn *conn = conn_rig_worker()->fanout.conns[0];
+    pid_t child = fork();
+    int status;
+
+    if (child == 0) {
+        struct rlimit none = {0};
+        setrlimit(RLIMIT_CORE, &none);
+        signal(SIGABRT, SIG_DFL);
+        _exit(fanout_frame(conn, seq, done).bytes > done ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status;
+}
+
+static void
+test_fanout_frame_that_became_shorter_than_what_is_out_ends_the_worker(void **state)
+{
+    struct worker *worker = conn_rig_worker();
+    uint64_t seq = worker->fanout.end;
+    struct record_ref record;
+    struct record_shm *at;
+
+    (void)state;
+    publish(sizeof(published));
+    assert_int_equal(ring_read(&worker->ring, seq, &record), 1);
+    at = (struct record_shm *)(uintptr_t)(record.frame - RECORD_HEAD_BYTES);
+    assert_int_equal(status_of_asking(seq, FRAME_BYTES - 1), 0);
+    assert_int_equal(WTERMSIG(status_of_asking(seq, FRAME_BYTES)), SIGABRT);
+    at->frame_bytes = 5;
+    assert_int_equal(status_of_asking(seq, 4), 0);
+    assert_int_equal(WTERMSIG(status_of_asking(seq, 5)), SIGABRT);
+    at->frame_bytes = 1000000;
+    assert_int_equal(WTERMSIG(status_of_asking(seq, 0)), SIGABRT);
+    *at = record.head;
+    leave_all();
+    conn_rig_settle();
+    conn_rig_require_idle();
+}
+
 /* --- stretches --- */
 
 static void
@@ -344,6 +417,10 @@ main(void)
             test_fanout_reaches_everybody_once_while_clients_come_and_go_in_mid_sweep, join_all),
         cmocka_unit_test_setup(test_fanout_lets_go_of_the_ring_when_all_leave_in_mid_sweep,
                                join_all),
+        cmocka_unit_test_setup(
+            test_fanout_cursor_stays_at_the_beginning_of_a_sweep_until_everybody_has_it, join_all),
+        cmocka_unit_test_setup(
+            test_fanout_frame_that_became_shorter_than_what_is_out_ends_the_worker, join_all),
         cmocka_unit_test_setup(
             test_fanout_answers_a_ping_in_mid_sweep_before_the_sweep_goes_on_for_two_stretches,
             join_all),
