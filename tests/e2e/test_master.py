@@ -118,7 +118,7 @@ def test_a_master_without_a_free_descriptor_accepts_again_when_there_is_one(crie
     client = server.connect()
     before = len(server.log)
     soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
-    connection = f"socket:[{socket_inode(server.address[1], client.port)}]"
+    connection = f"socket:[{socket_inode(server.address, client.local)}]"
     wait_until(lambda: connection not in descriptors(server.pid).values(), "the master to close what it has passed on")
     # The limit bounds the numbers of new descriptors: none is left from the lowest free one on.
     used = descriptors(server.pid)

@@ -233,7 +233,7 @@ class Server:
     def worker_of(self, client):
         """The worker that holds the other end of a TCP client."""
         def find():
-            inode = procs.socket_inode(self.address[1], client.port)
+            inode = procs.socket_inode(client.socket.getpeername(), client.local)
             for pid in self.workers() if inode else ():
                 try:
                     if f"socket:[{inode}]" in procs.descriptors(pid).values():
