@@ -235,8 +235,10 @@ def test_new_connections_go_to_workers_that_take_them(crier):
         return server.worker_of(client) == running
 
     freeze(frozen)
+    server.wait_ticks(3, server.pid)  # it has watched the worker stand still for a second, or nearly
     # The frozen one has fewer clients with each that is served: it would be the next.
-    wait_until(lambda: all(is_served() for _ in range(6)), "connections that avoid the frozen worker", 60)
+    while not all(is_served() for _ in range(6)):
+        assert len(waiting) < 4, "connections do not avoid the frozen worker"
     os.kill(frozen, signal.SIGCONT)
     for client in waiting:
         client.expect_open()
