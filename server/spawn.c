@@ -185,7 +185,7 @@ spawn_open_pidfd(pid_t pid, int *pidfd)
     int rc;
 
     *pidfd = pidfd_open(pid, 0);
-    if (*pidfd >= 0)
+    if (*pidfd >= 0 || errno == ENOSYS || errno == EPERM)
         return pid;
     rc = -errno;
     if (rc != -ESRCH) /* the application ignores SIGCHLD, and the process has ended already */

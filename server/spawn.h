@@ -39,7 +39,8 @@ void spawn_share(struct spawn *spawn, int segment_fd, const int *wake_fds, uint3
 void spawn_close(struct spawn *spawn);
 
 /* Starts the process of `member`, which reads from `channel`. Returns its pid; the caller owns
- * `*pidfd`, which is close-on-exec. */
+ * `*pidfd`, which is close-on-exec; it is -1 where the system call is missing (valgrind) or a seccomp
+ * filter refuses it. */
 pid_t spawn_worker(struct spawn *spawn, uint32_t member, int channel, int *pidfd)
     __attribute__((warn_unused_result));
 

@@ -38,9 +38,9 @@ enum supervise_killed {
 struct supervise_worker {
     struct supervise *supervise;
     uint32_t member;
-    uint32_t life; /* processes so far; the segment's is for the worker, and for tools */
-    pid_t pid;     /* 0: no process */
-    int pidfd;
+    uint32_t life;       /* processes so far; the segment's is for the worker, and for tools */
+    pid_t pid;           /* 0: no process */
+    int pidfd;           /* -1: the system has none */
     struct event *death; /* the pidfd is readable: SIGCHLD may be blocked, ignored, or used */
     enum supervise_state state;
     enum supervise_killed killed;
@@ -168,9 +168,12 @@ supervise_start_worker(struct supervise_worker *worker)
         return;
     }
     worker->pid = pid;
-    event_assign(worker->death, supervise->base, worker->pidfd, EV_READ, supervise_on_death,
-                 worker);
-    event_add(worker->death, NULL); /* if it fails, the master's timer finds the death */
+    if (worker->pidfd >=
+        0) { /* otherwise, and if event_add fails, the master's timer finds the death */
+        event_assign(worker->death, supervise->base, worker->pidfd, EV_READ, supervise_on_death,
+                     worker);
+        event_add(worker->death, NULL);
+    }
     worker->state = SUPERVISE_STARTING;
     worker->killed = SUPERVISE_KILLED_NOT;
     worker->start_turns = 0;
@@ -258,10 +261,19 @@ supervise_cannot_fork(const struct supervise *supervise)
 /* --- the watch; a worker is killed here, buried and reported when it is reaped --- */
 
 static void
+supervise_send_kill(const struct supervise_worker *worker)
+{
+    if (worker->pidfd >= 0)
+        (void)pidfd_send_signal(worker->pidfd, SIGKILL, NULL, 0);
+    else
+        (void)kill(worker->pid, SIGKILL);
+}
+
+static void
 supervise_kill_one(struct supervise_worker *worker, enum supervise_killed why)
 {
     worker->killed = why;
-    (void)pidfd_send_signal(worker->pidfd, SIGKILL, NULL, 0);
+    supervise_send_kill(worker);
 }
 
 /* The first turn may come at once after the start: so many turns are over only with the next one. */
@@ -410,6 +422,14 @@ supervise_plan_successor(struct supervise_worker *worker)
 }
 
 static void
+supervise_close_pidfd(struct supervise_worker *worker)
+{
+    if (worker->pidfd >= 0)
+        close(worker->pidfd);
+    worker->pidfd = -1;
+}
+
+static void
 supervise_died(struct supervise_worker *worker, const siginfo_t *end)
 {
     struct supervise *supervise = worker->supervise;
@@ -421,7 +441,7 @@ supervise_died(struct supervise_worker *worker, const siginfo_t *end)
         supervise_plan_successor(worker);
     supervise_report(worker, end, lost);
     event_del(worker->death);
-    close(worker->pidfd);
+    supervise_close_pidfd(worker);
     worker->pid = 0;
     worker->state = SUPERVISE_NONE;
     if (!supervise->stopping && !supervise_is_looping(supervise))
@@ -433,8 +453,12 @@ supervise_died(struct supervise_worker *worker, const siginfo_t *end)
 static bool
 supervise_has_ended(const struct supervise_worker *worker, siginfo_t *end)
 {
+    int rc;
+
     *end = (siginfo_t){0};
-    if (waitid(P_PIDFD, (id_t)worker->pidfd, end, WEXITED | WNOHANG) != 0)
+    rc = worker->pidfd >= 0 ? waitid(P_PIDFD, (id_t)worker->pidfd, end, WEXITED | WNOHANG)
+                            : waitid(P_PID, (id_t)worker->pid, end, WEXITED | WNOHANG);
+    if (rc != 0)
         return errno == ECHILD;
     return end->si_pid != 0;
 }
@@ -479,7 +503,7 @@ supervise_kill(struct supervise *supervise)
 {
     for (uint32_t i = 0; i < supervise->count; i++) {
         if (supervise->workers[i].pid)
-            (void)pidfd_send_signal(supervise->workers[i].pidfd, SIGKILL, NULL, 0);
+            supervise_send_kill(&supervise->workers[i]);
     }
 }
 
@@ -530,7 +554,7 @@ supervise_close(struct supervise *supervise)
         if (worker->death)
             event_free(worker->death);
         if (worker->pid)
-            close(worker->pidfd);
+            supervise_close_pidfd(worker);
     }
     if (supervise->watch)
         event_free(supervise->watch);

@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -382,6 +383,20 @@ def test_a_death_is_noticed_at_once_and_not_with_the_next_turn_of_a_timer(crier)
     assert any(is_noticed_between_turns() for _ in range(20))
 
 
+@unsanitized
+def test_a_worker_is_replaced_where_there_are_no_pidfds(crier, tmp_path):
+    source, library = tmp_path / "no_pidfd.c", tmp_path / "no_pidfd.so"
+    source.write_text("#include <errno.h>\nint pidfd_open(void) { errno = ENOSYS; return -1; }\n")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    server = crier("--no-welcome", "--stuck-timeout", "1", workers=1, env={"LD_PRELOAD": str(library)})
+    server.connect()
+    replace_worker(server)
+    assert_serves(server)
+    os.kill(server.workers()[0], signal.SIGSTOP)
+    server.wait_log("has stood still for 1 s and was killed")
+    assert "pidfd" not in "".join(harness.procs.descriptors(server.pid).values())
+
+
 # ---- an application's own ----
 
 def test_a_worker_is_replaced_although_the_application_ignores_sigchld(probe):
@@ -421,6 +436,7 @@ def test_a_signal_to_a_child_that_the_application_has_forked_does_not_stop_the_s
     child, = set(server.workers()) - set(server.client_counts())
     os.kill(child, signal.SIGTERM)
     wait_until(lambda: not is_alive(child), "the child to die")
+    assert int(harness.procs.stat(child)[49]) == signal.SIGTERM, "it was not the signal that ended the child"
     assert_echo(server.connect(address=path))
 
 
