@@ -287,6 +287,34 @@ test_arena_rebuilt_from_what_is_needed_gives_out_nothing_of_it(void **state)
 
 #define ARENA_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+static void
+test_arena_record_is_committed_once(void **state)
+{
+    uint8_t *at = arena_reserve(&arena, 1024, 1);
+
+    (void)state;
+    assert_true(arena_is_reserved(&arena, at, 1024)); /* all that was reserved */
+    assert_true(arena_is_reserved(&arena, at, 16));
+    assert_false(arena_is_reserved(&arena, at, 1040));
+    assert_false(arena_is_reserved(&arena, at, 0));
+    assert_false(arena_is_reserved(&arena, at + 16, 16));
+    arena_commit(&arena, 512, 1);
+    assert_false(arena_is_reserved(&arena, at, 16));
+    assert_false(arena_is_reserved(&arena, at + 512, 16));
+}
+
+static void
+test_arena_rebuilt_from_records_that_follow_each_other_has_the_rest_free(void **state)
+{
+    (void)state;
+    arena_rebuild(&arena, 1024, 512, 1);
+    arena_rebuild(&arena, 1536, 512, 2);
+    for (uint64_t seq = 3; seq <= 4; seq++)
+        assert_ptr_equal(put(1024, seq, 1), base + 2048 + 1024 * (seq - 3));
+    assert_ptr_equal(put(1024, 5, 1), base);
+    assert_null(put(16, 6, 1));
+}
+
 int
 main(void)
 {
@@ -302,6 +330,10 @@ main(void)
         ARENA_TEST(test_arena_marks_cover_any_number_of_smallest_records),
         ARENA_TEST(test_arena_of_random_sizes_never_gives_out_what_is_needed),
         ARENA_TEST(test_arena_rebuilt_from_what_is_needed_gives_out_nothing_of_it),
+        cmocka_unit_test_setup_teardown(test_arena_record_is_committed_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            test_arena_rebuilt_from_records_that_follow_each_other_has_the_rest_free, set_up,
+            tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -250,6 +251,38 @@ test_chan_descriptors_without_room_are_missing_and_their_clients_are_known(void 
 
 #define CHAN_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+/* In place of the C library's: what the kernel says when it is short of something, sendmsg(2). */
+static int send_error;
+
+ssize_t
+sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+    if (send_error) {
+        errno = send_error;
+        return -1;
+    }
+    return syscall(SYS_sendmsg, fd, msg, flags);
+}
+
+static void
+test_chan_is_full_when_the_kernel_is_short_of_something(void **state)
+{
+    static const int temporary[] = {EAGAIN, ETOOMANYREFS, ENOBUFS, ENOMEM};
+    ino_t inodes[CHAN_BATCH];
+    struct chan_batch batch = batch_of(0, 1, inodes);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(temporary) / sizeof(temporary[0]); i++) {
+        send_error = temporary[i];
+        assert_int_equal(chan_send(ends[0], &batch), -EAGAIN);
+    }
+    send_error = EBADF;
+    assert_int_equal(chan_send(ends[0], &batch), -EBADF);
+    send_error = 0;
+    assert_int_equal(chan_send(ends[0], &batch), 0);
+    close_all(&batch);
+}
+
 int
 main(void)
 {
@@ -263,6 +296,8 @@ main(void)
         CHAN_TEST(test_chan_sending_to_nobody_is_an_error_and_no_signal),
         CHAN_TEST(test_chan_successor_receives_what_its_predecessor_left),
         CHAN_TEST(test_chan_descriptors_without_room_are_missing_and_their_clients_are_known),
+        cmocka_unit_test_setup_teardown(test_chan_is_full_when_the_kernel_is_short_of_something,
+                                        set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -182,6 +182,26 @@ test_client_rec_read_beside_a_writer_is_never_torn(void **state)
     munmap(record, sizeof(*record));
 }
 
+static void
+test_client_rec_address_has_nothing_of_the_one_before(void **state)
+{
+    struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons(1)};
+    struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = htons(2)};
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    static const uint8_t zeroes[12];
+    struct client_shm record = {0};
+
+    (void)state;
+    memset(&six.sin6_addr, 0xff, sizeof(six.sin6_addr));
+    client_rec_set_addr(&record, (const struct sockaddr *)&six, 0);
+    client_rec_set_addr(&record, (const struct sockaddr *)&four, 0);
+    assert_memory_equal(record.addr + 4, zeroes, sizeof(zeroes));
+    client_rec_set_addr(&record, (const struct sockaddr *)&six, 0);
+    client_rec_set_addr(&record, (const struct sockaddr *)&un, 4711);
+    assert_memory_equal(record.addr + 4, zeroes, sizeof(zeroes));
+    assert_int_equal(record.port, 0);
+}
+
 int
 main(void)
 {
@@ -195,6 +215,7 @@ main(void)
         cmocka_unit_test(
             test_client_rec_read_gives_up_when_the_writer_has_died_and_works_after_repair),
         cmocka_unit_test(test_client_rec_read_beside_a_writer_is_never_torn),
+        cmocka_unit_test(test_client_rec_address_has_nothing_of_the_one_before),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

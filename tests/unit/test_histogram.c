@@ -103,6 +103,37 @@ test_histogram_that_is_overwritten_can_be_looked_at(void **state)
     }
 }
 
+static void
+test_histogram_takes_the_first_value_that_no_bucket_has(void **state)
+{
+    (void)state;
+    histogram_add(histograms, sweep_stretch, (UINT64_C(1) << HISTOGRAM_MAX_BITS) - 1);
+    histogram_add(histograms, sweep_stretch, UINT64_C(1) << HISTOGRAM_MAX_BITS);
+    assert_int_equal(histogram_count(stretches), 2);
+    assert_int_equal(stretches->buckets[HISTOGRAM_BUCKETS - 1], 2);
+}
+
+static void
+test_histogram_lowest_fraction_is_the_lowest_value(void **state)
+{
+    (void)state;
+    histogram_add(histograms, sweep_stretch, 5 * MS);
+    histogram_add(histograms, sweep_stretch, 9 * MS);
+    assert_in_range(histogram_value_at(stretches, 0), 5 * MS, 6 * MS);
+}
+
+/* As a double the count is one more than it is. */
+static void
+test_histogram_of_more_than_a_double_can_count_ends_with_its_last_value(void **state)
+{
+    enum { VALUE = 3 };
+    uint64_t count = (UINT64_C(1) << 53) + 3;
+    uint64_t buckets[HISTOGRAM_BUCKETS] = {[VALUE] = count, [HISTOGRAM_BUCKETS - 1] = 0};
+
+    (void)state;
+    assert_int_equal(histogram_bucket_at(buckets, HISTOGRAM_BITS, count, 1), VALUE);
+}
+
 int
 main(void)
 {
@@ -114,6 +145,10 @@ main(void)
         cmocka_unit_test_setup(test_histogram_takes_what_is_longer_than_any_bucket, clear),
         cmocka_unit_test_setup(test_histogram_of_all_members_is_the_sum_of_theirs, clear),
         cmocka_unit_test_setup(test_histogram_that_is_overwritten_can_be_looked_at, clear),
+        cmocka_unit_test_setup(test_histogram_takes_the_first_value_that_no_bucket_has, clear),
+        cmocka_unit_test_setup(test_histogram_lowest_fraction_is_the_lowest_value, clear),
+        cmocka_unit_test_setup(
+            test_histogram_of_more_than_a_double_can_count_ends_with_its_last_value, clear),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

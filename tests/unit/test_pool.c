@@ -216,6 +216,52 @@ test_pool_blocks_and_buffers_share_the_limit(void **state)
     assert_int_equal(pool.used_bytes, 0);
 }
 
+static void
+test_pool_takes_what_fits_exactly(void **state)
+{
+    enum { BYTES = 1000 };
+    static const uint8_t data[BYTES];
+    struct pool pool = {.limit_bytes = sizeof(struct pool_buf) + BYTES};
+    struct pool_buf *buf = NULL;
+    void *block;
+
+    (void)state;
+    assert_int_equal(pool_buf_append(&pool, &buf, data, BYTES + 1), -ENOMEM);
+    assert_int_equal(pool_buf_append(&pool, &buf, data, BYTES), 0);
+    assert_int_equal(pool.used_bytes, pool.limit_bytes);
+    pool_buf_free(&pool, &buf);
+    block = pool_block_new(&pool, pool.limit_bytes);
+    assert_non_null(block);
+    pool_block_free(&pool, block, pool.limit_bytes);
+}
+
+static void
+test_pool_reservation_that_fits_exactly_neither_grows_nor_moves_the_buffer(void **state)
+{
+    static const uint8_t data[100];
+    struct pool pool = {.limit_bytes = LIMIT};
+    struct pool_buf *buf = NULL;
+    const uint8_t *at;
+    uint64_t used;
+    size_t room;
+
+    (void)state;
+    assert_int_equal(pool_buf_append(&pool, &buf, data, sizeof(data)), 0);
+    pool_buf_consume(&pool, &buf, 10);
+    used = pool.used_bytes;
+    at = pool_buf_data(buf);
+    room = buf->capacity - buf->end;
+    assert_int_equal(pool_buf_reserve(&pool, &buf, room), 0);
+    assert_int_equal(pool.used_bytes, used);
+    assert_ptr_equal(pool_buf_data(buf), at);
+    assert_int_equal(pool_buf_reserve(&pool, &buf, room + 10), 0); /* with the room in front */
+    assert_int_equal(pool.used_bytes, used);
+    assert_int_equal(buf->capacity - buf->end, room + 10);
+    assert_int_equal(pool_buf_reserve(&pool, &buf, room + 11), 0);
+    assert_true(pool.used_bytes > used);
+    pool_buf_free(&pool, &buf);
+}
+
 int
 main(void)
 {
@@ -229,6 +275,9 @@ main(void)
         cmocka_unit_test(test_pool_reservation_without_bytes_is_given_back_by_consuming_nothing),
         cmocka_unit_test(test_pool_any_pattern_of_append_and_consume_keeps_order_and_limit),
         cmocka_unit_test(test_pool_blocks_and_buffers_share_the_limit),
+        cmocka_unit_test(test_pool_takes_what_fits_exactly),
+        cmocka_unit_test(
+            test_pool_reservation_that_fits_exactly_neither_grows_nor_moves_the_buffer),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

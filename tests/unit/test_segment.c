@@ -191,6 +191,21 @@ test_segment_geometry_is_not_looked_at_again(void **state)
 
 #define SEGMENT_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+static void
+test_segment_may_have_as_many_members_as_a_slot_word_can_name(void **state)
+{
+    struct segment_plan plan = {
+        .member_count = RING_OWNERS_MAX, .arena_bytes = 4096, .client_capacity = 1};
+    struct segment segment;
+    int fd = segment_create(&segment, &plan);
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_int_equal(segment.geometry.member_count, RING_OWNERS_MAX);
+    segment_detach(&segment);
+    close(fd);
+}
+
 int
 main(void)
 {
@@ -201,6 +216,7 @@ main(void)
         SEGMENT_TEST(test_segment_that_was_cut_anywhere_is_refused),
         SEGMENT_TEST(test_segment_with_sizes_that_no_master_writes_is_refused),
         SEGMENT_TEST(test_segment_geometry_is_not_looked_at_again),
+        cmocka_unit_test(test_segment_may_have_as_many_members_as_a_slot_word_can_name),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

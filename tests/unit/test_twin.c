@@ -260,6 +260,52 @@ test_twin_lies_in_the_reservation_whatever_becomes_of_the_records_head(void **st
     assert_twin_is_the_message(publish(1000), 1000);
 }
 
+static unsigned made;
+
+/* As a deflater that always needs all the room there is. */
+static size_t
+make_as_long_as_there_is_room(struct deflate *unused, unsigned window_bits, const void *data,
+                              size_t bytes, uint8_t *out, size_t room)
+{
+    (void)unused;
+    (void)window_bits;
+    (void)data;
+    (void)bytes;
+    made++;
+    memset(out, 'x', room);
+    return room;
+}
+
+static void
+test_twin_is_shorter_than_the_message_by_a_byte_at_least(void **state)
+{
+    const struct record_shm *record;
+
+    (void)state;
+    rig.segment.members[READER].clients_deflate = 1;
+    rings[WRITER].twin.make = make_as_long_as_there_is_room;
+    record = publish(1000);
+    assert_int_equal(record->twin_bytes - record->twin_head_bytes, 999);
+}
+
+static void
+test_twin_is_not_tried_without_a_byte_of_room(void **state)
+{
+    struct record_shm *record;
+    uint64_t used;
+
+    (void)state;
+    rings[WRITER].twin.make = make_as_long_as_there_is_room;
+    assert_int_equal(ring_reserve(&rings[WRITER], 4096, &record), 0);
+    (void)record_write(record, RECORD_TEXT, payload, 1000, 0, RECORD_NO_ORIGIN, 0);
+    used = RECORD_HEAD_BYTES + record->frame_bytes + RECORD_FRAME_HEAD_MAX_BYTES + TWIN_SLACK_BYTES;
+    made = 0;
+    (void)twin_add(&rings[WRITER].twin, record, used, RECORD_TEXT, payload, 1000);
+    assert_int_equal(made, 0);
+    (void)twin_add(&rings[WRITER].twin, record, used + 1, RECORD_TEXT, payload, 1000);
+    assert_int_equal(made, 1);
+}
+
 #define TWIN_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -275,6 +321,8 @@ main(void)
         TWIN_TEST(test_twin_is_part_of_what_history_copies),
         TWIN_TEST(test_twin_that_reaches_outside_its_record_is_refused),
         TWIN_TEST(test_twin_lies_in_the_reservation_whatever_becomes_of_the_records_head),
+        TWIN_TEST(test_twin_is_shorter_than_the_message_by_a_byte_at_least),
+        TWIN_TEST(test_twin_is_not_tried_without_a_byte_of_room),
     };
     int failed;
 
