@@ -107,7 +107,10 @@ fi
 # One set-up at a time, of all trees on this machine; the one before may have installed what is missing here.
 if [ -r /var/lib/dpkg ] && command -v flock >/dev/null; then
     exec 9</var/lib/dpkg
-    flock -n 9 || { echo "setup: waiting for the set-up of another tree" >&2 && flock 9; }
+    if ! flock -n 9; then
+        echo "setup: waiting for the set-up of another tree" >&2
+        flock -w 900 9 || { echo "setup: another set-up holds /var/lib/dpkg, and did not end in 15 minutes" >&2 && exit 1; }
+    fi
     missing=$(missing_packages)
     [ -n "$missing" ] || exit 0
 fi
