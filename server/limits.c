@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "server/cgroup.h"
+#include "server/options.h"
 #include "shm/log.h"
 
 enum { LIMITS_PART_BYTES = 96 };
@@ -150,4 +151,116 @@ limits_explain_fork(int error, uint32_t missing, char why[LIMITS_WHY_BYTES])
     }
     snprintf(why, LIMITS_WHY_BYTES, "%s", strerror(error));
     return why;
+}
+
+/* --- memory --- */
+
+static uint64_t
+limits_mib_up(uint64_t bytes)
+{
+    return (bytes + LIMITS_MIB - 1) / LIMITS_MIB;
+}
+
+/* "64 workers with --ring 16M" */
+static const char *
+limits_subject(const struct limits_memory *memory, char text[LIMITS_PART_BYTES])
+{
+    char ring[OPTIONS_SIZE_TEXT_BYTES];
+
+    snprintf(text, LIMITS_PART_BYTES, "%u worker%s with --ring %s", memory->workers,
+             limits_plural(memory->workers), options_size_text(memory->ring_bytes, ring));
+    return text;
+}
+
+/* A limit of this process and of each worker. */
+static bool
+limits_check_process(const struct limits_memory *memory, int resource, const char *name,
+                     uint64_t need)
+{
+    struct rlimit limit;
+    char subject[LIMITS_PART_BYTES];
+
+    if (getrlimit((__rlimit_resource_t)resource, &limit) != 0 || limit.rlim_cur >= need)
+        return true;
+    log_errorx("the limit of %s is %" PRIu64 " KiB; %s need %" PRIu64
+               " KiB: raise it, or give less with --ring or --workers",
+               name, (uint64_t)limit.rlim_cur / 1024, limits_subject(memory, subject),
+               (need + 1023) / 1024);
+    return false;
+}
+
+/* Of the pools it is not known that they will be used. */
+static bool
+limits_check_group(const struct limits_memory *memory, uint64_t swap_bytes)
+{
+    uint64_t need = limits_needed_bytes(memory);
+    uint64_t max = limits_used_bytes_max(memory);
+    struct cgroup_limit group;
+    char subject[LIMITS_PART_BYTES];
+
+    if (!cgroup_find_memory("", swap_bytes, &group) || group.left >= max)
+        return true;
+    if (group.left >= need) {
+        log_warnx("%s may use %" PRIu64
+                  " MiB of memory when clients do not read, and %.400s leaves "
+                  "%" PRIu64 " MiB: processes may be killed; give less with --pool, or raise it",
+                  limits_subject(memory, subject), limits_mib_up(max), group.file,
+                  group.left / LIMITS_MIB);
+        return true;
+    }
+    log_errorx("%s need %" PRIu64 " MiB of memory, %" PRIu64 " MiB of it shared, and %.400s leaves "
+               "%" PRIu64 " of %" PRIu64 " MiB: give less with --ring or --workers, or raise it to "
+               "at least %" PRIu64 " MiB",
+               limits_subject(memory, subject), limits_mib_up(need),
+               limits_mib_up(memory->shared_bytes), group.file, group.left / LIMITS_MIB,
+               group.limit / LIMITS_MIB, limits_mib_up(group.used + need));
+    return false;
+}
+
+/* A line of /proc/meminfo; `otherwise` where it cannot be read. */
+static uint64_t
+limits_read_meminfo(const char *format, uint64_t otherwise)
+{
+    FILE *file = fopen("/proc/meminfo", "re");
+    char line[LIMITS_PART_BYTES];
+    unsigned long long kib;
+    uint64_t bytes = otherwise;
+
+    while (file && fgets(line, sizeof(line), file)) {
+        if (sscanf(line, format, &kib) == 1)
+            bytes = kib * 1024;
+    }
+    if (file)
+        fclose(file);
+    return bytes;
+}
+
+static bool
+limits_check_machine(const struct limits_memory *memory, uint64_t swap_bytes)
+{
+    uint64_t need = limits_needed_bytes(memory);
+    uint64_t left = limits_read_meminfo("MemAvailable: %llu", UINT64_MAX - swap_bytes) + swap_bytes;
+    char subject[LIMITS_PART_BYTES];
+
+    if (left >= need)
+        return true;
+    log_errorx("%s need %" PRIu64 " MiB of memory, %" PRIu64 " MiB of it shared, and the machine "
+               "has %" PRIu64 " MiB available: give less with --ring or --workers",
+               limits_subject(memory, subject), limits_mib_up(need),
+               limits_mib_up(memory->shared_bytes), left / LIMITS_MIB);
+    return false;
+}
+
+bool
+limits_check_memory(const struct limits_memory *memory)
+{
+    uint64_t swap_bytes = limits_read_meminfo("SwapFree: %llu", 0);
+    uint64_t address_bytes = memory->mapped_bytes + LIMITS_ADDRESS_MIB * LIMITS_MIB;
+
+    return limits_check_process(memory, RLIMIT_FSIZE, "file sizes (`ulimit -f`)",
+                                memory->mapped_bytes) &&
+           limits_check_process(memory, RLIMIT_AS, "address space (`ulimit -v`)", address_bytes) &&
+           limits_check_process(memory, RLIMIT_DATA, "data (`ulimit -d`)",
+                                LIMITS_DATA_MIB * LIMITS_MIB) &&
+           limits_check_machine(memory, swap_bytes) && limits_check_group(memory, swap_bytes);
 }

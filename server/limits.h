@@ -87,4 +87,40 @@ enum { LIMITS_WHY_BYTES = 320 };
  * value, and the value that is needed. Returns `why`. */
 const char *limits_explain_fork(int error, uint32_t missing, char why[LIMITS_WHY_BYTES]);
 
+/* --- memory --- */
+
+#define LIMITS_MIB ((uint64_t)1024 * 1024)
+
+enum {
+    LIMITS_PROCESS_MIB = 2,  /* of a process that has served a client, with its page tables */
+    LIMITS_DATA_MIB = 16,    /* RLIMIT_DATA: what a process may write to, in use or not */
+    LIMITS_ADDRESS_MIB = 48, /* RLIMIT_AS: program, libraries, stacks; the segment is not in it */
+};
+
+struct limits_memory {
+    uint32_t workers;
+    uint64_t ring_bytes;   /* for the sentence */
+    uint64_t shared_bytes; /* allocated when the segment is created */
+    uint64_t mapped_bytes; /* the whole segment, as each process maps it */
+    uint64_t pool_bytes;   /* --pool: a worker may use it for its clients */
+};
+
+/* Without it, the server is killed at start or at the first broadcasts. */
+static inline uint64_t
+limits_needed_bytes(const struct limits_memory *memory)
+{
+    return memory->shared_bytes + (memory->workers + 1) * LIMITS_PROCESS_MIB * LIMITS_MIB;
+}
+
+/* With clients that do not read. */
+static inline uint64_t
+limits_used_bytes_max(const struct limits_memory *memory)
+{
+    return limits_needed_bytes(memory) + memory->workers * memory->pool_bytes;
+}
+
+/* Compares with RLIMIT_FSIZE, RLIMIT_AS and RLIMIT_DATA, with the control groups, and with the memory
+ * of the machine. When a control group allows the start but not the pools, a warning is logged. */
+bool limits_check_memory(const struct limits_memory *memory) __attribute__((warn_unused_result));
+
 #endif

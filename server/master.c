@@ -339,8 +339,18 @@ master_create_segment(struct master *master)
         .client_capacity =
             roster_records(capacity < MASTER_CLIENTS_MAX ? capacity : MASTER_CLIENTS_MAX),
     };
+    struct segment_size size = segment_measure(&plan);
+    struct limits_memory memory = {
+        .workers = options->workers,
+        .ring_bytes = options->conf.ring_bytes,
+        .shared_bytes = size.allocated_bytes,
+        .mapped_bytes = size.total_bytes,
+        .pool_bytes = options->conf.pool_bytes,
+    };
     char each[OPTIONS_SIZE_TEXT_BYTES];
 
+    if (!limits_check_memory(&memory))
+        return MASTER_EXIT_FAILED;
     master->segment_fd = segment_create(&master->segment, &plan);
     if (master->segment_fd < 0) {
         errno = -master->segment_fd;

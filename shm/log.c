@@ -80,10 +80,12 @@ static void
 log_put(enum log_level level, const char *line, size_t bytes)
 {
     static unsigned dropped;
+    static bool cut;      /* the last line has no end */
     static bool given_up; /* a line has waited in vain: no other waits before one gets through */
     struct pollfd out = {.fd = log_fd, .events = POLLOUT};
     char note[64];
     int note_bytes;
+    ssize_t written;
 
     if (poll(&out, 1, given_up ? 0 : log_patience_ms[level]) != 1) {
         dropped++;
@@ -92,13 +94,17 @@ log_put(enum log_level level, const char *line, size_t bytes)
     }
     given_up = false;
     if (dropped) {
-        note_bytes = snprintf(note, sizeof(note), "crier: %u lines of log were dropped\n", dropped);
-        if (write(log_fd, note, (size_t)note_bytes) < 0)
+        note_bytes = snprintf(note, sizeof(note), "%scrier: %u lines of log were dropped\n",
+                              cut ? "\n" : "", dropped);
+        if (write(log_fd, note, (size_t)note_bytes) != note_bytes) {
+            dropped++;
             return;
+        }
         dropped = 0;
     }
-    if (write(log_fd, line, bytes) < 0)
-        dropped++;
+    written = write(log_fd, line, bytes);
+    cut = written > 0 && written < (ssize_t)bytes; /* a file at its limit, or a full disk */
+    dropped += written != (ssize_t)bytes;
 }
 
 static void

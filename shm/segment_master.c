@@ -28,6 +28,25 @@ segment_slot_bits(const struct segment_plan *plan)
     return bits;
 }
 
+static void
+segment_apply_plan(struct geometry_shm *geometry, const struct segment_plan *plan)
+{
+    geometry->member_count = plan->member_count;
+    geometry->slot_bits = segment_slot_bits(plan);
+    geometry->arena_bytes = segment_page_up(plan->arena_bytes);
+    geometry->client_capacity = plan->client_capacity;
+    segment_lay_out(geometry);
+}
+
+struct segment_size
+segment_measure(const struct segment_plan *plan)
+{
+    struct geometry_shm geometry;
+
+    segment_apply_plan(&geometry, plan);
+    return (struct segment_size){geometry.clients_off, geometry.total_bytes};
+}
+
 /* fallocate may be interrupted by a signal before it has done anything. */
 static int
 segment_allocate(int fd, uint64_t bytes)
@@ -73,11 +92,7 @@ segment_create(struct segment *segment, const struct segment_plan *plan)
     memset(&head, 0, sizeof(head));
     head.layout_version = LAYOUT_VERSION;
     head.header_bytes = sizeof(head);
-    head.geometry.member_count = plan->member_count;
-    head.geometry.slot_bits = segment_slot_bits(plan);
-    head.geometry.arena_bytes = segment_page_up(plan->arena_bytes);
-    head.geometry.client_capacity = plan->client_capacity;
-    segment_lay_out(&head.geometry);
+    segment_apply_plan(&head.geometry, plan);
     segment_note_wall_clock(&head);
     fd = memfd_create("crier", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)

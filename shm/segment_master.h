@@ -23,6 +23,14 @@ struct segment_plan {
  * room, more cost 8 bytes each. */
 enum { SEGMENT_SLOT_BYTES = 256 };
 
+struct segment_size {
+    uint64_t allocated_bytes; /* memory that is taken at once */
+    uint64_t total_bytes;     /* of the file, and what each process maps */
+};
+
+/* Of the segment that segment_create would make. */
+struct segment_size segment_measure(const struct segment_plan *plan);
+
 /* Creates, allocates, seals against resizing and maps a segment. The options (head->conf) are the
  * caller's to fill, before the first fork. Returns the descriptor, close-on-exec, or -errno. */
 int segment_create(struct segment *segment, const struct segment_plan *plan)

@@ -149,6 +149,82 @@ def test_a_worker_is_replaced_while_the_master_has_no_free_descriptor(crier, wor
     assert not [line for line in server.log if "cannot start" in line], server.log
 
 
+# ---- control groups ----
+
+class ControlGroup:
+    """A group of version 1 or 2 below the one that this process is in, with `controller`."""
+
+    def __init__(self, path, version):
+        self.path = path
+        self.version = version
+        os.mkdir(path)
+
+    def set_memory(self, mib):
+        self.set("memory.limit_in_bytes" if self.version == 1 else "memory.max", mib << 20)
+
+    def killed(self):
+        """How many of its processes the kernel has killed for want of memory."""
+        events = self.get("memory.oom_control" if self.version == 1 else "memory.events")
+        return int(re.search(r"^oom_kill (\d+)$", events, re.M)[1])
+
+    def set(self, name, value):
+        with open(os.path.join(self.path, name), "w") as file:
+            file.write(str(value))
+
+    def get(self, name):
+        with open(os.path.join(self.path, name)) as file:
+            return file.read().strip()
+
+    def enter(self):
+        """In a child, before exec."""
+        self.set("cgroup.procs", os.getpid())
+
+    def remove(self):
+        def removed():
+            with contextlib.suppress(OSError):
+                os.rmdir(self.path)
+            return not os.path.exists(self.path)
+
+        wait_until(removed, f"{self.path} to be empty")
+
+
+def mount_point(kind, controller):
+    """Where the hierarchy with the controller is mounted: of version 1 ("cgroup") or 2 ("cgroup2")."""
+    with open("/proc/self/mounts") as mounts:
+        for _, point, fstype, options, *_ in map(str.split, mounts):
+            if fstype != kind:
+                continue
+            if kind == "cgroup" and controller in options.split(","):
+                return point
+            if kind == "cgroup2":
+                with open(os.path.join(point, "cgroup.subtree_control")) as enabled:
+                    if controller in enabled.read().split():
+                        return point
+    return None
+
+
+@pytest.fixture(params=["cgroup", "cgroup2"])
+def control_group(request):
+    """control_group("memory"): a new group, or the reason for skipping the test. Goes before `crier` in the
+    parameters of a test, so that the servers in it have ended when it is removed."""
+    made = []
+
+    def make(controller):
+        point = mount_point(request.param, controller)
+        if not point:
+            pytest.skip(f"no {request.param} hierarchy with the controller {controller} is mounted")
+        try:
+            made.append(ControlGroup(os.path.join(point, f"crier-test-{os.getpid()}-{controller}"),
+                                     2 if request.param == "cgroup2" else 1))
+        except OSError as error:
+            pytest.skip(f"cannot make a group in {point}: {error.strerror}")
+        return made[-1]
+
+    yield make
+    for group in made:
+        group.remove()
+
+
 # ---- processes ----
 
 USER = 61000 + os.getpid() % 1000  # has no other process: the limit counts all of a user
@@ -216,69 +292,6 @@ def test_workers_that_run_serve_while_others_cannot_be_forked(crier):
     serve_everywhere(server, 4)
 
 
-class ControlGroup:
-    """A group of version 1 or 2 below the one that this process is in, with `controller`."""
-
-    def __init__(self, path):
-        self.path = path
-        os.mkdir(path)
-
-    def set(self, name, value):
-        with open(os.path.join(self.path, name), "w") as file:
-            file.write(str(value))
-
-    def get(self, name):
-        with open(os.path.join(self.path, name)) as file:
-            return file.read().strip()
-
-    def enter(self):
-        """In a child, before exec."""
-        self.set("cgroup.procs", os.getpid())
-
-    def remove(self):
-        def removed():
-            with contextlib.suppress(OSError):
-                os.rmdir(self.path)
-            return not os.path.exists(self.path)
-
-        wait_until(removed, f"{self.path} to be empty")
-
-
-def mount_point(kind, controller):
-    """Where the hierarchy with the controller is mounted: of version 1 ("cgroup") or 2 ("cgroup2")."""
-    with open("/proc/self/mounts") as mounts:
-        for _, point, fstype, options, *_ in map(str.split, mounts):
-            if fstype != kind:
-                continue
-            if kind == "cgroup" and controller in options.split(","):
-                return point
-            if kind == "cgroup2":
-                with open(os.path.join(point, "cgroup.subtree_control")) as enabled:
-                    if controller in enabled.read().split():
-                        return point
-    return None
-
-
-@pytest.fixture(params=["cgroup", "cgroup2"])
-def control_group(request):
-    """control_group("memory"): a new group, or the reason for skipping the test."""
-    made = []
-
-    def make(controller):
-        point = mount_point(request.param, controller)
-        if not point:
-            pytest.skip(f"no {request.param} hierarchy with the controller {controller} is mounted")
-        try:
-            made.append(ControlGroup(os.path.join(point, f"crier-test-{os.getpid()}-{controller}")))
-        except OSError as error:
-            pytest.skip(f"cannot make a group in {point}: {error.strerror}")
-        return made[-1]
-
-    yield make
-    for group in made:
-        group.remove()
-
-
 def test_a_group_without_room_for_another_process_is_named(control_group):
     group = control_group("pids")
     group.set("pids.max", 1)
@@ -286,3 +299,123 @@ def test_a_group_without_room_for_another_process_is_named(control_group):
     errors = [line for line in done.stderr.splitlines() if "cannot" in line]
     assert done.returncode == 4 and len(errors) == 1, done
     assert errors[0].endswith(f"{group.path}/pids.max is 1, and the group has 1 task (processes and threads): raise it to at least 3"), done
+
+
+# ---- memory ----
+
+def exchange(server, workers):
+    """Broadcasts to a client on every worker, which has all of them use what they use."""
+    serve_everywhere(server, workers)
+    lines = [f"{number} {'x' * 900}" for number in range(300)]
+    server.feed("".join(f"{line}\n" for line in lines).encode())
+    for client in server.clients:
+        client.expect_texts(lines)
+
+
+def needed_memory(sentence):
+    """MiB: what the server needs, and what the limit must be raised to."""
+    return int(re.search(r"need (\d+) MiB", sentence)[1]), int(re.search(r"to at least (\d+) MiB", sentence)[1])
+
+
+@no_sanitizer
+def test_sixty_four_workers_in_half_a_gigabyte_are_refused_in_one_sentence(control_group):
+    group = control_group("memory")
+    group.set_memory(512)
+    done = run_crier("--listen", "127.0.0.1:0", "--workers", "64", "--ring", "16M", preexec_fn=group.enter)
+    need, limit = needed_memory(only_sentence(done))
+    shared = int(re.search(r"(\d+) MiB of it shared", done.stderr)[1])
+    assert 65 * 16 < shared < 65 * 18 and need == shared + 2 * (64 + 1) <= limit, done.stderr
+    assert f"leaves {512 - (limit - need)}" in done.stderr or f"leaves {511 - (limit - need)}" in done.stderr, done.stderr
+    assert "64 workers with --ring 16M" in done.stderr and " of 512 MiB" in done.stderr and group.path in done.stderr
+    assert "2 MiB for each process" in " ".join(manual().split()) and group.killed() == 0
+
+
+@no_sanitizer
+@pytest.mark.parametrize("workers", [1, 8])
+def test_the_memory_in_the_sentence_is_enough_for_the_server_to_serve(control_group, crier, workers):
+    flags = ["--no-welcome", "--ring", "16M", "--workers", str(workers)]
+    group = control_group("memory")
+    group.set_memory(20)
+    _, limit = needed_memory(only_sentence(run_crier("--listen", "127.0.0.1:0", *flags, preexec_fn=group.enter)))
+    group.set_memory(limit - 2)
+    only_sentence(run_crier("--listen", "127.0.0.1:0", *flags, preexec_fn=group.enter))
+    group.set_memory(limit + 2)  # what it holds before the server starts is not constant
+    server = crier(*flags, preexec_fn=group.enter)
+    exchange(server, workers)
+    assert group.killed() == 0
+
+
+@no_sanitizer
+def test_pools_that_may_not_fit_are_a_warning(control_group, crier):
+    group = control_group("memory")
+    group.set_memory(256)
+    server = crier("--no-welcome", "--pool", "256M", workers=2, preexec_fn=group.enter)
+    server.connect().expect_pong()
+    warnings = [line for line in server.log if "may use" in line]
+    assert len(warnings) == 1 and group.path in warnings[0] and "give less with --pool" in warnings[0], server.log
+    fits = crier("--no-welcome", "--pool", "32M", workers=2, preexec_fn=group.enter)
+    fits.connect().expect_pong()
+    assert not [line for line in fits.log if "may use" in line], fits.log
+
+
+@no_sanitizer
+@pytest.mark.parametrize("limit, name", [(resource.RLIMIT_FSIZE, "ulimit -f"), (resource.RLIMIT_AS, "ulimit -v"),
+                                         (resource.RLIMIT_DATA, "ulimit -d")])
+def test_a_limit_of_each_process_is_named_and_the_value_in_the_sentence_is_enough(crier, limit, name):
+    def limited(kib, which=limit):
+        return dict(preexec_fn=lambda: resource.setrlimit(which, (kib << 10, kib << 10)))
+
+    flags = ["--workers", "2", "--ring", "4M", "--pool", "4M", "--no-welcome"]
+    sentence = only_sentence(run_crier("--listen", "127.0.0.1:0", *flags, **limited(10 << 10)))
+    need = int(re.search(r"need (\d+) KiB", sentence)[1])
+    assert f"(`{name}`) is {10 << 10} KiB; 2 workers with --ring 4M need" in sentence
+    page = " ".join(manual().split())
+    segment = int(re.search(r"ulimit -f.*need (\d+) KiB", only_sentence(run_crier(*flags, **limited(10 << 10, resource.RLIMIT_FSIZE))))[1])
+    assert need == {"ulimit -f": segment,
+                    "ulimit -v": segment + 1024 * int(re.search(r"size of the shared memory and (\d+) MiB", page)[1]),
+                    "ulimit -d": 1024 * int(re.search(r"ulimit -d \) (\d+) MiB", page)[1])}[name]
+    only_sentence(run_crier("--listen", "127.0.0.1:0", *flags, **limited(need - 1)))
+    server = crier(*flags, **limited(need))
+    exchange(server, 2)
+    kill_a_worker(server)
+    serve_everywhere(server, 2)
+
+
+# ---- the size of the log ----
+
+@no_sanitizer
+def test_a_log_at_the_limit_of_file_sizes_loses_lines_and_stops_nothing(crier, tmp_path):
+    log = tmp_path / "log"
+    limit, room = 16 << 20, 600
+    with open(log, "wb") as file:
+        file.truncate(limit - room)
+
+    def prepare():
+        os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), 2)
+        limit_descriptors(256)()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    def logged():
+        with open(log, "rb") as file:
+            file.seek(limit - room)
+            return file.read().decode()
+
+    server = crier(*SMALL, "--verbose", workers=2, url=False, preexec_fn=prepare)
+    found = wait_until(lambda: re.search(r"listening on ws://([\d.]+):(\d+)/", logged()), "the start line")
+    server.address = (found[1], int(found[2]))
+    serve_everywhere(server, 2)
+    for number in range(100):  # each is a line of the log
+        server.line(f"line {number}")
+    for client in server.clients:
+        client.expect_texts([f"line {number}" for number in range(100)])
+    wait_until(lambda: os.path.getsize(log) > limit - 100, "the log to be full")
+    kill_a_worker(server)
+    serve_everywhere(server, 2)
+    assert os.path.getsize(log) <= limit
+    os.truncate(log, limit - room)
+
+    def reported():
+        server.line("one more")
+        return sum(map(int, re.findall(r"(\d+) lines of log were dropped", logged()))) > 90
+
+    wait_until(reported, lambda: f"the count of dropped lines, in each process: {logged()}")
