@@ -170,6 +170,7 @@ attach(void)
     REQUIRE(base == fence + GUARD);
     by = base - (uint8_t *)segment.head;
     segment.head = (struct segment_shm *)base;
+    segment.conf = &segment.head->conf;
     segment.members = (struct member_shm *)((uint8_t *)segment.members + by);
     segment.slots = (uint64_t *)((uint8_t *)segment.slots + by);
     segment.clients = (struct client_shm *)((uint8_t *)segment.clients + by);
