@@ -460,16 +460,18 @@ def test_clients_that_do_not_see_the_same_order_are_noticed(crier):
     """Each publisher's own messages stay in order; only between publishers one client sees another order."""
     server = crier("--no-welcome", "--on-message", "broadcast", workers=1)
     held = []
+    released = []
 
     def hold_back(payload):
-        """Publisher 1's message behind the next of publisher 0's."""
-        if payload[1:3] == b"01" and not held:
+        """Publisher 1's messages behind the next of publisher 0's."""
+        if released or payload[1:3] not in (b"00", b"01"):
+            return [payload]
+        if payload[1:3] == b"01":
             held.append(payload)
             return []
-        if payload[1:3] == b"00" and len(held) == 1:
-            held.append(None)
-            return [payload, held[0]]
-        return [payload]
+        if held:
+            released.append(True)
+        return [payload, *held]
 
     chosen = []
 
