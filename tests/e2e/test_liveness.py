@@ -266,17 +266,20 @@ def island():
     """A network namespace with a cable to this one, and the address of either end."""
     if os.geteuid() != 0 or not shutil.which("ip"):
         pytest.skip("needs root and ip")
-    name, here, there = f"crier{os.getpid()}", f"cra{os.getpid() % 100000}", f"crb{os.getpid() % 100000}"
+    pid = os.getpid()
+    name, here, there = f"crier{pid}", f"cra{pid % 100000}", f"crb{pid % 100000}"
+    network = f"10.{213 + pid // 16384 % 32}.{pid // 64 % 256}"  # of this run alone
+    near, far = f"{network}.{pid % 64 * 4 + 1}", f"{network}.{pid % 64 * 4 + 2}"
     made = subprocess.run(["ip", "netns", "add", name], capture_output=True)
     if made.returncode != 0:
         pytest.skip(f"no network namespaces here: {made.stderr.decode().strip()}")
     try:
-        for command in (f"link add {here} type veth peer name {there} netns {name}", f"addr add 10.213.7.1/30 dev {here}",
+        for command in (f"link add {here} type veth peer name {there} netns {name}", f"addr add {near}/30 dev {here}",
                         f"link set {here} up"):
             subprocess.run(["ip", *command.split()], check=True, capture_output=True)
-        in_namespace(name, "ip", "addr", "add", "10.213.7.2/30", "dev", there)
+        in_namespace(name, "ip", "addr", "add", f"{far}/30", "dev", there)
         in_namespace(name, "ip", "link", "set", there, "up")
-        yield name, there
+        yield name, there, near
     finally:
         subprocess.run(["ip", "netns", "del", name], capture_output=True)
         subprocess.run(["ip", "link", "del", here], capture_output=True)
@@ -299,11 +302,11 @@ def connect_in_namespace(name, address):
 
 
 def test_a_half_open_connection_is_found_also_while_broadcasts_are_sent_to_it(island, crier):
-    name, cable = island
+    name, cable, address = island
 
     def attempt(scale):
         in_namespace(name, "ip", "link", "set", cable, "up")
-        server = crier("--no-welcome", "--ping", str(0.5 * scale), "--ping-timeout", str(0.5 * scale), listen="10.213.7.1:0",
+        server = crier("--no-welcome", "--ping", str(0.5 * scale), "--ping-timeout", str(0.5 * scale), listen=f"{address}:0",
                        workers=1)
         lost = connect_in_namespace(name, server.address).handshake()
         near = server.connect()
