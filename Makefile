@@ -181,7 +181,10 @@ run: setup-build  ## build and start the server in the foreground: make run ARGS
 	+@$(BUILD) VARIANT=release programs >&2
 	@exec build/release/crier $(ARGS)
 
-test: setup-$(if $(E2E),test,unit)  ## unit tests, fuzz corpora, torture and end-to-end tests
+plan:
+	@NARROWED="$(foreach v,UNIT:unit FUZZ:programs TORTURE:programs E2E:pytest PYTEST:pytest,$(if $(filter file,$(origin $(word 1,$(subst :, ,$v)))),,$(word 2,$(subst :, ,$v))))" tests/run.sh --plan $(B) $(SUITE_BIN) $(E2E)
+
+test: plan setup-$(if $(E2E),test,unit)  ## unit tests, fuzz corpora, torture and end-to-end tests
 	+@$(BUILD) suite
 	@tests/run.sh $(B) $(SUITE_BIN) $(E2E) -- $(PYTEST)
 
@@ -233,13 +236,10 @@ format: setup-format  ## rewrite the C sources in the project's format
 
 # ---- install -------------------------------------------------------------------------------------
 
-INSTALL = DESTDIR="$(DESTDIR)" tools/install.sh $@ $(B) "$(PREFIX)" $(VERSION) "$(PACKAGES)"
-
 install: all  ## install into PREFIX (/usr/local), below DESTDIR
-	@$(INSTALL)
-
 uninstall:  ## remove what install put there
-	@$(INSTALL)
+install uninstall:
+	@DESTDIR="$(DESTDIR)" tools/install.sh $@ $(B) "$(PREFIX)" $(VERSION) "$(PACKAGES)"
 
 clean:  ## remove build/
 	rm -rf build
@@ -247,4 +247,4 @@ clean:  ## remove build/
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 FORCE:
-.PHONY: programs suite help FORCE $(OUTER) $(SETUPS:%=setup-%) $(LINTS:%=lint-%) lint-warnings
+.PHONY: programs suite plan help FORCE $(OUTER) $(SETUPS:%=setup-%) $(LINTS:%=lint-%) lint-warnings

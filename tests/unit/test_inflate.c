@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "tests/lib/payload.h"
+#include "tests/lib/skip.h"
 #include "worker/proto/deflate.h"
 #include "worker/proto/inflate.h"
 
@@ -587,7 +588,7 @@ test_deflate_and_inflate_without_memory_say_so_and_work_when_there_is_some(void 
 
     (void)state;
     if (SANITIZED)
-        skip(); /* their allocators do not live within RLIMIT_AS */
+        SKIP("the allocators of the sanitizers do not live within RLIMIT_AS");
     pid = fork();
     if (pid == 0)
         _exit(run_out_of_memory());

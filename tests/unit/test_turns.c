@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "tests/lib/conn_rig.h"
+#include "tests/lib/skip.h"
 #include "worker/conn.h"
 #include "worker/proto/deflate.h"
 
@@ -230,7 +231,7 @@ test_turns_of_a_client_that_is_due_much_end_although_its_socket_is_not_full(void
 
     (void)state;
     if (!widen_socket(1 << 12))
-        skip();
+        SKIP("only root may force the size of a socket buffer");
     for (unsigned i = 0; i < MUCH_BYTES / sizeof(payload); i++)
         assert_int_equal(ring_publish(&conn_rig_worker()->ring, RECORD_BINARY, payload,
                                       sizeof(payload), 0, RECORD_NO_ORIGIN, &seq),
