@@ -92,6 +92,31 @@ accept_peer_pid(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0 ? peer.pid : 0;
 }
 
+/* Passes on what was gathered, and closes it here. True if that has freed a descriptor. */
+static bool
+accept_free_descriptors(struct acceptor *acceptor)
+{
+    uint32_t before = dispatch_gathered(acceptor->dispatch);
+
+    dispatch_flush(acceptor->dispatch);
+    return dispatch_gathered(acceptor->dispatch) < before;
+}
+
+static void
+accept_fail(struct accept_source *source, int error)
+{
+    struct acceptor *acceptor = source->acceptor;
+
+    if (!acceptor->error_logged) {
+        acceptor->error_logged = true;
+        errno = error;
+        log_warn("cannot accept on %s, trying again every %d ms%s", source->listener->url,
+                 ACCEPT_PAUSE_MS,
+                 error == EMFILE ? "; raise the limit of open files (ulimit -Hn)" : "");
+    }
+    accept_pause(acceptor);
+}
+
 /* One connection; false when this burst is over. */
 static bool
 accept_one(struct accept_source *source)
@@ -124,15 +149,12 @@ accept_one(struct accept_source *source)
     case EOPNOTSUPP:
     case ENETUNREACH:
     case ETIMEDOUT: return true; /* this connection's own error, accept(2) */
-    default:                     /* EMFILE, ENFILE, ENOBUFS, ENOMEM */
-        if (!acceptor->error_logged) {
-            acceptor->error_logged = true;
-            log_warn("cannot accept on %s, trying again every %d ms%s", source->listener->url,
-                     ACCEPT_PAUSE_MS,
-                     errno == EMFILE ? "; raise the limit of open files (ulimit -Hn)" : "");
-        }
-        accept_pause(acceptor);
+    case EMFILE:
+        if (accept_free_descriptors(acceptor))
+            return true;
+        accept_fail(source, EMFILE);
         return false;
+    default: /* ENFILE, ENOBUFS, ENOMEM */ accept_fail(source, errno); return false;
     }
 }
 

@@ -99,6 +99,16 @@ dispatch_wait(struct dispatch_worker *worker, bool was_writable)
         event_add(worker->writable, NULL);
 }
 
+uint32_t
+dispatch_gathered(const struct dispatch *dispatch)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < dispatch->count; i++)
+        count += dispatch->workers[i].batch.count;
+    return count;
+}
+
 /* --- choosing --- */
 
 static uint64_t

@@ -93,6 +93,9 @@ void dispatch_put(struct dispatch *dispatch, int fd, const struct sockaddr *addr
 /* Sends the connections that were gathered, and those that workers which are not ready have left. */
 void dispatch_flush(struct dispatch *dispatch);
 
+/* How many connections have been put and not been sent yet: each holds a descriptor. */
+uint32_t dispatch_gathered(const struct dispatch *dispatch);
+
 /* The worker's descriptor table can hold so many connections. */
 void dispatch_worker_holds(struct dispatch *dispatch, uint32_t member, uint32_t capacity);
 

@@ -116,6 +116,7 @@ limits_count_processes(uid_t user)
     struct dirent *entry;
     uint64_t count = 0;
 
+    /* cppcheck-suppress readdirCalled ; no other thread reads this folder's stream */
     while (proc && (entry = readdir(proc))) {
         if (isdigit((unsigned char)entry->d_name[0]))
             count += limits_count_threads(entry->d_name, user);

@@ -129,6 +129,7 @@ spawn_place_descriptors(const struct spawn *spawn, int channel)
     int above = CHAN_FD_WAKE + (int)spawn->member_count;
     size_t count = SPAWN_WAKE + spawn->member_count;
     int fds[SPAWN_FDS_MAX];
+    int null;
 
     fds[SPAWN_PROGRAM] = spawn->program;
     fds[SPAWN_SEGMENT] = spawn->segment_fd;
@@ -137,7 +138,8 @@ spawn_place_descriptors(const struct spawn *spawn, int channel)
         fds[SPAWN_WAKE + i] = spawn->wake_fds[i];
     spawn_close_others(fds, count);
     close(STDIN_FILENO);
-    if (open("/dev/null", O_RDONLY) != STDIN_FILENO)
+    null = open("/dev/null", O_RDONLY);
+    if (null != STDIN_FILENO)
         spawn_fail("/dev/null");
     for (size_t i = 0; i < count; i++)
         fds[i] = spawn_move_up(fds[i], above);

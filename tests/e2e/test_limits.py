@@ -149,6 +149,20 @@ def test_a_worker_is_replaced_while_the_master_has_no_free_descriptor(crier, wor
     assert not [line for line in server.log if "cannot start" in line], server.log
 
 
+@no_sanitizer
+def test_a_rush_is_served_with_the_few_descriptors_that_are_spare(crier):
+    workers, clients = 20, 120
+    server = crier(*SMALL, workers=workers, preexec_fn=limit_descriptors(manual_descriptors(workers)))
+    wait_until(lambda: len(server.client_counts()) == workers, "all workers")
+    os.kill(server.pid, signal.SIGSTOP)
+    waiting = [server.socket() for _ in range(clients)]
+    os.kill(server.pid, signal.SIGCONT)
+    for client in waiting:
+        client.handshake()
+        client.expect_pong()
+    assert not [line for line in server.log if "cannot accept" in line], server.log
+
+
 # ---- control groups ----
 
 class ControlGroup:

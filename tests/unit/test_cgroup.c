@@ -22,14 +22,14 @@ enum { PATH_BYTES = 512, TREE_DEPTH = 16 };
 #define MiB (1024ull * 1024)
 #define UNLIMITED_1 "9223372036854771712\n" /* as version 1 writes it */
 
-static char root[] = "/tmp/crier-cgroup-XXXXXX";
+static char root[PATH_BYTES];
 static struct cgroup_limit found;
 
 /* Writes `text` to a file of the tree, making the folders above it. */
 static void
 put(const char *path, const char *text)
 {
-    char name[PATH_BYTES];
+    char name[2 * PATH_BYTES];
     FILE *file;
 
     snprintf(name, sizeof(name), "%s%s", root, path);
@@ -57,7 +57,7 @@ static int
 set_up(void **state)
 {
     (void)state;
-    strcpy(root + sizeof(root) - 1 - strlen("XXXXXX"), "XXXXXX");
+    snprintf(root, sizeof(root), "/tmp/crier-cgroup-XXXXXX");
     memset(&found, 0xff, sizeof(found));
     return mkdtemp(root) ? 0 : -1;
 }
@@ -72,7 +72,7 @@ tear_down(void **state)
 static void
 assert_file(const char *path)
 {
-    char name[PATH_BYTES];
+    char name[2 * PATH_BYTES];
 
     snprintf(name, sizeof(name), "%s%s", root, path);
     assert_string_equal(found.file, name);
