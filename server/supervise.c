@@ -245,7 +245,7 @@ supervise_is_looping(const struct supervise *supervise)
     if (supervise->failures < SUPERVISE_ROW)
         return false;
     for (uint32_t i = 0; i < supervise->count; i++) {
-        if (!supervise->workers[i].failed)
+        if (!supervise->workers[i].failed && supervise->workers[i].fork_failures == 0)
             return false;
     }
     return true;

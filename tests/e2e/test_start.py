@@ -6,10 +6,11 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 
 import pytest
 
-from harness import CRIER, PROBE, is_alive, plain_environment, process_state, run_crier, wait_until
+from harness import CRIER, PROBE, at_once, is_alive, plain_environment, process_state, run_crier, wait_until
 
 SLOW = r"worker %d \(pid (\d+)\) was not ready within --start-timeout \(%s s\) and was killed; 0 clients lost; "
 FAILED = r"worker %d \(pid \d+\) exited with status 1; 0 clients lost; starting another in %d ms"
@@ -21,10 +22,13 @@ class Gate:
     def __init__(self, path, worker=None):
         self.path = f"{path}.{worker}" if worker else str(path)
         os.mkfifo(self.path)
+        self.descriptor = None
 
     def wait_reached(self):
         """Until a worker waits; it goes on waiting until open()."""
-        self.descriptor = wait_until(self.try_to_hold, f"a start handler at {self.path}")
+        held, self.descriptor = self.descriptor, wait_until(self.try_to_hold, f"a start handler at {self.path}")
+        if held is not None:
+            os.close(held)
 
     def try_to_hold(self):
         try:
@@ -39,6 +43,7 @@ class Gate:
 
     def open(self):
         os.close(self.descriptor)
+        self.descriptor = None
 
 
 @pytest.fixture
@@ -90,6 +95,29 @@ def assert_served(clients):
         client.expect_open()
         client.text("hello")
         client.expect_texts(["hello"])
+
+
+def stop_before_ready(server, number):
+    """Opens the gate; worker `number` is stopped when it looks for connections in its channel: it has a cursor by then."""
+    pid = server.members()[number].pid
+    trace = f"{server.gate_path}.trace"
+    # It ends with the worker.
+    subprocess.Popen(["strace", "-e", "trace=recvmsg", "-e", "inject=recvmsg:signal=STOP:when=1", "-o", trace, "-p", str(pid)],
+                     stderr=subprocess.DEVNULL)
+    wait_until(lambda: "TracerPid:\t0" not in open(f"/proc/{pid}/status").read(), "strace at the worker")
+    server.gate.open()
+    wait_until(lambda: "stopped by SIGSTOP" in open(trace).read(), "the worker to stop")
+    assert server.members()[number].state == "starting"
+    assert server.ring().members[pid].cursor != "-"
+    return pid
+
+
+def kill_workers(server):
+    """None of them is at a gate any more."""
+    pids = [worker.pid for worker in server.members()[1:]]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(is_alive, pids)), "the workers to end")
 
 
 def logged(server, pattern):
@@ -221,7 +249,6 @@ def test_a_worker_that_is_not_ready_in_time_is_killed_and_started_again_after_a_
     client, = request_from(server, 1)
     assert_served([client])
     server.wait_log(SLOW % (2, 1) + "starting another in 50 ms")
-    server.gate.open()
     server.gate.wait_reached()
     server.wait_log(SLOW % (2, 1) + "starting another in 100 ms")
     server.gate.remove()
@@ -243,6 +270,21 @@ def test_a_successor_that_is_frozen_in_its_start_is_killed_and_its_place_is_fill
     clients = request_from(server, 2)
     assert re.search(SLOW % (1, 1), server.wait_log(SLOW % (1, 1))).group(1) == str(frozen)
     assert_served(clients)
+
+
+def test_a_worker_that_is_stopped_when_it_is_almost_ready_is_killed_as_stuck(gated):
+    """It holds the ring: --stuck-timeout counts, whatever --start-timeout says."""
+    server = gated("--start-timeout", "0", "--stuck-timeout", "1", "--max-message", "1k", "--ring", "64k", "--slow-grace",
+                   "60", workers=2, shut=[2])
+    clients = request_from(server, 3)
+    assert_served(clients)
+    stopped = stop_before_ready(server, 2)
+    server.gate.remove()
+    lines = [f"{number:0100d}" for number in range(3000)]  # more than the ring holds
+    server.feed("".join(f"{line}\n" for line in lines).encode())
+    server.wait_log(rf"worker 2 \(pid {stopped}\) has stood still for 1 s and was killed; 0 clients lost")
+    at_once([lambda client=client: client.expect_texts(lines) for client in clients])
+    server.wait_ready()
 
 
 def test_a_start_timeout_of_zero_is_none(gated):
@@ -285,8 +327,29 @@ def test_a_worker_that_can_never_start_does_not_end_a_server_with_another_that_s
     wait_logged(server, FAILED % (2, 1000), 2)
     client.text("still served")
     client.expect_texts(["still served"])
-    # When the other one dies as well there are failures behind, but not in a row.
-    os.kill(server.workers()[0], signal.SIGKILL)
+    # Those failures do not count when the other one is gone, and its successor fails for the first time.
+    gate = Gate(server.gate_path, 1)
+    os.kill(server.members()[1].pid, signal.SIGKILL)
+    gate.wait_reached()
+    gate.remove()
+    os.kill(server.members()[1].pid, signal.SIGKILL)
+    assert_served(request_from(server, 2))
+
+
+def test_failures_before_and_after_a_worker_was_ready_are_not_in_a_row(gated):
+    server = gated(workers=2)
+    for _ in range(2):  # four failures, of both workers, with ready ones between
+        gates = [Gate(server.gate_path, number) for number in (1, 2)]
+        for _ in range(2):
+            kill_workers(server)
+            for gate in gates:
+                gate.wait_reached()
+        for gate in gates:
+            gate.remove()
+        kill_workers(server)
+        server.wait_ready()
+        for gate in gates:
+            gate.open()
     assert_served(request_from(server, 2))
 
 
@@ -352,6 +415,22 @@ def test_a_worker_that_starts_does_not_keep_a_server_with_clients_from_stopping(
         client.expect_close(1001)
     assert server.wait_exit() == 0
     assert not logged(server, "within --drain|lost"), server.log
+
+
+def test_a_worker_that_is_almost_ready_when_the_server_stops_ends_in_order(gated):
+    server = gated("--verbose", "--drain", "0", "--stuck-timeout", "0", workers=2, shut=[2])
+    clients = request_from(server, 3)
+    assert_served(clients)
+    stopped = stop_before_ready(server, 2)
+    server.send_signal(signal.SIGTERM)
+    server.wait_log("stopping: quiet")
+    server.wait_ticks(2, server.pid)
+    assert is_alive(stopped)
+    os.kill(stopped, signal.SIGCONT)
+    for client in clients:
+        client.expect_close(1001)
+    assert server.wait_exit() == 0
+    assert not logged(server, r"still starting|worker 2 \(pid"), server.log
 
 
 def test_a_frozen_worker_that_starts_does_not_keep_the_server_from_stopping(gated):
