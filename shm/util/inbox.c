@@ -115,17 +115,31 @@ inbox_end_ns(int timeout_ms)
 
 /* --- producers --- */
 
+/* What `word` says to an entry of so many bytes. */
+static int
+inbox_verdict(const struct inbox *inbox, uint64_t word, uint64_t bytes)
+{
+    if (word & INBOX_CLOSED)
+        return -EPIPE;
+    return word / 2 > inbox->limit_bytes - bytes ? -EAGAIN : 0;
+}
+
+/* Looks before it adds: taking an addition back wakes producers that wait for room, and two of those that
+ * only added would keep each other awake. */
 int
 inbox_put(struct inbox *inbox, struct inbox_entry *entry, uint64_t bytes)
 {
-    uint64_t word;
+    int rc;
 
     if (bytes > inbox->limit_bytes)
         return -EMSGSIZE;
-    word = atomic_fetch_add(&inbox->word, bytes * 2);
-    if ((word & INBOX_CLOSED) || word / 2 > inbox->limit_bytes - bytes) {
+    rc = inbox_verdict(inbox, atomic_load_relaxed(&inbox->word), bytes);
+    if (rc)
+        return rc;
+    rc = inbox_verdict(inbox, atomic_fetch_add(&inbox->word, bytes * 2), bytes);
+    if (rc) {
         inbox_give_back(inbox, bytes);
-        return word & INBOX_CLOSED ? -EPIPE : -EAGAIN;
+        return rc;
     }
     entry->bytes = bytes;
     cds_wfcq_node_init(&entry->node);
@@ -139,12 +153,12 @@ int
 inbox_wait_put(struct inbox *inbox, struct inbox_entry *entry, uint64_t bytes, int timeout_ms)
 {
     uint64_t end_ns = inbox_end_ns(timeout_ms);
-    int rc = inbox_put(inbox, entry, bytes);
+    int rc;
 
-    while (rc == -EAGAIN) {
+    while ((rc = inbox_put(inbox, entry, bytes)) == -EAGAIN) {
         uint32_t room = inbox_wait_begin(inbox); /* Q3 */
-        rc = inbox_put(inbox, entry, bytes);
-        if (rc == -EAGAIN && !inbox_wait(inbox, room, end_ns))
+        if (inbox_verdict(inbox, atomic_load_relaxed(&inbox->word), bytes) == -EAGAIN &&
+            !inbox_wait(inbox, room, end_ns))
             break;
     }
     return rc;

@@ -29,7 +29,9 @@
  *    `word` is bytes x 2 + CLOSED, changed by fetch-and-add (CLOSED: by fetch-and-or), so that the bound
  *    and the shutdown are one decision: an addition that finds CLOSED, or too many bytes, is taken
  *    back. Until then it may make another producer's addition fail that would have fitted: -EAGAIN
- *    means "not now", and taking an addition back wakes waiting producers as freeing does.
+ *    means "not now", and taking an addition back wakes waiting producers as freeing does. A producer
+ *    therefore looks at the word first and adds only to what has room: two producers that wait would
+ *    otherwise keep each other awake with additions that they take back.
  *
  * 4. Order: two store/load (Dekker) pairs, with a full fence between store and load on either side
  *
@@ -37,7 +39,7 @@
  *   Q1     sleeping = 1 | fence | dequeue fails?   link entry | fence | sleeping?            Q2
  *          -> poll the eventfd                     -> exchange 0, was 1: write the eventfd
  *   Q3     set WAITING in `room` | fence           bytes given back | fence | WAITING?       Q4
- *          | put fails? -> futex(room, as set)     -> room + 1 if unchanged: wake all
+ *          | no room? -> futex(room, as set)       -> room + 1 if unchanged: wake all
  *
  *    Q1, Q2: a consumer whose dequeue fails after the fence stored `sleeping` before the producer of the
  *    entry that is missing loads it. The producer decides by `sleeping` alone: "write when the queue
@@ -46,7 +48,7 @@
  *    Q3, Q4: `room` is turn x 2 + WAITING. Adding one clears WAITING and changes the turn, so a producer
  *    that has not reached the futex yet finds another value there and retries; a wake-up that was meant
  *    for an earlier waiter cannot be taken for it. inbox_close wakes in the same way, and wakes the consumer,
-    which may wait for the end; so does an addition that is taken back from a closed, empty inbox.
+ *    which may wait for the end; so does an addition that is taken back from a closed, empty inbox.
  *    A spurious wake-up costs one attempt. tests/torture/inbox_torture.c fails without the fence of Q1, of
  *    Q2, or with the rule above.
  *

@@ -8,7 +8,10 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -175,7 +178,7 @@ test_inbox_frees_what_was_never_taken(void **state)
 
 struct other {
     struct inbox *inbox;
-    uint32_t started;
+    uint32_t started; /* its thread */
     int rc;
 };
 
@@ -185,7 +188,7 @@ put_and_wait(void *arg)
     struct other *other = arg;
     struct message *message = new_message(7);
 
-    atomic_store_release(&other->started, 1U);
+    atomic_store_release(&other->started, (uint32_t)gettid());
     other->rc = inbox_wait_put(other->inbox, &message->entry, LIMIT, DEADLINE_MS);
     if (other->rc)
         free(message);
@@ -197,7 +200,7 @@ flush(void *arg)
 {
     struct other *other = arg;
 
-    atomic_store_release(&other->started, 1U);
+    atomic_store_release(&other->started, (uint32_t)gettid());
     other->rc = inbox_flush(other->inbox, DEADLINE_MS) ? 0 : -EAGAIN;
     return NULL;
 }
@@ -221,7 +224,7 @@ start_waiting(void *(*run)(void *arg), struct other *other)
     pthread_t thread;
 
     assert_int_equal(pthread_create(&thread, NULL, run, other), 0);
-    while (!(atomic_load_acquire(&other->inbox->room) & 1))
+    while (!atomic_load_acquire(&other->started) || !(atomic_load_acquire(&other->inbox->room) & 1))
         atomic_pause();
     return thread;
 }
@@ -238,6 +241,49 @@ test_inbox_a_producer_that_waits_gets_the_room_that_is_made(void **state)
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_int_equal(other.rc, 0);
     assert_int_equal(take(*state), 7);
+}
+
+/* Asleep, as the kernel says. */
+static bool
+is_asleep(pid_t thread)
+{
+    char path[64];
+    char text[128] = "";
+    FILE *file;
+
+    snprintf(path, sizeof(path), "/proc/self/task/%d/stat", (int)thread);
+    file = fopen(path, "r");
+    assert_non_null(file);
+    assert_true(fread(text, 1, sizeof(text) - 1, file) > 0);
+    fclose(file);
+    return strstr(text, ") S ");
+}
+
+static void
+test_inbox_producers_that_wait_sleep(void **state)
+{
+    struct inbox *inbox = *state;
+    struct other others[] = {{.inbox = inbox}, {.inbox = inbox}};
+    pthread_t threads[2];
+
+    assert_int_equal(put(inbox, 1, 1), 0);
+    for (int i = 0; i < 2; i++)
+        threads[i] = start_waiting(put_and_wait, &others[i]);
+    for (int i = 0; i < 2; i++) {
+        while (!is_asleep((pid_t)atomic_load_acquire(&others[i].started)))
+            ;
+    }
+    assert_int_equal(inbox->room,
+                     1); /* WAITING, in the first turn: they have not woken each other */
+    for (int i = 0; i < 3; i++) {
+        struct inbox_entry *entry = inbox_await(inbox, DEADLINE_MS);
+        assert_non_null(entry);
+        inbox_free(inbox, entry);
+    }
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_int_equal(others[i].rc, 0);
+    }
 }
 
 static void
@@ -318,6 +364,7 @@ main(void)
         TEST(test_inbox_takes_nothing_after_it_is_closed_and_gives_out_what_it_has),
         TEST(test_inbox_frees_what_was_never_taken),
         TEST(test_inbox_a_producer_that_waits_gets_the_room_that_is_made),
+        TEST(test_inbox_producers_that_wait_sleep),
         TEST(test_inbox_a_producer_that_waits_is_refused_when_it_is_closed),
         TEST(test_inbox_a_wait_for_room_ends_with_its_time),
         TEST(test_inbox_flush_waits_until_everything_is_freed),
