@@ -13,9 +13,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "shm/log.h"
@@ -25,8 +22,6 @@
 enum {
     CONSOLE_WAIT_CLIENTS_MS = 50,
     CONSOLE_BACKGROUND_MS = 1000,
-    CONSOLE_NULL_MAJOR = 1, /* /dev/null, in Linux's devices.txt */
-    CONSOLE_NULL_MINOR = 3,
 };
 
 const char *
@@ -48,12 +43,10 @@ console_change(struct console *console, enum console_state state)
     static const struct timeval background = {.tv_sec = CONSOLE_BACKGROUND_MS / 1000};
     static const struct timeval clients = {.tv_usec = CONSOLE_WAIT_CLIENTS_MS * 1000};
 
-    event_del(console->readable);
     event_del(console->timer);
     console->state = state;
-    if (state == CONSOLE_READING)
-        event_add(console->readable, NULL);
-    else if (state == CONSOLE_WAITING)
+    console_source_watch(&console->source, state == CONSOLE_READING);
+    if (state == CONSOLE_WAITING)
         event_add(console->timer, &clients);
     else if (state == CONSOLE_BACKGROUND)
         event_add(console->timer, &background);
@@ -249,16 +242,17 @@ console_is_background(void)
 }
 
 static void
-console_read_failed(struct console *console)
+console_read_failed(struct console *console, int error)
 {
-    if (errno == EAGAIN || errno == EINTR)
-        return; /* somebody else has made the description non-blocking */
-    if (errno == EIO && console_is_background()) {
+    if (error == ECANCELED) {
+        console->stopped = true;
+    } else if (error == EIO && console_is_background()) {
         console_change(console, CONSOLE_BACKGROUND);
         return;
-    }
-    if (errno != EIO) /* that is a terminal that has gone away */
+    } else if (error != EIO) { /* that is a terminal that has gone away */
+        errno = error;
         log_warn("cannot read standard input, closing the console");
+    }
     console->at_end = true;
     console_work(console);
 }
@@ -267,12 +261,14 @@ static void
 console_read(evutil_socket_t fd, short events, void *arg)
 {
     struct console *console = arg;
-    ssize_t bytes = read(STDIN_FILENO, console->chunk, sizeof(console->chunk));
+    ssize_t bytes = console_source_read(&console->source, console->chunk);
 
     (void)fd;
     (void)events;
+    if (bytes == -EAGAIN)
+        return;
     if (bytes < 0) {
-        console_read_failed(console);
+        console_read_failed(console, (int)-bytes);
         return;
     }
     if (bytes == 0) {
@@ -302,14 +298,11 @@ console_look_again(evutil_socket_t fd, short events, void *arg)
 static bool
 console_is_wanted(const struct conf_shm *conf)
 {
-    struct stat st;
-
     if (conf->console == CONF_CONSOLE_OFF)
         return false;
     if (conf->console == CONF_CONSOLE_ON || conf->exit_on_eof)
         return true;
-    return fstat(STDIN_FILENO, &st) == 0 &&
-           !(S_ISCHR(st.st_mode) && st.st_rdev == makedev(CONSOLE_NULL_MAJOR, CONSOLE_NULL_MINOR));
+    return !inherited_is_dev_null(STDIN_FILENO);
 }
 
 int
@@ -322,9 +315,10 @@ console_open(struct console *console, struct event_base *base, const struct segm
     console->line_number = 1;
     console->on_end = on_end;
     console->arg = arg;
-    console->readable = event_new(base, STDIN_FILENO, EV_READ | EV_PERSIST, console_read, console);
     console->timer = event_new(base, -1, 0, console_look_again, console);
-    return console->readable && console->timer ? 0 : -ENOMEM;
+    if (!console->timer)
+        return -ENOMEM;
+    return console_source_open(&console->source, base, console_read, console);
 }
 
 void
@@ -339,10 +333,14 @@ console_start(struct console *console)
 void
 console_stop(struct console *console)
 {
-    if (console->state == CONSOLE_CLOSED)
+    if (console->state == CONSOLE_CLOSED || console->at_end)
         return;
-    if (!console->at_end)
-        console->stopped = true;
+    if (console_source_stop(&console->source)) {
+        if (console->state == CONSOLE_READING)
+            console_change(console, CONSOLE_READING); /* what the source still has is read soon */
+        return;
+    }
+    console->stopped = true;
     console->at_end = true;
     if (console->state != CONSOLE_FULL)
         console_change(console, CONSOLE_CLOSED);
@@ -351,8 +349,7 @@ console_stop(struct console *console)
 void
 console_close(struct console *console)
 {
-    if (console->readable)
-        event_free(console->readable);
+    console_source_close(&console->source);
     if (console->timer)
         event_free(console->timer);
     free(console->line);

@@ -2,12 +2,12 @@
  * console.h: each line of standard input is broadcast.
  *
  * Role:     master; publishes as ring member MEMBER_MASTER.
- * Owns:     its events and buffers. Descriptor 0 is borrowed, and shared with the shell and whoever
- *           else has the same description: its flags are never changed.
+ * Owns:     its events and buffers, and its source (console_source.h), which never makes the loop wait.
+ *           Descriptor 0 is borrowed, and its description shared with other processes: its flags are never
+ *           changed.
  * Errors:   negative errno at start. Later: what cannot be read ends the console; a line that
  *           cannot be broadcast is reported with its number and skipped.
- * Context:  loop thread. One read of a chunk per turn of the loop, and only when poll says that it
- *           will not block.
+ * Context:  loop thread. One chunk per turn of the loop.
  *
  *   CONSOLE_CLOSED      not read: not started yet, not wanted, or at its end
  *   CONSOLE_WAITING     for --wait-clients
@@ -24,10 +24,9 @@
 
 #include <event2/event.h>
 
+#include "server/console_source.h"
 #include "shm/ring.h"
 #include "shm/segment.h"
-
-enum { CONSOLE_CHUNK_BYTES = 64 * 1024 };
 
 enum console_state {
     CONSOLE_CLOSED,
@@ -41,12 +40,12 @@ struct console {
     enum console_state state;
     const struct segment *segment;
     struct ring *ring;
-    struct event *readable;
+    struct console_source source;
     struct event *timer;
     bool at_end;  /* nothing more will be read; what was read may still wait for room */
     bool stopped; /* by console_stop: what is left of the last line is no line */
 
-    char chunk[CONSOLE_CHUNK_BYTES];
+    char chunk[SOURCE_CHUNK_BYTES];
     size_t chunk_at;
     size_t chunk_end;
 
@@ -74,7 +73,7 @@ void console_start(struct console *console);
 /* There may be room in the ring. */
 void console_go_on(struct console *console);
 
-/* Reads no more; the lines that were read are still published as room comes (console_go_on). */
+/* Reads no more; the lines that were read are still published, as room comes (console_go_on). */
 void console_stop(struct console *console);
 
 /* Everything that was read has been published. */

@@ -395,26 +395,12 @@ master_join_ring(struct master *master)
     return MASTER_EXIT_OK;
 }
 
-/* Poll instead of epoll: standard input may be a file. The master has few descriptors. */
-static struct event_base *
-master_new_base(void)
-{
-    struct event_config *config = event_config_new();
-    struct event_base *base = NULL;
-
-    if (config && event_config_require_features(config, EV_FEATURE_FDS) == 0)
-        base = event_base_new_with_config(config);
-    if (config)
-        event_config_free(config);
-    return base;
-}
-
 static int
 master_open_loop(struct master *master)
 {
     int rc;
 
-    master->base = master_new_base();
+    master->base = event_base_new();
     if (!master->base) {
         log_errorx("cannot create an event loop");
         return MASTER_EXIT_FAILED;

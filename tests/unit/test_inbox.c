@@ -273,7 +273,7 @@ test_inbox_producers_that_wait_sleep(void **state)
         while (!is_asleep((pid_t)atomic_load_acquire(&others[i].started)))
             ;
     }
-    assert_int_equal(inbox->room,
+    assert_int_equal(atomic_load_relaxed(&inbox->room),
                      1); /* WAITING, in the first turn: they have not woken each other */
     for (int i = 0; i < 3; i++) {
         struct inbox_entry *entry = inbox_await(inbox, DEADLINE_MS);

@@ -1,0 +1,267 @@
+#define _GNU_SOURCE
+#include "server/console_source.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "shm/atomic.h"
+#include "shm/util/inbox.h"
+
+enum { SOURCE_STACK_BYTES = 128 * 1024 };
+
+/* Where the thread is; it and console_source_stop change it by compare-and-swap. */
+enum source_turn {
+    SOURCE_IDLE,    /* there is no thread */
+    SOURCE_READING, /* in read, or about to be */
+    SOURCE_HOLDING, /* has read something that is not in the inbox yet, or has put its last */
+    SOURCE_STOPPED,
+};
+
+struct source_chunk {
+    struct inbox_entry entry;
+    ssize_t got; /* as inherited_read returns it; the thread ends with one that is not positive */
+    char data[];
+};
+
+static struct source_reader {
+    uint32_t turn; /* enum source_turn */
+    struct inbox inbox;
+    struct inherited input;
+    struct source_chunk *last; /* allocated before the thread starts: its last word never fails */
+} reader;
+
+/* --- the thread --- */
+
+/* Waits. A description that another process has made non-blocking is waited for all the same. */
+static ssize_t
+source_read(char *data)
+{
+    struct pollfd in = {.fd = reader.input.fd, .events = POLLIN};
+
+    for (;;) {
+        ssize_t got = inherited_read(&reader.input, data, SOURCE_CHUNK_BYTES);
+        if (got == -EAGAIN)
+            (void)poll(&in, 1, -1);
+        else if (got != -EINTR)
+            return got;
+    }
+}
+
+/* The next chunk, no larger than what is in it; NULL without memory. */
+static struct source_chunk *
+source_read_chunk(void)
+{
+    struct source_chunk *chunk = malloc(sizeof(*chunk) + SOURCE_CHUNK_BYTES);
+    struct source_chunk *small;
+
+    if (!chunk)
+        return NULL;
+    chunk->got = source_read(chunk->data);
+    small = realloc(chunk, sizeof(*chunk) + (chunk->got > 0 ? (size_t)chunk->got : 0));
+    return small ? small : chunk;
+}
+
+/* No bytes: there is always room. */
+static void
+source_end(ssize_t got)
+{
+    reader.last->got = got;
+    if (inbox_put(&reader.inbox, &reader.last->entry, 0) != 0)
+        free(reader.last);
+}
+
+static void *
+source_run(void *arg)
+{
+    for (;;) {
+        struct source_chunk *chunk = source_read_chunk();
+        ssize_t got = chunk ? chunk->got : -ENOMEM;
+
+        if (!atomic_cas_u32(&reader.turn, SOURCE_READING, SOURCE_HOLDING)) {
+            free(chunk);
+            free(reader.last);
+            return arg;
+        }
+        if (got <= 0) {
+            free(chunk);
+            source_end(got);
+            return arg;
+        }
+        if (inbox_wait_put(&reader.inbox, &chunk->entry, (uint64_t)got, -1) != 0) {
+            free(chunk); /* console_source_close */
+            free(reader.last);
+            return arg;
+        }
+        if (!atomic_cas_u32(&reader.turn, SOURCE_HOLDING, SOURCE_READING)) {
+            source_end(-ECANCELED);
+            return arg;
+        }
+    }
+}
+
+static int
+source_start_thread(void)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    sigset_t all;
+    sigset_t before;
+    int rc;
+
+    reader.last = malloc(sizeof(*reader.last));
+    if (!reader.last)
+        return -ENOMEM;
+    atomic_store_release(&reader.turn, (uint32_t)SOURCE_READING);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, SOURCE_STACK_BYTES);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    sigfillset(&all); /* signals are the loop thread's */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    rc = pthread_create(&thread, &attr, source_run, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attr);
+    if (rc) {
+        atomic_store_release(&reader.turn, (uint32_t)SOURCE_IDLE);
+        free(reader.last);
+    }
+    return -rc;
+}
+
+/* --- the loop --- */
+
+static bool
+source_has_thread(const struct console_source *source)
+{
+    return source->input.kind == INHERITED_BLOCKING || source->input.kind == INHERITED_INSTANT;
+}
+
+int
+console_source_open(struct console_source *source, struct event_base *base,
+                    void (*on_readable)(evutil_socket_t fd, short events, void *arg), void *arg)
+{
+    int fd;
+    int rc;
+
+    *source = (struct console_source){.input = inherited_open(STDIN_FILENO, O_RDONLY)};
+    fd = source->input.fd;
+    source->is_sure = source->input.type != S_IFIFO;
+    if (source_has_thread(source)) {
+        reader.input = source->input;
+        rc = inbox_init(&reader.inbox, SOURCE_AHEAD_BYTES);
+        if (rc)
+            return rc;
+        fd = inbox_fd(&reader.inbox);
+    }
+    source->readable = event_new(base, fd, EV_READ | EV_PERSIST, on_readable, arg);
+    source->again = event_new(base, -1, 0, on_readable, arg);
+    return source->readable && source->again ? 0 : -ENOMEM;
+}
+
+static void
+source_look_again(struct console_source *source)
+{
+    static const struct timeval now = {0};
+
+    event_add(source->again, &now);
+}
+
+void
+console_source_watch(struct console_source *source, bool on)
+{
+    event_del(source->readable);
+    event_del(source->again);
+    if (!on)
+        return;
+    event_add(source->readable, NULL);
+    if (source_has_thread(source) && atomic_load_acquire(&reader.turn) == SOURCE_IDLE)
+        source->rc = source_start_thread();
+    if (source_has_thread(source) || !source->is_sure)
+        source_look_again(source);
+}
+
+/* A FIFO that had no writer when it was opened again reads as ended, but poll says nothing until one has
+ * come and gone (fifo(7) is silent, the kernel's fifo_open is not). So it is read until it says -EAGAIN,
+ * which it does for the sake of a writer that is there; from then on poll tells. */
+static ssize_t
+source_read_own(struct console_source *source, char *data)
+{
+    ssize_t got = inherited_read(&source->input, data, SOURCE_CHUNK_BYTES);
+
+    if (got == -EINTR)
+        got = -EAGAIN;
+    else if (got == -EAGAIN)
+        source->is_sure = true;
+    if (!source->is_sure && (got > 0 || got == -EAGAIN))
+        source_look_again(source);
+    return got;
+}
+
+static ssize_t
+source_take(struct console_source *source, char *data)
+{
+    struct inbox_entry *entry;
+    struct source_chunk *chunk;
+    ssize_t got;
+
+    if (source->rc) {
+        got = source->rc;
+        source->rc = 0;
+        return got;
+    }
+    inbox_clear(&reader.inbox);
+    entry = inbox_take(&reader.inbox);
+    if (!entry)
+        return source->is_cut ? -ECANCELED : -EAGAIN;
+    chunk = (struct source_chunk *)entry;
+    got = chunk->got;
+    if (got > 0) {
+        memcpy(data, chunk->data, (size_t)got);
+        source_look_again(source);
+    } else {
+        (void)atomic_cas_u32(&reader.turn, SOURCE_HOLDING, SOURCE_IDLE);
+    }
+    inbox_free(&reader.inbox, entry);
+    return got;
+}
+
+ssize_t
+console_source_read(struct console_source *source, char *data)
+{
+    return source_has_thread(source) ? source_take(source, data) : source_read_own(source, data);
+}
+
+bool
+console_source_stop(struct console_source *source)
+{
+    if (!source_has_thread(source))
+        return false;
+    if (atomic_cas_u32(&reader.turn, SOURCE_READING, SOURCE_STOPPED)) {
+        source->is_cut = true;
+        if (inbox_bytes(&reader.inbox) == 0)
+            return false;
+    } else if (!atomic_cas_u32(&reader.turn, SOURCE_HOLDING, SOURCE_STOPPED)) {
+        return false; /* no thread has been started, or the last one has ended */
+    }
+    return true;
+}
+
+void
+console_source_close(struct console_source *source)
+{
+    if (source->readable)
+        event_free(source->readable);
+    if (source->again)
+        event_free(source->again);
+    if (source->readable && source_has_thread(source))
+        inbox_close(&reader.inbox);
+    inherited_close(&source->input);
+    *source = (struct console_source){.input.fd = -1};
+}
