@@ -40,13 +40,15 @@ static int clients[CLIENTS_MOST];
 static size_t client_count;
 
 static bool epoll_is_full;
+static bool epoll_is_full_once;
 static unsigned epoll_refused;
 
 /* In place of the C library's: how many descriptors a user may watch is limited, epoll(7). */
 int
 epoll_ctl(int epoll, int op, int fd, struct epoll_event *event)
 {
-    if (op == EPOLL_CTL_ADD && epoll_is_full) {
+    if (op == EPOLL_CTL_ADD && (epoll_is_full || epoll_is_full_once)) {
+        epoll_is_full_once = false;
         epoll_refused++;
         errno = ENOSPC;
         return -1;
@@ -343,6 +345,28 @@ test_dispatch_closes_what_it_takes_back_when_the_record_does_not_say_that_it_was
     assert_int_equal(receive(WORKER), 0);
 }
 
+/* The first of them alone: that another one is watched does not hide it. */
+static void
+test_accept_comes_back_to_the_one_listener_that_could_not_be_watched(void **state)
+{
+    (void)state;
+    dispatch_worker_holds(&dispatch, WORKER, 1);
+    come(0);
+    come(1);
+    while (!acceptor.paused)
+        event_base_loop(base, EVLOOP_ONCE);
+    dispatch_worker_holds(&dispatch, WORKER, CLIENTS_MOST);
+    epoll_refused = 0;
+    epoll_is_full_once = true;
+    while (epoll_refused < 1)
+        event_base_loop(base, EVLOOP_ONCE);
+    come(0);
+    come(1);
+    while (passed() < client_count)
+        event_base_loop(base, EVLOOP_ONCE);
+    assert_false(acceptor.paused);
+}
+
 int
 main(void)
 {
@@ -375,6 +399,9 @@ main(void)
         cmocka_unit_test_setup_teardown(
             test_dispatch_closes_what_it_takes_back_when_the_record_does_not_say_that_it_was_passed,
             set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            test_accept_comes_back_to_the_one_listener_that_could_not_be_watched, set_up,
+            tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

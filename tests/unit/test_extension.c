@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -334,6 +336,32 @@ test_extension_a_head_full_of_offers_is_read_to_its_end(void **state)
     check_flood("x;y=\"\\\"\\\"\\\"\",");
 }
 
+/* A byte behind it would be a crash. */
+static void
+test_extension_a_value_is_not_read_beyond_its_end(void **state)
+{
+    static const char *const cut[] = {
+        PMD "; x=\"1\\", PMD "; x=\"1", PMD "; x=\"", PMD "; x=", PMD "; x",
+        PMD ";",         PMD ",",       PMD,          "",
+    };
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    char *pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    (void)state;
+    assert_true(pages != MAP_FAILED);
+    assert_int_equal(mprotect(pages + page, page, PROT_NONE), 0);
+    for (size_t i = 0; i < sizeof(cut) / sizeof(cut[0]); i++) {
+        size_t bytes = strlen(cut[i]);
+        struct http1_request req = {.header_count = 1};
+
+        memcpy(pages + page - bytes, cut[i], bytes);
+        req.headers[0].name = http1_slice_of("Sec-WebSocket-Extensions");
+        req.headers[0].value = (struct http1_slice){pages + page - bytes, bytes};
+        (void)extension_negotiate(&req, &deflate);
+    }
+    assert_int_equal(munmap(pages, 2 * page), 0);
+}
+
 int
 main(void)
 {
@@ -350,6 +378,7 @@ main(void)
         cmocka_unit_test(test_extension_what_was_agreed_says_which_windows),
         cmocka_unit_test(test_extension_an_answer_that_does_not_fit_is_none),
         cmocka_unit_test(test_extension_a_head_full_of_offers_is_read_to_its_end),
+        cmocka_unit_test(test_extension_a_value_is_not_read_beyond_its_end),
     };
 
     return cmocka_run_group_tests_name("extension", tests, NULL, NULL);

@@ -694,6 +694,62 @@ test_frame_exactly_the_registered_and_private_close_codes_are_valid(void **state
     }
 }
 
+static enum frame_status
+parse_all(struct frame_parser *parser, const char *frame, size_t bytes, struct frame_event *ev)
+{
+    static uint8_t buf[256];
+
+    assert_true(bytes <= sizeof(buf));
+    memcpy(buf, frame, bytes);
+    return frame_parse(parser, buf, bytes, MAX_MESSAGE_BYTES, ev);
+}
+
+static void
+test_frame_control_frame_is_whole_with_its_last_byte(void **state)
+{
+    static const uint8_t opcodes[] = {FRAME_OP_CLOSE, FRAME_OP_PING, FRAME_OP_PONG};
+    struct frame_parser parser;
+    struct frame_event ev;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(opcodes); i++) {
+        for (size_t payload = 0; payload <= FRAME_CONTROL_MAX_BYTES; payload++) {
+            char frame[2 + FRAME_CONTROL_MAX_BYTES] = {(char)(0x80 | opcodes[i]), (char)payload};
+
+            frame_parser_init(&parser, false, false);
+            assert_int_equal(parse_all(&parser, frame, 2 + payload, &ev), FRAME_CONTROL);
+            assert_int_equal(ev.bytes, payload);
+            assert_int_equal(ev.consumed, 2 + payload);
+            if (payload)
+                assert_int_equal(parse_all(&parser, frame, 1 + payload, &ev), FRAME_NEED_MORE);
+        }
+    }
+}
+
+static void
+test_frame_message_is_compressed_when_its_own_first_frame_says_so(void **state)
+{
+    struct frame_parser parser;
+    struct frame_event ev;
+
+    (void)state;
+    frame_parser_init(&parser, false, true);
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(parse_all(&parser, "\xc2\x01x", 3, &ev), FRAME_DATA);
+        assert_true(ev.compressed);
+        assert_int_equal(parse_all(&parser, "\x82\x01x", 3, &ev), FRAME_DATA);
+        assert_false(ev.compressed);
+        assert_int_equal(parse_all(&parser, "\x42\x01x", 3, &ev), FRAME_DATA);
+        assert_int_equal(parse_all(&parser, "\x80\x01x", 3, &ev), FRAME_DATA);
+        assert_true(ev.compressed && ev.last);
+    }
+    assert_int_equal(parse_all(&parser, "\x42\x01x", 3, &ev), FRAME_DATA);
+    assert_int_equal(parse_all(&parser, "\xc0\x01x", 3, &ev), FRAME_FAIL);
+    assert_int_equal(ev.close_code, FRAME_CLOSE_PROTOCOL);
+    frame_parser_init(&parser, false, true);
+    assert_int_equal(parse_all(&parser, "\xc9\x01x", 3, &ev), FRAME_FAIL);
+}
+
 int
 main(void)
 {
@@ -719,6 +775,8 @@ main(void)
         cmocka_unit_test(test_frame_random_bytes_never_lead_out_of_the_buffer),
         cmocka_unit_test(test_frame_a_close_payload_is_nothing_or_a_code_and_a_reason_in_utf8),
         cmocka_unit_test(test_frame_exactly_the_registered_and_private_close_codes_are_valid),
+        cmocka_unit_test(test_frame_control_frame_is_whole_with_its_last_byte),
+        cmocka_unit_test(test_frame_message_is_compressed_when_its_own_first_frame_says_so),
     };
 
     return cmocka_run_group_tests_name("frame", tests, NULL, NULL);
