@@ -131,7 +131,7 @@ def test_verbose_tells_of_connects_broadcasts_and_disconnects(crier):
     middle = len(server.log)
     server.line("the console speaks")
     client.expect_texts(["the console speaks"])
-    server.wait_log(r"\b1\b", start=middle)  # its sequence number and the number of clients
+    server.wait_log(r"broadcast #1 to 1 client: 18 bytes", start=middle)
     end = len(server.log)
     client.close(1000)
     client.expect_close(1000, answer=False)
