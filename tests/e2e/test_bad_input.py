@@ -423,7 +423,7 @@ def test_pings_without_end_from_a_client_that_reads_nothing_take_no_memory(crier
 
 
 def test_a_publisher_that_floods_does_not_starve_the_others(crier):
-    server = crier("--no-welcome", "--on-message", "broadcast", "--ring", "4M", workers=2)
+    server = crier("--no-welcome", "--on-message", "broadcast", "--ring", "4M", "--slow-grace", "60", workers=2)
     reader = server.connect()
     other = server.connect()
     Job(read_forever, other)

@@ -430,7 +430,7 @@ def test_clients_talk_while_the_master_is_frozen(crier, workers):
 
 
 def test_more_than_a_ring_flows_while_the_master_is_frozen(crier):
-    server = crier("--no-welcome", "--on-message", "broadcast", "--ring", "4M", workers=2)
+    server = crier("--no-welcome", "--on-message", "broadcast", "--ring", "4M", "--slow-grace", "60", workers=2)
     with Swarm(server.address, 8) as swarm:
         swarm.burst(0, 10, "before")
         swarm.expect(10)
