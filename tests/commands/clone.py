@@ -32,7 +32,7 @@ class Machine:
         if self.holder.stdout.readline() != b"up\n":
             pytest.skip(f"no namespaces here: {self.holder.communicate()[1].decode().strip()}")
         inside = procs.children(self.holder.pid)[0]
-        self.enter = ["nsenter", f"--target={inside}", *into, *kinds, "--wd=."]
+        self.enter = ["nsenter", f"--target={inside}", *into, *kinds, "--root", "--wd=."]
 
     def close(self):
         self.holder.communicate()
