@@ -11,6 +11,7 @@
 
 #include "server/master.h"
 #include "shm/chan.h"
+#include "shm/disposition.h"
 #include "shm/ring.h"
 #include "worker/worker.h"
 
@@ -36,6 +37,7 @@ crier_run(int argc, char **argv, const struct crier_app *app)
         return master_run(argc, argv, app);
     member = main_member(place);
     if (member == 0) {
+        disposition_apply(DISPOSITION_WORKER, SIG_DFL); /* printing may raise PIPE, or TTOU */
         fprintf(stderr,
                 "crier: " CHAN_ENV_MEMBER " is set for workers by the server itself: unset it\n");
         return MASTER_EXIT_USAGE;

@@ -233,11 +233,15 @@ def closed_pipe():
     return theirs
 
 
-@pytest.mark.parametrize("flags, status", [(["--nonsense"], 2), (["--listen", "192.0.2.1:1"], 3)])
-def test_an_error_message_that_nobody_reads_does_not_change_the_exit_status(flags, status):
+@pytest.mark.parametrize("flags, variables, status", [
+    (["--nonsense"], {}, 2),
+    (["--listen", "192.0.2.1:1"], {}, 3),
+    ([], {"_CRIER_MEMBER": "none"}, 2),
+])
+def test_an_error_message_that_nobody_reads_does_not_change_the_exit_status(flags, variables, status):
     pipe = closed_pipe()
     try:
-        done = subprocess.run([CRIER, *flags], stdin=subprocess.DEVNULL, stderr=pipe, env=plain_environment(),
+        done = subprocess.run([CRIER, *flags], stdin=subprocess.DEVNULL, stderr=pipe, env=plain_environment(**variables),
                               timeout=PATIENCE, check=False)
         assert done.returncode == status
     finally:
