@@ -378,7 +378,7 @@ def test_a_client_that_does_not_read_its_echoes_costs_no_cpu(crier, size):
 
 
 def test_publishing_goes_on_when_one_client_is_too_slow_and_another_is_held_a_whole_ring_ahead_of_it(crier):
-    """One lacks nothing but its echoes and is held at the head of the ring, the slow one at its other end."""
+    """One client lacks nothing but its echoes and is held at the head of the ring, the slow one at its other end."""
     lines = [f"{number:08d}" for number in range(60000)]
     expected = b"".join(server_frame(TEXT, line.encode()) for line in lines)
     echo = server_frame(TEXT, b"z" * 60)
@@ -397,8 +397,8 @@ def test_publishing_goes_on_when_one_client_is_too_slow_and_another_is_held_a_wh
             flood_until_blocked(server, ahead, again_and_again(encode_frame(TEXT, b"z" * 60)))
         newcomer = server.connect()
         if server.counters()["clients_slow_closed"] or not server.unread_input():
-            raise Late("the slow one was closed before the other was held")
-        # Once the slow one is closed, and then the other one, who reads gets all that is left.
+            raise Late("the slow client was closed before the other was held")
+        # Once the slow client is closed, and then the one ahead, the newcomer gets all that is left.
         got = newcomer.texts_until(lines[-1])
         writer.join()
         assert got == lines[-1 - len(got):-1] and len(got) > len(lines) // 2, f"not the {len(got)} last lines"

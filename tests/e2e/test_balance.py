@@ -82,7 +82,7 @@ def stop(pids):
 def test_a_storm_while_no_worker_takes_what_it_is_passed_is_shared_evenly(crier, dies):
     """What is on its way counts as much as what has arrived, whoever finds it in the channel."""
     def attempt(scale):
-        """A worker that stands still for a second is given nothing any more: the storm must be over by then."""
+        """A worker that is stopped for a second gets no more connections: the storm must be over by then."""
         server = start(crier, "--handshake-timeout", "120")
         clients = [server.connect() for _ in range(10 * WORKERS)]
         for client in clients[::WORKERS]:  # one after the other, they go to the workers by turns
@@ -105,8 +105,8 @@ def test_a_storm_while_no_worker_takes_what_it_is_passed_is_shared_evenly(crier,
         if not dies:
             counts = expect_balance(server, len(server.clients))
             assert max(counts.values()) - min(counts.values()) <= 1, counts
-        # And the master goes on from there. What the dead worker had not taken went to those that were ready; who was still a
-        # moment ago is not given any yet.
+        # From there the master goes on. What the dead worker had not taken went to ready workers. A worker that was stopped a
+        # moment ago may still be passed over.
         wait_until(lambda: one_more(server), lambda: f"as many on each worker: {server.client_counts()}", 4 * PATIENCE)
 
     in_time(attempt)

@@ -417,7 +417,7 @@ def test_what_a_server_does_wrong_is_noticed(crier, mode, name):
 
 
 def assert_missing(found, count):
-    """Of those that have not arrived within --drain, more may be late."""
+    """Messages that have not arrived within --drain may be late instead of missing."""
     if found["faults"]["missing"] > count:
         raise Late(found)
     assert found["faults"]["missing"] == count, found

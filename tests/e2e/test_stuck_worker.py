@@ -42,7 +42,7 @@ def test_a_frozen_worker_holds_up_a_full_ring_until_it_is_killed_and_nothing_is_
         writer = server.feed("".join(f"{line}\n" for line in lines).encode())
         try:
             server.wait_held_up()
-            # The publisher waits, and does not try again and again; who has nothing to do with it is served.
+            # The publisher waits, and does not try again and again; clients of the other workers are served.
             server.assert_idle()
             for pid in others:
                 server.assert_idle(pid)
@@ -198,7 +198,7 @@ def test_a_worker_that_inflates_one_bad_message_after_the_other_is_not_killed(cr
 
 @pytest.mark.parametrize("first", ["master", "workers"])
 def test_nobody_is_killed_when_the_whole_server_was_stopped(crier, first):
-    clock = crier("--no-welcome", workers=1)  # another server: while this one is stopped, that one's timer goes on
+    clock = crier("--no-welcome", workers=1)  # another server, whose timers go on while this one is stopped
     server = crier("--no-welcome", "--stuck-timeout", "1", workers=2)
     places = server.connect_everywhere(2)
     os.killpg(server.pid, signal.SIGSTOP)
@@ -235,7 +235,7 @@ def test_new_connections_go_to_workers_that_take_them(crier):
         return server.worker_of(client) == running
 
     freeze(frozen)
-    server.wait_ticks(3, server.pid)  # it has watched the worker stand still for a second, or nearly
+    server.wait_ticks(3, server.pid)  # in about a second the master takes the worker for stalled
     # The frozen one has fewer clients with each that is served: it would be the next.
     while not all(is_served() for _ in range(6)):
         assert len(waiting) < 4, "connections do not avoid the frozen worker"

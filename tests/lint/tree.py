@@ -206,7 +206,7 @@ def calls_of(tree, path):
 def is_sleep(call, name):
     """Does this call let time pass? By its name, or by what it waits for and how long."""
     made_here = getattr(getattr(call.func, "value", None), "func", None)
-    if name in SLEEPING_CALLS or (name == "wait" and made_here):  # Event().wait(): of an event that nobody else knows
+    if name in SLEEPING_CALLS or (name == "wait" and made_here):  # Event().wait(): nothing sets it
         return True
     if name in ("select", "poll", "epoll", "settimeout", "Deadline", "wait", "join", "get"):
         limit = call.args[3:] if name == "select" else call.args[:1]
