@@ -33,6 +33,9 @@ BAD = {
     "a job that is left": "Job(fail)",
     "the last of several calls at once": "at_once([int, int, fail])",
     "a finalizer": "Unraisable(); gc.collect()",
+    "a wait without an end": """signal.setitimer(signal.ITIMER_REAL, 0.1)
+    with contextlib.suppress(Exception):
+        threading.Event().wait()""",
     "a line that the server does not read": """server = crier("--no-welcome", workers=1)
     os.kill(server.pid, signal.SIGSTOP)
     job = server.feed(b"x" * 1000000, 1e-9)
