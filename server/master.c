@@ -52,6 +52,7 @@ enum {
     MASTER_TICK_BUSY_MS = 100, /* somebody is awaited, whose wake-up may be lost with a process */
     MASTER_ABORT_MS = 1000,    /* for workers to leave by themselves */
     MASTER_CLIENTS_MAX = 1 << 20,
+    MASTER_ADDRESSES_MAX = 256, /* of one name */
 };
 
 struct master {
@@ -307,7 +308,7 @@ master_fill_standard_descriptors(void)
 }
 
 /* Once before anything is opened, once with the sockets that listen: a name may have several
- * addresses. The first time it is resolved only for the sentence. */
+ * addresses. The first time it is resolved only when the limit is low. */
 static int
 master_check_descriptors(struct master *master, bool opened)
 {
@@ -317,7 +318,8 @@ master_check_descriptors(struct master *master, bool opened)
     size_t sockets = opened ? master->listeners.count - master->listeners.inherited
                             : listen_count(addresses, false);
 
-    if (!opened && limits_find_descriptors(workers, sockets, 0, NULL) > limit)
+    if (!opened &&
+        limits_find_descriptors(workers, sockets + MASTER_ADDRESSES_MAX, 0, NULL) > limit)
         sockets = listen_count(addresses, true);
     if (!limits_check_descriptors(limit, workers, sockets,
                                   opened ? sockets + LIMITS_PROGRAM_FDS : 0))

@@ -5,11 +5,12 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 
 import pytest
 
-from harness import PATIENCE, REPOSITORY, SANITIZED, descriptors, run_crier, wait_until
+from harness import CRIER, PATIENCE, REPOSITORY, SANITIZED, descriptors, run_crier, wait_until
 
 SMALL = ("--no-welcome", "--max-message", "1k", "--ring", "64k", "--pool", "1M")
 SPARE = 12  # of the master's and of a worker's descriptors, says LIMITS in docs/crier.1
@@ -95,6 +96,9 @@ def test_the_limit_of_descriptors_in_the_sentence_is_the_lowest_that_works(crier
 @no_sanitizer
 def test_the_arithmetic_counts_what_the_processes_have_open(crier):
     workers, sockets = 10, 2
+    assert f"of which the application can use {SPARE}," in " ".join(manual().split())
+    with open(os.path.join(REPOSITORY, "worker/api/crier.h")) as header:
+        assert f"up to {SPARE} descriptors in each process" in header.read()
     server = crier(*SMALL, workers=workers, listen=["127.0.0.1:0", "127.0.0.1:0"])
     wait_until(lambda: len(server.client_counts()) == workers, "all workers")
     master = 4 * workers + sockets + int(re.search(r"^master: 4W \+ L \+ (\d+)$", manual(), re.M)[1])
@@ -119,10 +123,38 @@ def test_inherited_descriptors_count_where_they_are_in_the_way(crier):
 
 
 @no_sanitizer
-def test_each_address_of_a_name_counts(crier):
-    addresses = [flag for port in range(6) for flag in ("--listen", "127.0.0.1:0")]
+def test_each_listening_socket_counts(crier):
+    addresses = [flag for _ in range(6) for flag in ("--listen", "127.0.0.1:0")]
     sentence = refused("--workers", "10", *addresses, preexec_fn=limit_descriptors(20))
     assert "7 listening sockets" in sentence and needed_descriptors(sentence) == manual_descriptors(10, 7)
+
+
+def can_mount():
+    return subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.DEVNULL).returncode == 0
+
+
+@no_sanitizer
+@pytest.mark.skipif(not can_mount(), reason="a name of its own needs a mount namespace of its own")
+@pytest.mark.parametrize("addresses", [3, 200])
+def test_each_address_of_a_name_counts(tmp_path, addresses):
+    workers, need = 10, manual_descriptors(10, addresses)
+    hosts = tmp_path / "hosts"
+    hosts.write_text("".join(f"127.0.0.{number} several\n" for number in range(1, addresses + 1)))
+    with socket.create_server(("127.0.0.1", 0)) as port:
+        free = port.getsockname()[1]
+
+    def run(limit):
+        # With the end of its input it ends as soon as it serves.
+        return run_crier("--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(hosts), CRIER, *SMALL,
+                         "--workers", str(workers), "--exit-on-eof", "--listen", f"several:{free}", program="unshare",
+                         preexec_fn=limit_descriptors(limit))
+
+    lowest_without = manual_descriptors(10, 1)  # the name resolved, or each of its sockets open, when it is found out
+    for limit in [20, lowest_without - 1, lowest_without, need - 1]:
+        sentence = only_sentence(run(limit))
+        assert f"{addresses} listening sockets need {need}:" in sentence, sentence
+    done = run(need)
+    assert done.returncode == 0 and done.stderr.count("listening on") == addresses, done
 
 
 @no_sanitizer

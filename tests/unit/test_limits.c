@@ -5,7 +5,10 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -98,6 +101,64 @@ test_what_the_server_has_opened_itself_is_not_inherited(void **state)
     close(program);
 }
 
+/* --- memory --- */
+
+static void
+test_what_must_be_there_is_less_than_what_may_be_used(void **state)
+{
+    struct limits_memory memory = {
+        .workers = 64,
+        .shared_bytes = 1105 * LIMITS_MIB,
+        .pool_bytes = 64 * LIMITS_MIB,
+    };
+
+    (void)state;
+    assert_int_equal(limits_needed_bytes(&memory), (1105 + 65 * LIMITS_PROCESS_MIB) * LIMITS_MIB);
+    assert_int_equal(limits_used_bytes_max(&memory) - limits_needed_bytes(&memory),
+                     64 * 64 * LIMITS_MIB);
+}
+
+static void
+test_more_memory_than_the_machine_has_is_refused(void **state)
+{
+    struct limits_memory memory = {.workers = 1, .ring_bytes = LIMITS_MIB};
+
+    (void)state;
+    memory.shared_bytes = memory.mapped_bytes = LIMITS_MIB;
+    assert_true(limits_check_memory(&memory));
+    memory.shared_bytes = (uint64_t)1 << 50;
+    assert_false(limits_check_memory(&memory));
+}
+
+static void
+test_more_than_a_file_may_have_is_refused(void **state)
+{
+    struct limits_memory memory = {.workers = 1, .ring_bytes = LIMITS_MIB};
+    struct rlimit before;
+    struct rlimit limit;
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    memory.shared_bytes = memory.mapped_bytes = LIMITS_MIB;
+    limit = (struct rlimit){.rlim_cur = LIMITS_MIB, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    assert_true(limits_check_memory(&memory));
+    memory.mapped_bytes++;
+    assert_false(limits_check_memory(&memory));
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+}
+
+/* --- processes --- */
+
+static void
+test_a_fork_without_memory_is_explained_by_its_error(void **state)
+{
+    char why[LIMITS_WHY_BYTES];
+
+    (void)state;
+    assert_string_equal(limits_explain_fork(ENOMEM, 3, why), strerror(ENOMEM));
+}
+
 int
 main(void)
 {
@@ -107,6 +168,10 @@ main(void)
         cmocka_unit_test(test_inherited_descriptors_count_for_the_master_alone),
         cmocka_unit_test(test_descriptors_that_are_open_are_found_where_they_are_in_the_way),
         cmocka_unit_test(test_what_the_server_has_opened_itself_is_not_inherited),
+        cmocka_unit_test(test_what_must_be_there_is_less_than_what_may_be_used),
+        cmocka_unit_test(test_more_memory_than_the_machine_has_is_refused),
+        cmocka_unit_test(test_more_than_a_file_may_have_is_refused),
+        cmocka_unit_test(test_a_fork_without_memory_is_explained_by_its_error),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

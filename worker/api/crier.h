@@ -46,6 +46,9 @@
  *            A program that a handler executes inherits ignored signals, for example PIPE, and TERM
  *            in a worker: reset them first, as with posix_spawnattr_setsigdefault(3).
  * Owns:      data passed in either direction is borrowed for the duration of the call.
+ * Limits:    up to 12 descriptors in each process are the application's; more of them take the
+ *            place of clients. A worker starts with 0 to 2 and crier's own, whatever the master has
+ *            open. LIMITS in crier(1) has the arithmetic.
  * Errors:    0 or a negative errno. -EAGAIN from crier_broadcast means that the ring has no room
  *            now: a handler passes it on by returning it, and is called again, with the same
  *            arguments, when there is room; meanwhile nothing more is read from that client. So
