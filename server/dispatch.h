@@ -54,8 +54,8 @@ struct dispatch_worker {
     uint32_t member;
     int channel[2]; /* [0] is written here, [1] is inherited by the worker */
     enum dispatch_worker_state state;
-    uint32_t capacity; /* connections that its descriptor table can hold */
-    uint64_t passed;   /* to this process, and those that its predecessors left in the channel */
+    uint32_t capacity;       /* connections that its descriptor table can hold */
+    uint64_t passed;         /* to this process, and what its predecessors left in the channel */
     struct chan_batch batch; /* to be sent; not ready: to be sent to others */
     bool waiting;            /* the channel was full: `writable` or `later` is on */
     struct event *writable;  /* the usual case */
@@ -67,7 +67,7 @@ struct dispatch {
     struct roster roster;
     struct dispatch_worker *workers; /* of member 1 and on */
     uint32_t count;
-    uint32_t turn; /* who is asked first, so that equals take turns */
+    uint32_t turn; /* the first to be asked, so that equals take turns */
     void (*on_room)(void *arg);
     void *arg;
 };
@@ -90,7 +90,7 @@ enum dispatch_room dispatch_room(const struct dispatch *dispatch);
 /* Takes `fd`, a connection from `addr`; dispatch_room has said DISPATCH_ROOM. */
 void dispatch_put(struct dispatch *dispatch, int fd, const struct sockaddr *addr, int32_t pid);
 
-/* Sends the connections that were gathered, and those that workers which are not ready have left. */
+/* Sends the connections that were gathered, and passes on those left by workers that are not ready. */
 void dispatch_flush(struct dispatch *dispatch);
 
 /* How many connections have been put and not been sent yet: each holds a descriptor. */

@@ -467,7 +467,7 @@ supervise_has_ended(const struct supervise_worker *worker, siginfo_t *end)
 void
 supervise_reap(struct supervise *supervise)
 {
-    supervise_look(supervise); /* who became ready and died since then was ready */
+    supervise_look(supervise); /* a worker that has died since it became ready was ready */
     for (uint32_t i = 0; i < supervise->count; i++) {
         struct supervise_worker *worker = &supervise->workers[i];
         siginfo_t end;

@@ -39,7 +39,7 @@
  *
  * Stop: a worker that starts when the server stops is killed (supervise_kill_starting) unless it has
  * its cursor already; it holds no client. A worker with a cursor may have received connections that a
- * predecessor left: it is about to be ready, and is told to stop as those that are. A store/load pair
+ * predecessor left: it is about to be ready, and stops as ready workers do. A store/load pair
  * (Dekker) decides which of the two it is:
  *
  *   label  worker                                    master                                    label
@@ -105,16 +105,16 @@ void supervise_start(struct supervise *supervise, uint32_t capacity);
 /* Takes dead workers out of the ring, and starts successors. */
 void supervise_reap(struct supervise *supervise);
 
-/* Looks who has become ready. */
+/* Finds the workers that have become ready. */
 void supervise_look(struct supervise *supervise);
 
-/* From now on nobody is replaced. */
+/* From now on a worker that ends is not replaced. */
 void supervise_stop(struct supervise *supervise);
 
 /* After the phase has changed to one that ends: SIGKILL for the workers that still start. */
 void supervise_kill_starting(struct supervise *supervise);
 
-/* SIGKILL for those that are left. */
+/* SIGKILL for all workers that are left. */
 void supervise_kill(struct supervise *supervise);
 
 /* Is every process that lives in `state`? */

@@ -173,7 +173,7 @@ def test_without_a_ready_worker_connections_and_input_wait_and_nothing_is_announ
     assert server.unread_input() == 0
 
 
-def test_a_server_without_a_ready_worker_does_not_turn_its_loop_for_those_who_wait(shut_server):
+def test_a_server_without_a_ready_worker_does_not_turn_its_loop_for_connections_that_wait(shut_server):
     """The timer of a master that waits for workers comes every 100 ms: no more turns than that."""
     server = shut_server(workers=1)
     request_from(server, 5)
@@ -202,7 +202,7 @@ def test_the_server_listens_and_reads_its_input_as_soon_as_one_worker_is_ready(g
 
 
 def test_the_input_is_read_while_the_only_worker_is_replaced(gated):
-    """What is published then is over for clients that come later, and nobody is connected whom it would miss."""
+    """What is published then is not for clients that connect later, and no client is connected."""
     server = gated(workers=1)
     gate = Gate(server.gate_path)
     os.kill(server.workers()[0], signal.SIGKILL)
@@ -474,8 +474,12 @@ def test_a_worker_that_is_killed_in_its_start_is_replaced(gated):
     server.wait_ready()
 
 
-def test_workers_in_their_start_handlers_do_not_outlive_the_master(shut_server):
+@pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
+def test_workers_in_their_start_handlers_do_not_outlive_the_master(shut_server, frozen):
     server = shut_server(workers=2, expected=-signal.SIGKILL)
+    for pid in server.workers() if frozen else ():
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda pid=pid: process_state(pid) == "T", f"process {pid} to stop")
     server.send_signal(signal.SIGKILL)
     wait_until(lambda: not server.left_behind(), lambda: f"processes left behind: {server.left_behind()}")
 

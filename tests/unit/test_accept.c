@@ -145,7 +145,7 @@ come_and_be_passed(size_t count)
 static uint32_t
 receive(uint32_t member)
 {
-    struct chan_batch batch;
+    struct chan_batch batch = {0};
     uint32_t count = 0;
 
     while (chan_recv(dispatch_channel(&dispatch, member), &batch) == 0) {

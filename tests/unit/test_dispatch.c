@@ -146,7 +146,7 @@ fill_channel(void)
 static uint64_t
 take_all(uint32_t member, bool takes)
 {
-    struct chan_batch batch;
+    struct chan_batch batch = {0};
     uint64_t count = 0;
 
     while (chan_recv(dispatch_channel(&dispatch, member), &batch) == 0) {
