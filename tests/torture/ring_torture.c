@@ -417,7 +417,7 @@ yield_until_somebody_waits(void)
 {
     for (unsigned patience = 200; patience > 0; patience--) {
         for (uint32_t i = 1; i < PLACES; i++) {
-            if (rig.segment.members[i].need_seq)
+            if (atomic_load_relaxed(&rig.segment.members[i].need_seq))
                 return;
         }
         sched_yield();

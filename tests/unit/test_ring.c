@@ -765,6 +765,29 @@ test_ring_publisher_goes_by_its_own_sizes_not_by_the_records(void **state)
 }
 
 static void
+test_ring_successor_takes_no_place_from_a_size_that_no_publisher_writes(void **state)
+{
+    static const uint32_t sizes[] = {0, 16, SMALL + 1, SMALL + 8, QUARTER + 16, UINT32_MAX};
+    uint64_t first = ring_join(&rings[READER]);
+    struct record_shm *last;
+
+    (void)state;
+    for (uint64_t i = 0; i < 5; i++)
+        assert_int_equal(put(WRITER, i), 0);
+    last = (struct record_shm *)(segment_arena(&rig.segment, WRITER) + UINT64_C(4) * SMALL);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        last->record_bytes = sizes[i];
+        assert_int_equal(ring_open(&rings[WRITER], &rig.segment, WRITER, rig.wake_fds), 0);
+        assert_int_equal(rings[WRITER].arena.head, UINT64_C(4) * SMALL);
+        assert_int_equal(rings[WRITER].arena.tail, 0);
+    }
+    assert_int_equal(put(WRITER, 5), 0);
+    for (uint64_t i = 0; i < 4; i++)
+        expect(READER, first + i, i);
+    expect(READER, first + 5, 5);
+}
+
+static void
 test_ring_publisher_refuses_a_tail_that_has_gone_back(void **state)
 {
     (void)state;
@@ -1156,6 +1179,7 @@ main(void)
         RING_TEST(test_ring_successor_takes_words_of_its_own_lap_only),
         RING_TEST(test_ring_successor_that_finds_its_floor_overwritten_overwrites_nothing_unread),
         RING_TEST(test_ring_publisher_goes_by_its_own_sizes_not_by_the_records),
+        RING_TEST(test_ring_successor_takes_no_place_from_a_size_that_no_publisher_writes),
         RING_TEST(test_ring_publisher_refuses_a_tail_that_has_gone_back),
         RING_TEST(test_ring_reader_keeps_the_head_that_it_has_checked),
         RING_TEST(test_ring_tags_wrap_without_a_gap),

@@ -233,7 +233,7 @@ deflate_while_overwritten(struct deflate *with, unsigned window_bits, const void
     struct record_shm *record =
         (struct record_shm *)(segment_arena(&rig.segment, WRITER) + rings[WRITER].arena.reserved);
 
-    memset(record, 0xff, RECORD_HEAD_BYTES);
+    memset(record, 0x7f, RECORD_HEAD_BYTES);
     return deflate_message(with, window_bits, from, payload_bytes, out, room_bytes);
 }
 
