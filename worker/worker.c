@@ -427,7 +427,7 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
 int
 worker_main(const struct crier_app *app, uint32_t member)
 {
-    struct worker *worker;
+    static struct worker *worker; /* until the process ends, on every way out */
     int rc;
 
     worker_name(member);

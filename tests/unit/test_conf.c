@@ -301,6 +301,10 @@ test_conf_copy_ends_every_text_whatever_the_original_holds(void **state)
         if (rows[i].kind == CONF_TEXT || rows[i].kind == CONF_LIST)
             assert_int_equal(strlen((char *)&copy + rows[i].offset), CONF_TEXT_BYTES - 1);
     }
+    assert_int_equal(copy.app[CONF_APP_BYTES - 3],
+                     'x'); /* the last value, and the end of the list */
+    assert_int_equal(copy.app[CONF_APP_BYTES - 2], '\0');
+    assert_int_equal(copy.app[CONF_APP_BYTES - 1], '\0');
     assert_null(conf_app_get(&copy, "x"));
 }
 
