@@ -101,12 +101,14 @@ def stop_before_ready(server, number):
     """Opens the gate; worker `number` is stopped when it looks for connections in its channel: it has a cursor by then."""
     pid = server.members()[number].pid
     trace = f"{server.gate_path}.trace"
-    # It ends with the worker.
-    subprocess.Popen(["strace", "-e", "trace=recvmsg", "-e", "inject=recvmsg:signal=STOP:when=1", "-o", trace, "-p", str(pid)],
-                     stderr=subprocess.DEVNULL)
+    stopper = subprocess.Popen(["strace", "-e", "trace=recvmsg", "-e", "inject=recvmsg:signal=STOP:when=1", "-o", trace,
+                                "-p", str(pid)], stderr=subprocess.DEVNULL)
     wait_until(lambda: "TracerPid:\t0" not in open(f"/proc/{pid}/status").read(), "strace at the worker")
     server.gate.open()
     wait_until(lambda: "stopped by SIGSTOP" in open(trace).read(), "the worker to stop")
+    stopper.terminate()  # the leak sanitizer does not work beside a tracer
+    stopper.wait()
+    wait_until(lambda: process_state(pid) == "T", "the worker to stay stopped")
     assert server.members()[number].state == "starting"
     assert server.ring().members[pid].cursor != "-"
     return pid
