@@ -277,16 +277,19 @@ class Server:
     # ---- the server's own time ----
 
     def wait_ticks(self, count, *pids, unless=lambda: False):
-        """Until the timer of each of these processes has come `count` times more; of all workers that run, by default.
+        """Until the timer of each of these processes has come `count` times more; of all workers that serve, by default.
         Or until `unless` is true.
 
         In between, the process has dealt with all that it had to deal with. A worker's timer comes every 100 ms, the
         master's every second, or every 100 ms while the master waits for something. A worker turns its heartbeat for
         each client that it hears as well: this waits for time to pass only where no client sends.
         """
+        def is_meant(pid, member):
+            serves = member.role == "worker" and member.state != "starting" and procs.process_state(pid) in ("R", "S", "D")
+            return pid in pids if pids else serves
+
         def beats():
-            return {pid: member.beats for pid, member in self.ring().members.items()
-                    if (pid in pids if pids else member.role == "worker" and procs.process_state(pid) in ("R", "S", "D"))}
+            return {pid: member.beats for pid, member in self.ring().members.items() if is_meant(pid, member)}
 
         first = beats()
         assert first, f"none of {pids or 'the workers'} runs"
