@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/limits.h"
 #include "shm/log.h"
 #include "shm/member.h"
 #include "worker/proto/utf8.h"
@@ -309,6 +310,8 @@ int
 console_open(struct console *console, struct event_base *base, const struct segment *segment,
              struct ring *ring, void (*on_end)(void *arg), void *arg)
 {
+    int rc;
+
     memset(console, 0, sizeof(*console));
     console->segment = segment;
     console->ring = ring;
@@ -318,7 +321,10 @@ console_open(struct console *console, struct event_base *base, const struct segm
     console->timer = event_new(base, -1, 0, console_look_again, console);
     if (!console->timer)
         return -ENOMEM;
-    return console_source_open(&console->source, base, console_read, console);
+    rc = console_source_open(&console->source, base, console_read, console);
+    if (!rc && console_is_wanted(segment->conf))
+        limits_set_missing(LIMITS_THREADS, console_source_has_thread(&console->source));
+    return rc;
 }
 
 void

@@ -12,10 +12,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "server/limits.h"
 #include "shm/atomic.h"
+#include "shm/log.h"
 #include "shm/util/inbox.h"
 
-enum { SOURCE_STACK_BYTES = 128 * 1024 };
+enum { SOURCE_STACK_BYTES = 128 * 1024, SOURCE_TRY_AGAIN_MS = 1000 };
 
 /* Where the thread is; it and console_source_stop change it by compare-and-swap. */
 enum source_turn {
@@ -137,8 +139,8 @@ source_start_thread(void)
 
 /* --- the loop --- */
 
-static bool
-source_has_thread(const struct console_source *source)
+bool
+console_source_has_thread(const struct console_source *source)
 {
     return source->input.kind == INHERITED_BLOCKING || source->input.kind == INHERITED_INSTANT;
 }
@@ -153,7 +155,7 @@ console_source_open(struct console_source *source, struct event_base *base,
     *source = (struct console_source){.input = inherited_open(STDIN_FILENO, O_RDONLY)};
     fd = source->input.fd;
     source->is_sure = source->input.type != S_IFIFO;
-    if (source_has_thread(source)) {
+    if (console_source_has_thread(source)) {
         reader.input = source->input;
         rc = inbox_init(&reader.inbox, SOURCE_AHEAD_BYTES);
         if (rc)
@@ -173,6 +175,27 @@ source_look_again(struct console_source *source)
     event_add(source->again, &now);
 }
 
+/* A limit of processes counts threads. It may be reached for a while only: the input waits. */
+static void
+source_try_thread(struct console_source *source)
+{
+    static const struct timeval later = {.tv_sec = SOURCE_TRY_AGAIN_MS / 1000};
+    int rc = source_start_thread();
+    char why[LIMITS_WHY_BYTES];
+
+    source->lacks_thread = rc != 0;
+    limits_set_missing(LIMITS_THREADS, source->lacks_thread);
+    if (!rc) {
+        source_look_again(source);
+        return;
+    }
+    if (!source->is_logged)
+        log_warnx("cannot start a thread that reads standard input, trying again: %s",
+                  limits_explain_fork(-rc, why));
+    source->is_logged = true;
+    event_add(source->again, &later);
+}
+
 void
 console_source_watch(struct console_source *source, bool on)
 {
@@ -181,10 +204,10 @@ console_source_watch(struct console_source *source, bool on)
     if (!on)
         return;
     event_add(source->readable, NULL);
-    if (source_has_thread(source) && atomic_load_acquire(&reader.turn) == SOURCE_IDLE)
-        source->rc = source_start_thread();
-    if (source_has_thread(source) || !source->is_sure)
+    if (console_source_has_thread(source) || !source->is_sure)
         source_look_again(source);
+    if (console_source_has_thread(source) && atomic_load_acquire(&reader.turn) == SOURCE_IDLE)
+        source_try_thread(source);
 }
 
 /* A FIFO that had no writer when it was opened again reads as ended, but poll says nothing until one has
@@ -211,10 +234,9 @@ source_take(struct console_source *source, char *data)
     struct source_chunk *chunk;
     ssize_t got;
 
-    if (source->rc) {
-        got = source->rc;
-        source->rc = 0;
-        return got;
+    if (source->lacks_thread) {
+        source_try_thread(source);
+        return -EAGAIN;
     }
     inbox_clear(&reader.inbox);
     entry = inbox_take(&reader.inbox);
@@ -235,13 +257,14 @@ source_take(struct console_source *source, char *data)
 ssize_t
 console_source_read(struct console_source *source, char *data)
 {
-    return source_has_thread(source) ? source_take(source, data) : source_read_own(source, data);
+    return console_source_has_thread(source) ? source_take(source, data)
+                                             : source_read_own(source, data);
 }
 
 bool
 console_source_stop(struct console_source *source)
 {
-    if (!source_has_thread(source))
+    if (!console_source_has_thread(source))
         return false;
     if (atomic_cas_u32(&reader.turn, SOURCE_READING, SOURCE_STOPPED)) {
         source->is_cut = true;
@@ -260,7 +283,7 @@ console_source_close(struct console_source *source)
         event_free(source->readable);
     if (source->again)
         event_free(source->again);
-    if (source->readable && source_has_thread(source))
+    if (source->readable && console_source_has_thread(source))
         inbox_close(&reader.inbox);
     inherited_close(&source->input);
     *source = (struct console_source){.input.fd = -1};

@@ -11,7 +11,8 @@
  *
  * The thread reads chunks and puts them into an inbox whose consumer is the loop. The inbox holds
  * SOURCE_AHEAD_BYTES; when it is full the thread waits, and with it whatever writes the input. The thread
- * blocks all signals and logs nothing. It is started by the first console_source_watch.
+ * blocks all signals and logs nothing. It is started by the first console_source_watch; while it cannot be
+ * started, that is tried each second.
  *
  * console_source_stop decides with one compare-and-swap whether what the thread is reading belongs to
  * the input: a read that returned before belongs to it, and is delivered; one that returns later does not,
@@ -38,10 +39,11 @@ struct source_chunk;
 struct console_source {
     struct inherited input;
     struct event *readable; /* the input, or the eventfd of the inbox */
-    struct event *again;    /* in the next turn of the loop */
+    struct event *again;    /* in the next turn of the loop, or after a pause */
     bool is_sure;           /* poll will tell the end of the input */
-    bool is_cut; /* stopped while the thread was in read: nothing comes after the inbox */
-    int rc;      /* why there is no thread */
+    bool is_cut;       /* stopped while the thread was in read: nothing comes after the inbox */
+    bool lacks_thread; /* none could be started: `again` tries it */
+    bool is_logged;
 
     struct source_chunk *chunk; /* the thread's, taken out of the inbox */
     size_t chunk_at;
@@ -51,6 +53,9 @@ struct console_source {
 int console_source_open(struct console_source *source, struct event_base *base,
                         void (*on_readable)(evutil_socket_t fd, short events, void *arg), void *arg)
     __attribute__((warn_unused_result));
+
+/* Does it read with a thread? */
+bool console_source_has_thread(const struct console_source *source);
 
 void console_source_watch(struct console_source *source, bool on);
 

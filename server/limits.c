@@ -126,9 +126,18 @@ limits_count_processes(uid_t user)
     return count;
 }
 
-const char *
-limits_explain_fork(int error, uint32_t missing, char why[LIMITS_WHY_BYTES])
+static uint32_t limits_missing[LIMITS_TASK_KINDS];
+
+void
+limits_set_missing(enum limits_task kind, uint32_t count)
 {
+    limits_missing[kind] = count;
+}
+
+const char *
+limits_explain_fork(int error, char why[LIMITS_WHY_BYTES])
+{
+    uint32_t missing = limits_missing[LIMITS_WORKERS] + limits_missing[LIMITS_THREADS];
     struct cgroup_limit pids;
     struct rlimit limit;
     uid_t user = getuid();

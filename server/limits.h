@@ -2,7 +2,7 @@
  * limits.h: what the server needs of the limits that it runs under, and whether they allow it.
  *
  * Role:     master, at start, and when a worker cannot be forked.
- * Owns:     nothing.
+ * Owns:     the numbers of tasks that are missing.
  * Errors:   a check that fails has logged one sentence: the limit, its value, the value that is
  *           needed, and what to do.
  * Context:  main thread.
@@ -83,9 +83,14 @@ bool limits_check_descriptors(uint64_t limit, uint32_t workers, size_t sockets, 
 
 enum { LIMITS_WHY_BYTES = 320 };
 
-/* After fork has failed with `error` while `missing` workers do not run: which limit it was, its
- * value, and the value that is needed. Returns `why`. */
-const char *limits_explain_fork(int error, uint32_t missing, char why[LIMITS_WHY_BYTES]);
+enum limits_task { LIMITS_WORKERS, LIMITS_THREADS, LIMITS_TASK_KINDS };
+
+/* So many tasks of a kind are to run, and do not. */
+void limits_set_missing(enum limits_task kind, uint32_t count);
+
+/* After a task could not be started because of `error`: which limit it was, its value, and the value
+ * that lets all run that are missing. Returns `why`. */
+const char *limits_explain_fork(int error, char why[LIMITS_WHY_BYTES]);
 
 /* --- memory --- */
 

@@ -167,7 +167,7 @@ master_give_up_forking(struct master *master)
     char why[LIMITS_WHY_BYTES];
 
     log_errorx("cannot start a worker, stopping the server: %s",
-               limits_explain_fork(master->supervise.fork_error, master->options.workers, why));
+               limits_explain_fork(master->supervise.fork_error, why));
     master->exit_code = MASTER_EXIT_WORKERS;
     master_abort(master);
 }
@@ -452,12 +452,12 @@ master_open_doors(struct master *master)
 
     spawn_share(&master->spawn, master->segment_fd, master->wake_fds, master->wake_count);
     if (!rc)
+        rc = console_open(&master->console, master->base, &master->segment, &master->ring,
+                          master_on_input_end, master);
+    if (!rc)
         supervise_start(&master->supervise, master->worker_capacity);
     if (!rc)
         rc = accept_start(&master->acceptor, master->base, &master->listeners, &master->dispatch);
-    if (!rc)
-        rc = console_open(&master->console, master->base, &master->segment, &master->ring,
-                          master_on_input_end, master);
     if (rc) {
         errno = -rc;
         log_error("cannot start to serve");

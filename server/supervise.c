@@ -108,7 +108,7 @@ supervise_log_fork_failure(struct supervise *supervise)
         return;
     supervise->fork_logged_ms = now_ms;
     log_warnx("cannot start %u of %u workers, trying again: %s", missing, supervise->count,
-              limits_explain_fork(supervise->fork_error, missing, why));
+              limits_explain_fork(supervise->fork_error, why));
 }
 
 static void
@@ -120,6 +120,7 @@ supervise_fork_failed(struct supervise_worker *worker, int error)
     if (worker->fork_failures > supervise->fork_failures)
         supervise->fork_failures = worker->fork_failures;
     supervise->fork_error = error;
+    limits_set_missing(LIMITS_WORKERS, supervise->count - supervise->living);
     counter_add(supervise->segment->members[MEMBER_MASTER].counters, forks_failed, 1);
     supervise_lengthen_pause(worker);
     if (supervise->served || supervise->living > 0)
@@ -134,6 +135,7 @@ supervise_forked(struct supervise_worker *worker)
 
     worker->fork_failures = 0;
     supervise->fork_failures = 0;
+    limits_set_missing(LIMITS_WORKERS, supervise->count - supervise->living);
     if (supervise->fork_logged_ms && supervise->living == supervise->count) {
         supervise->fork_logged_ms = 0;
         log_status("all %u workers run again", supervise->count);

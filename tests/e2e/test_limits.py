@@ -307,7 +307,7 @@ def test_a_server_that_cannot_fork_ends_and_names_the_limit_that_is_enough(crier
     assert done.returncode == 4 and len(errors) == 1, done
     assert errors[0].endswith(f"cannot start a worker, stopping the server: the limit of processes (`ulimit -u`) is 1, and user "
                               f"{USER} has 1 task (processes and threads): raise it to at least {workers + 1}"), done
-    server = crier(*SMALL, workers=workers, **processes(workers + 1))
+    server = crier(*SMALL, workers=workers, stdin=None, **processes(workers + 1))
     serve_everywhere(server, workers)
     kill_a_worker(server)
     serve_everywhere(server, workers)
@@ -317,7 +317,7 @@ def test_a_server_that_cannot_fork_ends_and_names_the_limit_that_is_enough(crier
 @no_sanitizer
 @as_other_user
 def test_workers_that_run_serve_while_others_cannot_be_forked(crier):
-    server = crier(*SMALL, workers=4, url=False, **processes(3))
+    server = crier(*SMALL, workers=4, stdin=None, url=False, **processes(3))
     line = server.wait_log("cannot start")
     assert line.endswith(f"cannot start 2 of 4 workers, trying again: the limit of processes (`ulimit -u`) is 3, and user {USER} "
                          f"has 3 tasks (processes and threads): raise it to at least 5")
@@ -336,6 +336,25 @@ def test_workers_that_run_serve_while_others_cannot_be_forked(crier):
     server.address = tuple(re.search(r"listening on ws://([\d.]+):(\d+)/", server.wait_log("listening")).groups())
     server.address = (server.address[0], int(server.address[1]))
     serve_everywhere(server, 4)
+
+
+@no_sanitizer
+@as_other_user
+def test_input_that_needs_a_thread_waits_until_the_limit_allows_it(crier, tmp_path):
+    lines = [f"line {number}" for number in range(5)]
+    text = tmp_path / "input"
+    text.write_text("".join(f"{line}\n" for line in lines))
+    with open(text) as stdin:  # a file, which no poll makes readable
+        done = run_crier("--listen", "127.0.0.1:0", *SMALL, "--workers", "1", stdin=stdin, **processes(1))
+        assert done.returncode == 4 and "raise it to at least 3" in done.stderr, done
+        server = crier(*SMALL, "--wait-clients", "1", workers=1, stdin=stdin, **processes(2))
+        client = server.connect()
+        line = server.wait_log("cannot start a thread")
+        assert line.endswith(f"(`ulimit -u`) is 2, and user {USER} has 2 tasks (processes and threads): raise it to at least 3")
+        client.expect_pong()
+        change_processes(server, 3)
+        client.expect_texts(lines)
+    assert len([line for line in server.log if "cannot" in line]) == 1, server.log
 
 
 def test_a_group_without_room_for_another_process_is_named(control_group):

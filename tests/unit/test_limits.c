@@ -156,7 +156,7 @@ test_a_fork_without_memory_is_explained_by_its_error(void **state)
     char why[LIMITS_WHY_BYTES];
 
     (void)state;
-    assert_string_equal(limits_explain_fork(ENOMEM, 3, why), strerror(ENOMEM));
+    assert_string_equal(limits_explain_fork(ENOMEM, why), strerror(ENOMEM));
 }
 
 int
