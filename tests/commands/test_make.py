@@ -29,9 +29,9 @@ case " $* " in *" install "*) {install} ;; esac
 
 
 class Machine:
-    """A PATH without some programs. `install` is what its apt-get does, None: it has none."""
+    """A PATH without some programs. `install` is what its apt-get does, None: it has none. Its sudo only runs the command."""
 
-    def __init__(self, folder, install, missing=MISSING):
+    def __init__(self, folder, install, missing=MISSING, sudo=True):
         self.bin = folder / "bin"
         self.asked_in = folder / "asked"
         self.bin.mkdir()
@@ -41,6 +41,9 @@ class Machine:
         if install is not None:
             (self.bin / "apt-get").write_text(APT_GET.format(asked=self.asked_in, install=install))
             (self.bin / "apt-get").chmod(0o755)
+        if sudo:
+            (self.bin / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
+            (self.bin / "sudo").chmod(0o755)
 
     def asked(self):
         """The packages that apt-get was told to install."""
@@ -152,7 +155,7 @@ def test_without_apt_one_sentence_names_the_packages(tmp_path, clone):
 
 @as_root
 def test_without_root_one_sentence_says_what_root_is_to_do(place, tree):
-    status, lines = Machine(place, "true").run(tree, "make", user=USER)
+    status, lines = Machine(place, "true", sudo=False).run(tree, "make", user=USER)
     assert status == 2 and len(lines) == 2, lines
     assert "Run as root: apt-get install --no-install-recommends gcc pkg-config" in lines[0]
 
