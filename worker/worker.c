@@ -385,10 +385,8 @@ worker_name(uint32_t member)
 int
 worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
 {
-    int rc;
+    int rc = segment_attach(&worker->segment, CHAN_FD_SEGMENT, false);
 
-    app_open(worker);
-    rc = segment_attach(&worker->segment, CHAN_FD_SEGMENT, false);
     if (rc)
         return rc;
     if (member >= worker->segment.geometry.member_count)
@@ -414,6 +412,7 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
     for (int fd = CHAN_FD_SEGMENT; fd < (int)(CHAN_FD_WAKE + worker->segment.geometry.member_count);
          fd++)
         (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+    app_open(worker);
     app_bind(&worker->segment);
     worker->now_ms = worker_clock_ms();
     liveness_init(worker);
