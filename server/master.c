@@ -44,6 +44,7 @@
 #include "shm/log.h"
 #include "shm/member.h"
 #include "shm/segment_master.h"
+#include "shm/util/output.h"
 #include "worker/proto/deflate.h"
 #include "worker/worker.h"
 
@@ -582,6 +583,8 @@ master_run(int argc, char **argv, const struct crier_app *app)
         }
     } else if (outcome == OPTIONS_REFUSED) {
         master->exit_code = MASTER_EXIT_USAGE;
+    } else if (output_end("crier") != 0) {
+        master->exit_code = MASTER_EXIT_FAILED;
     }
     code = master->exit_code;
     master_fini(master);

@@ -16,6 +16,7 @@
 #include <netinet/in.h>
 
 #include "shm/atomic.h"
+#include "shm/util/output.h"
 #include "tools/bench_plot.h"
 #include "tools/bench_report.h"
 #include "worker/proto/handshake.h"
@@ -373,8 +374,8 @@ report(const struct bench *bench)
     return good ? EXIT_SUCCESS : BENCH_EXIT_FAILED;
 }
 
-int
-main(int argc, char **argv)
+static int
+bench_main(int argc, char **argv)
 {
     static struct bench bench = {.child.input = -1};
     int code = bench_options_parse(&bench.options, argc, argv);
@@ -402,4 +403,12 @@ main(int argc, char **argv)
     free(bench.request);
     bench_options_fini(&bench.options);
     return code;
+}
+
+int
+main(int argc, char **argv)
+{
+    int code = bench_main(argc, argv);
+
+    return output_end("crier-bench") == 0 || code ? code : BENCH_EXIT_FAILED;
 }

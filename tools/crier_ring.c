@@ -14,6 +14,7 @@
 #include "shm/atomic.h"
 #include "shm/member.h"
 #include "shm/ring.h"
+#include "shm/util/output.h"
 #include "tools/image.h"
 #include "tools/locate.h"
 
@@ -296,8 +297,8 @@ parse(struct arguments *arguments, int argc, char **argv)
     return RING_TOOL_EXIT_USAGE;
 }
 
-int
-main(int argc, char **argv)
+static int
+run(int argc, char **argv)
 {
     struct arguments arguments = {.last = RING_TOOL_LAST};
     struct located located;
@@ -316,5 +317,13 @@ main(int argc, char **argv)
     } else
         print_all(&located, arguments.last);
     locate_close(&located);
-    return good && fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return good ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+int
+main(int argc, char **argv)
+{
+    int code = run(argc, argv);
+
+    return output_end("crier-ring") == 0 || code ? code : EXIT_FAILURE;
 }
