@@ -12,6 +12,7 @@
 #include "server/master.h"
 #include "shm/chan.h"
 #include "shm/disposition.h"
+#include "shm/log.h"
 #include "shm/ring.h"
 #include "worker/worker.h"
 
@@ -32,9 +33,13 @@ crier_run(int argc, char **argv, const struct crier_app *app)
 {
     const char *place = getenv(CHAN_ENV_MEMBER);
     uint32_t member;
+    int code;
 
-    if (!place)
-        return master_run(argc, argv, app);
+    if (!place) {
+        code = master_run(argc, argv, app);
+        log_finish();
+        return code;
+    }
     member = main_member(place);
     if (member == 0) {
         disposition_apply(DISPOSITION_WORKER, SIG_DFL); /* printing may raise PIPE, or TTOU */
@@ -43,5 +48,7 @@ crier_run(int argc, char **argv, const struct crier_app *app)
         return MASTER_EXIT_USAGE;
     }
     unsetenv(CHAN_ENV_MEMBER); /* what the worker's application starts is no worker */
-    return worker_main(app, member);
+    code = worker_main(app, member);
+    log_finish();
+    return code;
 }

@@ -254,7 +254,7 @@ static void
 master_set_tick(struct master *master)
 {
     bool busy = master->phase != PHASE_SERVE || !master->announced ||
-                master->console.state == CONSOLE_FULL ||
+                master->console.state == CONSOLE_FULL || log_is_waiting() ||
                 master->supervise.ready < master->supervise.count;
     uint32_t ms = busy ? MASTER_TICK_BUSY_MS : MASTER_TICK_MS;
     struct timeval after = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
@@ -273,6 +273,7 @@ master_on_tick(evutil_socket_t fd, short events, void *arg)
     segment_note_wall_clock(master->segment.head);
     console_go_on(&master->console);
     supervise_reap(&master->supervise);
+    log_retry();
     master_set_tick(master);
     master_step(master);
 }

@@ -166,9 +166,8 @@ spawn_child(const struct spawn *spawn, uint32_t member, int channel, pid_t maste
     char role[SPAWN_PLACE_BYTES];
     int program;
 
-    log_close();
     snprintf(role, sizeof(role), "worker %u", member);
-    log_set_role(role);
+    log_child(role);
     spawn_tie_to_master(master);
     program = spawn_place_descriptors(spawn, channel);
     /* Ignored signals stay ignored through exec: a signal that a terminal sends to the whole group

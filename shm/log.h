@@ -2,9 +2,9 @@
  * log.h: one line per event on stderr, written whole.
  *
  * Role:     master and workers; shm/ and worker/proto/ never log, tools print for themselves.
- * Errors:   none. When nobody reads stderr (a full pipe, a stopped terminal) lines are dropped, and
- *           the next one that can be written says how many. An event is dropped at once, a warning
- *           after a moment, once: no process goes on waiting for a reader of logs.
+ * Errors:   none. No process waits for a reader of its log: while stderr takes nothing (a full pipe, a
+ *           stopped terminal, a file system that hangs), some lines are queued and more are dropped, and the
+ *           next text that gets through says how many (shm/util/log_out.h).
  * Context:  loop thread. log_open before anything that may log; once more when the level is
  *           known.
  *
@@ -29,12 +29,19 @@ enum log_level {
 /* `role` stands before each line: "master", "worker 1". Copied. */
 void log_open(const char *role, enum log_level highest);
 
-/* Gives up what log_open has opened; lines go to descriptor 2 itself from here on. In a child whose
- * descriptors are about to be rearranged. */
-void log_close(void);
-
-/* Another role, nothing else: in a child that is not the master any more. Copied. */
+/* Another role, nothing else. Copied. */
 void log_set_role(const char *role);
+
+/* In a child that is not the master any more and whose descriptors are about to be rearranged: another role, and
+ * lines go to descriptor 2 at once. */
+void log_child(const char *role);
+
+/* With each tick of the loop: lines that found no room are written if there is some now. */
+void log_retry(void);
+bool log_is_waiting(void);
+
+/* The process is about to end: gives its last lines a second at the most. */
+void log_finish(void);
 
 /* What --quiet, --verbose and a terminal ask for. */
 enum log_level log_level_of(const struct conf_shm *conf);

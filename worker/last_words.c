@@ -228,6 +228,7 @@ last_words_die(const char *format, ...)
         words_add(&words, text);
     }
     log_errorx("%s", text);
+    log_finish();
     abort();
 }
 

@@ -197,6 +197,7 @@ worker_on_tick(int fd, short what, void *arg)
     (void)fd;
     (void)what;
     member_beat(worker->me);
+    log_retry();
     conn_tick(worker);
     slow_tick(worker);
 }

@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum {
@@ -23,6 +25,7 @@ inherited_kind_name(enum inherited_kind kind)
     switch (kind) {
     case INHERITED_OWN: return "own";
     case INHERITED_SOCKET: return "socket";
+    case INHERITED_NOWAIT: return "nowait";
     case INHERITED_INSTANT: return "instant";
     case INHERITED_BLOCKING: return "blocking";
     }
@@ -49,6 +52,14 @@ inherited_is_dev_null(int fd)
     struct statx st;
 
     return inherited_stat(fd, &st) && inherited_is_mem_device(&st, INHERITED_NULL_MINOR);
+}
+
+bool
+inherited_may_hang(int fd)
+{
+    struct statx st;
+
+    return inherited_stat(fd, &st) && (S_ISREG(st.stx_mode) || S_ISDIR(st.stx_mode));
 }
 
 bool
@@ -109,6 +120,8 @@ inherited_open(int fd, int access)
             inherited.kind = INHERITED_OWN;
             inherited.fd = own;
             inherited.is_own = true;
+        } else if (access == O_WRONLY && S_ISFIFO(st.stx_mode)) {
+            inherited.kind = INHERITED_NOWAIT;
         }
     }
     return inherited;
@@ -136,9 +149,14 @@ inherited_read(const struct inherited *inherited, void *data, size_t bytes)
 ssize_t
 inherited_write(const struct inherited *inherited, const void *data, size_t bytes)
 {
-    ssize_t put = inherited->kind == INHERITED_SOCKET
-                      ? send(inherited->fd, data, bytes, MSG_DONTWAIT | MSG_NOSIGNAL)
-                      : write(inherited->fd, data, bytes);
+    struct iovec piece = {.iov_base = (void *)(uintptr_t)data, .iov_len = bytes};
+    ssize_t put;
 
+    if (inherited->kind == INHERITED_SOCKET)
+        put = send(inherited->fd, data, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+    else if (inherited->kind == INHERITED_NOWAIT)
+        put = pwritev2(inherited->fd, &piece, 1, -1, RWF_NOWAIT);
+    else
+        put = write(inherited->fd, data, bytes);
     return put < 0 ? -errno : put;
 }

@@ -14,10 +14,12 @@
  *   INHERITED_OWN       a pipe, a FIFO, a terminal: opened again through /proc/self/fd with O_NONBLOCK, which
  *                       makes a description of the process's own
  *   INHERITED_SOCKET    cannot be opened again; takes MSG_DONTWAIT with each call
+ *   INHERITED_NOWAIT    a pipe to write to that may not be opened again, because it is another user's: RWF_NOWAIT
+ *                       with each call. Kernels before 6.4 answer -EOPNOTSUPP: then it is INHERITED_BLOCKING
  *   INHERITED_INSTANT   /dev/null, /dev/zero, /dev/full: no call waits
  *   INHERITED_BLOCKING  everything else. A regular file ignores O_NONBLOCK, and opened again would start at
- *                       offset 0; other devices may do what they like; opening again is refused for another
- *                       user's pipe, and without /proc. Only a thread may wait here.
+ *                       offset 0; other devices may do what they like; opening again is refused for what
+ *                       is another user's, and without /proc. Only a thread may wait here.
  */
 #ifndef CRIER_SHM_UTIL_INHERITED_H
 #define CRIER_SHM_UTIL_INHERITED_H
@@ -29,6 +31,7 @@
 enum inherited_kind {
     INHERITED_OWN,
     INHERITED_SOCKET,
+    INHERITED_NOWAIT,
     INHERITED_INSTANT,
     INHERITED_BLOCKING,
 };
@@ -57,5 +60,8 @@ ssize_t inherited_write(const struct inherited *inherited, const void *data, siz
 bool inherited_is_terminal(int fd);
 
 bool inherited_is_dev_null(int fd);
+
+/* To close its last descriptor in a process may wait for a file system. */
+bool inherited_may_hang(int fd);
 
 #endif

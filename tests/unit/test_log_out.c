@@ -1,0 +1,306 @@
+/*
+ * log_out.h: each test in a child of its own, whose descriptor 2 is what the test makes it.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "shm/util/log_out.h"
+
+enum { PIPE_BYTES = 4096, LINE_BYTES = 100, TEXT_BYTES = 1 << 20 };
+
+static char text[TEXT_BYTES]; /* what came out */
+static size_t text_bytes;
+
+/* Runs `act` with `fd` as its descriptor 2. */
+static void
+run_child(int fd, void (*act)(void))
+{
+    int status;
+    pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        signal(SIGABRT, SIG_DFL);
+        signal(SIGPIPE, SIG_IGN);
+        dup2(fd, STDERR_FILENO);
+        act();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* A child's failure goes by its status: its descriptor 2 is the log's. */
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            _exit(__LINE__ % 200 + 1);                                                             \
+    } while (0)
+
+static void
+put_lines(int from, int to, bool is_minor)
+{
+    char line[LINE_BYTES + 1];
+
+    for (int i = from; i < to; i++) {
+        int bytes = snprintf(line, sizeof(line), "%-*d\n", LINE_BYTES - 1, i);
+        log_out_put(line, (size_t)bytes, is_minor);
+    }
+}
+
+/* Reads what is there; the write end is open. */
+static void
+read_some(int fd)
+{
+    struct pollfd in = {.fd = fd, .events = POLLIN};
+
+    while (poll(&in, 1, 0) == 1) {
+        ssize_t bytes = read(fd, text + text_bytes, sizeof(text) - 1 - text_bytes);
+        if (bytes <= 0)
+            break;
+        text_bytes += (size_t)bytes;
+    }
+    text[text_bytes] = '\0';
+}
+
+/* Every line is whole; numbers grow, and those that are missing are counted by the note that follows the gap.
+ * Returns the numbers that are there or counted. */
+static int
+count_lines(void)
+{
+    int next = 0;
+
+    for (const char *at = text; *at; at = strchr(at, '\n') + 1) {
+        unsigned dropped;
+        if (!strchr(at, '\n'))
+            return -1;
+        if (sscanf(at, "crier: %u lines of log were dropped\n", &dropped) == 1)
+            next += (int)dropped;
+        else if (strchr(at, '\n') - at != LINE_BYTES - 1 || atoi(at) != next++)
+            return -1;
+    }
+    return next;
+}
+
+static int ends[2];
+
+static void
+open_pipe(void)
+{
+    text_bytes = 0;
+    assert_int_equal(pipe(ends), 0);
+    assert_true(fcntl(ends[1], F_SETPIPE_SZ, PIPE_BYTES) > 0);
+}
+
+static void
+close_ends(void)
+{
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void
+fill_and_retry(void)
+{
+    put_lines(0, 1000, false);
+    CHECK(log_out_is_waiting());
+    log_out_retry(); /* nobody has read: returns at once */
+    read_some(ends[0]);
+    CHECK(count_lines() > 0 && count_lines() < 1000);
+    while (log_out_is_waiting()) {
+        log_out_retry();
+        read_some(ends[0]);
+    }
+    CHECK(count_lines() == 1000);
+    put_lines(1000, 1003, false);
+    read_some(ends[0]);
+    CHECK(count_lines() == 1003);
+    CHECK(strstr(text, "dropped") && !strstr(strstr(text, "dropped") + 1, "dropped"));
+}
+
+static void
+test_log_out_what_a_full_pipe_does_not_take_is_queued_then_dropped_and_counted(void **state)
+{
+    (void)state;
+    open_pipe();
+    run_child(ends[1], fill_and_retry);
+    assert_false(fcntl(ends[1], F_GETFL) & O_NONBLOCK);
+    close_ends();
+}
+
+static void
+fill_with_minor_lines(void)
+{
+    put_lines(0, 1000, true);
+    put_lines(1000, 1010, false);
+    do {
+        read_some(ends[0]);
+        log_out_retry();
+    } while (log_out_is_waiting());
+    read_some(ends[0]);
+    CHECK(count_lines() == 1010);
+    CHECK(strstr(text, "\n1009 ")); /* minor lines have left room for it */
+}
+
+static void
+test_log_out_minor_lines_leave_half_of_the_queue(void **state)
+{
+    (void)state;
+    open_pipe();
+    run_child(ends[1], fill_with_minor_lines);
+    close_ends();
+}
+
+static void
+fill_and_finish(void)
+{
+    put_lines(0, 60, false); /* more than the pipe takes, less than the queue */
+    log_out_finish(1);       /* nobody reads: ends all the same */
+    CHECK(log_out_is_waiting());
+    if (fork() == 0) {
+        while (count_lines() < 60)
+            read_some(ends[0]);
+        _exit(0);
+    }
+    log_out_finish(60000);
+    CHECK(!log_out_is_waiting());
+}
+
+static void
+test_log_out_the_end_waits_for_a_reader_that_reads(void **state)
+{
+    (void)state;
+    open_pipe();
+    run_child(ends[1], fill_and_finish);
+    close_ends();
+}
+
+static void
+test_log_out_a_stream_socket_gets_whole_lines(void **state)
+{
+    int bytes = 1; /* the least that there is */
+
+    (void)state;
+    text_bytes = 0;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    assert_int_equal(setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes)), 0);
+    run_child(ends[1], fill_and_retry);
+    close_ends();
+}
+
+static void
+put_hundred_and_finish(void)
+{
+    put_lines(0, 100, false);
+    log_out_finish(60000);
+}
+
+static void
+test_log_out_a_file_is_written_from_where_it_stands(void **state)
+{
+    char path[] = "/tmp/test_log_out.XXXXXX";
+    int fd = mkstemp(path);
+
+    (void)state;
+    text_bytes = 0;
+    assert_true(fd >= 0);
+    unlink(path);
+    assert_int_equal(write(fd, "before\n", 7), 7);
+    run_child(fd, put_hundred_and_finish);
+    assert_int_equal(pread(fd, text, sizeof(text), 0), 7 + 100 * LINE_BYTES);
+    assert_memory_equal(text, "before\n", 7);
+    memmove(text, text + 7, 100 * LINE_BYTES);
+    text[100 * LINE_BYTES] = '\0';
+    assert_int_equal(count_lines(), 100);
+    close(fd);
+}
+
+static void
+fill_datagrams(void)
+{
+    put_lines(0, 1000, false);
+    while (log_out_is_waiting()) {
+        read_some(ends[0]);
+        log_out_retry();
+    }
+    read_some(ends[0]);
+    CHECK(count_lines() == 1000);
+}
+
+static void
+test_log_out_a_datagram_socket_gets_a_line_each(void **state)
+{
+    (void)state;
+    text_bytes = 0;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends), 0);
+    run_child(ends[1], fill_datagrams);
+    close_ends();
+}
+
+static void
+put_after_the_reader(void)
+{
+    close(ends[0]);
+    put_lines(0, 1000, false);
+    log_out_finish(60000);
+}
+
+static void
+test_log_out_a_reader_that_has_gone_costs_nothing(void **state)
+{
+    (void)state;
+    open_pipe();
+    close(ends[0]);
+    run_child(ends[1], put_after_the_reader);
+    close(ends[1]);
+}
+
+static void
+put_as_child(void)
+{
+    put_lines(0, 1, false);
+    log_out_child();
+    put_lines(1, 1000, false); /* more than there is room for: does not wait */
+}
+
+static void
+test_log_out_a_child_before_exec_writes_at_once_and_does_not_wait(void **state)
+{
+    (void)state;
+    open_pipe();
+    run_child(ends[1], put_as_child);
+    read_some(ends[0]);
+    assert_true(count_lines() > 10);
+    close_ends();
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(
+            test_log_out_what_a_full_pipe_does_not_take_is_queued_then_dropped_and_counted),
+        cmocka_unit_test(test_log_out_minor_lines_leave_half_of_the_queue),
+        cmocka_unit_test(test_log_out_the_end_waits_for_a_reader_that_reads),
+        cmocka_unit_test(test_log_out_a_stream_socket_gets_whole_lines),
+        cmocka_unit_test(test_log_out_a_file_is_written_from_where_it_stands),
+        cmocka_unit_test(test_log_out_a_datagram_socket_gets_a_line_each),
+        cmocka_unit_test(test_log_out_a_reader_that_has_gone_costs_nothing),
+        cmocka_unit_test(test_log_out_a_child_before_exec_writes_at_once_and_does_not_wait),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
