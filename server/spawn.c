@@ -5,12 +5,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,8 +20,12 @@
 #include "shm/disposition.h"
 #include "shm/log.h"
 #include "shm/ring.h"
+#include "shm/util/inherited.h"
 
-enum { SPAWN_EXIT_NOT_STARTED = 127 };
+enum {
+    SPAWN_EXIT_NOT_STARTED = 127,
+    SPAWN_HELPER_TURNS = 1000,
+};
 
 /* The descriptors that a child needs, by index. */
 enum {
@@ -121,6 +127,44 @@ spawn_put(int fd, int place)
         spawn_fail("dup2");
 }
 
+/* Closing the last descriptor of a file asks its file system (FUSE: FLUSH), and one that hangs does not answer. So a
+ * process that shares the table of descriptors, and nothing else, puts /dev/null into the place of the file and
+ * waits for that, if need be for ever. */
+static void
+spawn_leave_input(int null)
+{
+    pid_t helper = (pid_t)syscall(SYS_clone, CLONE_FILES, NULL, NULL, NULL, NULL);
+
+    if (helper <= 0)
+        spawn_put(null, STDIN_FILENO);
+    if (helper == 0)
+        _exit(0);
+    if (helper < 0)
+        return; /* there is no process to be had: it may wait itself */
+    while (!inherited_is_dev_null(STDIN_FILENO))
+        sched_yield();
+    for (int turns = 0; turns < SPAWN_HELPER_TURNS; turns++) {
+        if (waitpid(helper, NULL, WNOHANG | __WALL) != 0)
+            break;
+        sched_yield();
+    }
+}
+
+/* Workers read nothing. */
+static void
+spawn_put_null(void)
+{
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+    if (null < 0)
+        spawn_fail("/dev/null");
+    if (inherited_may_hang(STDIN_FILENO))
+        spawn_leave_input(null);
+    else
+        spawn_put(null, STDIN_FILENO);
+    close(null);
+}
+
 /* Every descriptor goes to its place; first all are moved out of the way of each other. Numbers
  * below `above` + `count` are enough, which are fewer than the master has in use (limits.h). */
 static int
@@ -129,7 +173,6 @@ spawn_place_descriptors(const struct spawn *spawn, int channel)
     int above = CHAN_FD_WAKE + (int)spawn->member_count;
     size_t count = SPAWN_WAKE + spawn->member_count;
     int fds[SPAWN_FDS_MAX];
-    int null;
 
     fds[SPAWN_PROGRAM] = spawn->program;
     fds[SPAWN_SEGMENT] = spawn->segment_fd;
@@ -137,10 +180,7 @@ spawn_place_descriptors(const struct spawn *spawn, int channel)
     for (uint32_t i = 0; i < spawn->member_count; i++)
         fds[SPAWN_WAKE + i] = spawn->wake_fds[i];
     spawn_close_others(fds, count);
-    close(STDIN_FILENO);
-    null = open("/dev/null", O_RDONLY);
-    if (null != STDIN_FILENO)
-        spawn_fail("/dev/null");
+    spawn_put_null();
     for (size_t i = 0; i < count; i++)
         fds[i] = spawn_move_up(fds[i], above);
     spawn_put(fds[SPAWN_SEGMENT], CHAN_FD_SEGMENT);

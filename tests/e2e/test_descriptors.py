@@ -1,6 +1,7 @@
 """Standard input is whatever the server was started with, and other processes have it too: the master never waits for it."""
 
 import array
+import contextlib
 import fcntl
 import os
 import signal
@@ -11,9 +12,9 @@ import termios
 import pytest
 
 from harness import (PATIENCE, TEXT, Job, descriptors, plain_environment, run_crier, server_frame, wait_until)
-from harness.fuse import READ, OneFile
+from harness.fuse import FLUSH, READ, OneFile
 from harness.inherited import RefusedPipe, is_nonblocking, threads, waits_in
-from harness.procs import status_flags
+from harness.procs import children, status_flags
 from harness.server import CRIER
 
 BLOCKED_READ = ("pipe_read", "anon_pipe_read", "fifo_pipe_read", "pipe_wait")
@@ -32,11 +33,11 @@ def one_file(tmp_path):
     """Starts a file system; to be asked for before `crier`."""
     mounted = []
 
-    def mount(content=b""):
+    def mount(content=b"", **how):
         folder = tmp_path / "mount"
         folder.mkdir()
         try:
-            mounted.append(OneFile(folder, content))
+            mounted.append(OneFile(folder, content, **how))
         except OSError as error:
             pytest.skip(f"no FUSE here: {error}")
         return mounted[0]
@@ -253,11 +254,17 @@ def test_a_stop_while_the_ring_is_full_publishes_every_line_that_was_read(crier,
     path = tmp_path / "input"
     file_of_lines(path, 60000)
     with open(path, "rb", buffering=0) as file:
-        server = crier(*SMALL_RING, "--drain", "60", "--wait-clients", "1", stdin=file, workers=1)
+        server = crier(*SMALL_RING, "-v", "--drain", "60", "--wait-clients", "1", stdin=file, workers=1)
         slow = server.connect(receive_buffer=4096)
+        worker = server.workers()[0]
+        os.kill(worker, signal.SIGSTOP)  # no room is made from here on
+        full = server.counters()["publish_again"]
+        wait_until(lambda: server.counters()["publish_again"] > full, "the ring to be full")
         wait_until(lambda: waits_in(server.pid, ["futex"]), "the reading thread to wait for room")
         read = file.tell()
         server.send_signal(signal.SIGTERM)
+        server.wait_log("stopping: quiet")
+        os.kill(worker, signal.SIGCONT)
         lines = path.read_bytes()[:read].split(b"\n")[:-1]
         expected = b"".join(server_frame(TEXT, line) for line in lines)
         assert slow.read(len(expected)) == expected
@@ -355,6 +362,35 @@ def test_a_file_system_that_hangs_while_input_is_read_stops_nothing_but_the_inpu
         # The kernel keeps the process until the request is answered or the file system is gone.
         file_system.close()
     assert server.wait_exit() == 0
+
+
+def test_a_worker_is_replaced_though_its_file_system_does_not_even_let_the_input_be_closed(one_file, crier):
+    file_system = one_file(b"", flush=True)
+    file = open(file_system.path, "rb", buffering=0)
+    server = crier("--no-welcome", "--stdin", "off", stdin=file, workers=1)
+    file_system.hang()
+    victim = server.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    file_system.wait_request(FLUSH)
+    client = server.connect()
+    client.expect_pong()
+    assert victim not in server.workers()
+    server.send_signal(signal.SIGTERM)
+    client.expect_close(1001)
+    server.wait_log("stopped; clients served: 1")
+    file_system.close()
+    with contextlib.suppress(OSError):
+        file.close()
+    assert server.wait_exit() == 0
+
+
+def test_workers_have_no_child_when_input_is_a_file(crier, tmp_path):
+    path = tmp_path / "input"
+    path.write_bytes(b"line\n")
+    with open(path, "rb") as file:
+        server = crier("--no-welcome", stdin=file, workers=2)
+    server.connect().expect_pong()
+    assert [children(pid) for pid in server.workers()] == [[], []]
 
 
 def test_a_file_system_that_hangs_is_not_asked_about_standard_input(one_file, crier):

@@ -11,7 +11,8 @@ from .waiting import PATIENCE
 
 SERVICE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fuse_service.py")
 MNT_FORCE, MNT_DETACH = 1, 2
-READ, WRITE = 15, 16  # opcodes
+READ, WRITE, FLUSH = 15, 16, 25  # opcodes
+DIRECT_IO, NO_FLUSH = 1, 32  # no page cache; a close asks nothing
 
 
 # ---- in the test ----
@@ -22,9 +23,10 @@ def umount(folder, flags):
 
 
 class OneFile:
-    """`path` holds `content`. After hang() every request waits for close(), and its opcode is in `requests`."""
+    """`path` holds `content`. After hang() every request waits for close(), and its opcode is in `requests`.
+    `flush`: closing asks as well."""
 
-    def __init__(self, folder, content=b""):
+    def __init__(self, folder, content=b"", flush=False):
         self.folder = str(folder)
         self.path = os.path.join(self.folder, "file")
         self.requests = []
@@ -36,7 +38,8 @@ class OneFile:
             options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other"
             if libc.mount(b"crier-test", self.folder.encode(), b"fuse", 0, options.encode()) != 0:
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-            self.server = subprocess.Popen([sys.executable, SERVICE, str(device), str(len(content))], pass_fds=[device],
+            self.server = subprocess.Popen([sys.executable, SERVICE, str(device), str(len(content)),
+                                            str(DIRECT_IO if flush else DIRECT_IO | NO_FLUSH)], pass_fds=[device],
                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         finally:
             os.close(device)

@@ -1,6 +1,6 @@
 """The file system of fuse.py: one file, served through /dev/fuse in a process of its own.
 
-    fuse_service.py DEVICE BYTES    so many bytes of content on standard input, then "hang"; the opcodes of the requests that
+    fuse_service.py DEVICE BYTES OPEN_FLAGS    so many bytes of content on standard input, then "hang"; the opcodes of the requests that
                               hang on standard output, a 0 when they begin to
 """
 
@@ -17,15 +17,15 @@ UNANSWERED = (FORGET, BATCH_FORGET, INTERRUPT)
 FILE_NODE = 2
 IN_HEADER = struct.Struct("<IIQQIIII")
 OUT_HEADER = struct.Struct("<IiQ")
-DIRECT_IO, NO_FLUSH = 1, 32  # no page cache; a close asks nothing
 
 
 # ---- in the file system's process ----
 
 class Service:
-    def __init__(self, device, content):
+    def __init__(self, device, content, open_flags):
         self.device = device
         self.content = bytearray(content)
+        self.open_flags = open_flags
         self.hanging = False
 
     def report(self, opcode):
@@ -70,7 +70,7 @@ class Service:
         if opcode == GETATTR:
             return struct.pack("<Q2I", 0, 0, 0) + self.attributes(node)
         if opcode == OPEN:
-            return struct.pack("<Q2I", 0, DIRECT_IO | NO_FLUSH, 0)
+            return struct.pack("<Q2I", 0, self.open_flags, 0)
         if opcode == READ:
             offset, size = struct.unpack_from("<8xQI", body)
             return bytes(self.content[offset:offset + size])
@@ -89,7 +89,7 @@ def read_all(length):
 
 
 def main():
-    service = Service(int(sys.argv[1]), read_all(int(sys.argv[2])))
+    service = Service(int(sys.argv[1]), read_all(int(sys.argv[2])), int(sys.argv[3]))
     with contextlib.suppress(OSError):  # unmounted
         service.serve()
 
