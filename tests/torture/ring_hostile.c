@@ -111,9 +111,10 @@ put(struct ring *ring, size_t bytes, struct published *last)
 {
     static uint8_t payload[PAYLOAD_MAX_BYTES];
     static uint8_t fill;
-    struct published mine = {.bytes = bytes, .fill = ++fill};
+    struct published mine = {.bytes = bytes};
     uint64_t before = strokes_within;
 
+    mine.fill = ++fill;
     memset(payload, fill, bytes);
     if (ring_publish(ring, RECORD_TEXT, payload, bytes, 0, fill, &mine.seq) != 0) {
         last->seq = 0;
