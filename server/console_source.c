@@ -68,7 +68,9 @@ source_read_chunk(void)
         return NULL;
     chunk->got = source_read(chunk->data);
     small = realloc(chunk, sizeof(*chunk) + (chunk->got > 0 ? (size_t)chunk->got : 0));
-    return small ? small : chunk;
+    if (small)
+        chunk = small;
+    return chunk;
 }
 
 /* No bytes: there is always room. */

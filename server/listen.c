@@ -25,6 +25,7 @@
 #include "shm/log.h"
 
 enum {
+    LISTEN_ACCEPT_US = 1000,
     LISTEN_BACKLOG = 4096,          /* the kernel lowers it to net.core.somaxconn */
     LISTEN_NOTSENT_BYTES = 1 << 16, /* what the kernel may hold for a client that does not read */
     LISTEN_HOST_BYTES = 256,
@@ -455,6 +456,9 @@ listen_open_unix(struct listeners *listeners, const struct listen_address *addre
 static int
 listen_open_fd(struct listeners *listeners, const struct listen_address *address)
 {
+    /* A process that shares the socket may make it blocking again, or take the connection that the event loop was
+     * told of: then accept waits no longer than this. */
+    static const struct timeval brief = {.tv_usec = LISTEN_ACCEPT_US};
     int fd = address->fd;
     int listening = 0;
     int type = 0;
@@ -471,6 +475,7 @@ listen_open_fd(struct listeners *listeners, const struct listen_address *address
     }
     if (fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0)
         return listen_complain(address, -errno);
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &brief, sizeof(brief));
     listen_tune_tcp(fd); /* refused by a unix socket, which needs neither */
     listen_name(listen_add(listeners, fd));
     listeners->inherited++;

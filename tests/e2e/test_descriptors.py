@@ -11,7 +11,7 @@ import termios
 
 import pytest
 
-from harness import (PATIENCE, TEXT, Job, descriptors, plain_environment, run_crier, server_frame, wait_until)
+from harness import (PATIENCE, SANITIZED, TEXT, Job, descriptors, plain_environment, run_crier, server_frame, wait_until)
 from harness.fuse import FLUSH, READ, OneFile
 from harness.inherited import RefusedPipe, is_nonblocking, threads, waits_in
 from harness.procs import children, status_flags
@@ -331,6 +331,7 @@ def test_a_folder_as_input_closes_the_console(crier, tmp_path):
     server.connect().expect_pong()
 
 
+@pytest.mark.skipif(SANITIZED, reason="the sanitizers' run-time libraries need /proc themselves")
 def test_without_proc_it_says_so_in_one_sentence():
     if os.geteuid() != 0:
         pytest.skip("only root can take /proc away")
@@ -405,3 +406,22 @@ def test_a_file_system_that_hangs_is_not_asked_about_standard_input(one_file, cr
         server.wait_log("stopped; clients served: 1")
         file_system.close()
     assert server.wait_exit() == 0
+
+
+# ---- a listening socket ----
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX], ids=["tcp", "unix"])
+def test_a_listening_socket_that_another_process_makes_blocking_does_not_stop_the_master(crier, tmp_path, family):
+    with socket.socket(family) as listener:
+        listener.bind(("127.0.0.1", 0) if family == socket.AF_INET else str(tmp_path / "socket"))
+        listener.listen(16)
+        server = crier("--no-welcome", listen=f"fd:{listener.fileno()}", url=False, workers=1, pass_fds=[listener.fileno()])
+        server.wait_log("listening on")
+        listener.setblocking(True)
+        for _ in range(3):
+            client = server.connect(address=listener.getsockname())
+            client.expect_pong()
+        victim = server.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: server.workers() not in ([], [victim]), "a successor of the worker")
+        assert server.stop() == 0
