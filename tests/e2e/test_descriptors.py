@@ -118,6 +118,7 @@ def test_no_kind_of_input_is_made_non_blocking_for_the_others(crier, tmp_path, k
     server.connect().expect_pong()
     assert not is_nonblocking(stdin)
     assert not status_flags(server.pid, 0) & os.O_NONBLOCK
+    server.drop_clients()
     assert server.stop() == 0
     assert not is_nonblocking(stdin)
     for file in close:
