@@ -99,11 +99,20 @@ conn_rig_open(const struct crier_app *app, const struct conf_shm *conf)
     log_warnx("a worker in the process of a test"); /* the first line opens descriptors */
 }
 
+void
+conn_rig_pass(uint32_t client, int fd)
+{
+    struct chan_batch batch = {.count = 1, .clients = {client}, .fds = {fd}};
+
+    REQUIRE(chan_send(channel, &batch) == 0);
+    close(fd);
+}
+
 int
 conn_rig_connect(int send_buffer_bytes)
 {
     struct sockaddr_in peer = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    struct chan_batch batch = {.count = 1};
+    uint32_t client;
     int ends[2];
 
     REQUIRE(client_count < CONN_RIG_CLIENTS);
@@ -113,11 +122,9 @@ conn_rig_connect(int send_buffer_bytes)
     if (send_buffer_bytes)
         REQUIRE(setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &send_buffer_bytes,
                            sizeof(send_buffer_bytes)) == 0);
-    REQUIRE(roster_get(&roster, (const struct sockaddr *)&peer, 0, &batch.clients[0]) == 0);
-    roster_pass(&roster, batch.clients[0], RIG_WORKER);
-    batch.fds[0] = ends[1];
-    REQUIRE(chan_send(channel, &batch) == 0);
-    close(ends[1]);
+    REQUIRE(roster_get(&roster, (const struct sockaddr *)&peer, 0, &client) == 0);
+    roster_pass(&roster, client, RIG_WORKER);
+    conn_rig_pass(client, ends[1]);
     clients[client_count++] = ends[0];
     return ends[0];
 }

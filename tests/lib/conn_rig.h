@@ -32,6 +32,9 @@ int conn_rig_connect(int send_buffer_bytes);
  * lines), and the answer, which is 101, read. */
 int conn_rig_open_client(const char *more);
 
+/* What the master does with a connection: passes its descriptor, which is taken, with its record. */
+void conn_rig_pass(uint32_t client, int fd);
+
 /* Turns the loop once, without sleeping; until nothing happens any more. */
 void conn_rig_turn(void);
 void conn_rig_settle(void);

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -451,7 +452,7 @@ test_conn_pong_that_is_half_out_is_not_replaced(void **state)
     enum { PONG_BYTES = 125 };
 
     (void)state;
-    for (size_t echo = 2 * LONG_BYTES; echo < 2 * LONG_BYTES + 2400; echo += 60) {
+    for (size_t echo = 2 * LONG_BYTES; echo < 2 * LONG_BYTES + 4800; echo += 60) {
         struct peer *peer = join(SMALL);
         struct frame frame;
         uint8_t pings = 0;
@@ -1011,6 +1012,7 @@ test_conn_that_is_closed_before_its_long_message_has_its_turn_is_not_heard(void 
     receive(late);
     assert_next_close(late, 4000);
     assert_no_more(late);
+    assert_false(late->ended); /* its own Close is awaited, and nothing was wrong with it */
     assert_served(busy);
 }
 
@@ -1092,11 +1094,15 @@ static int
 send_quarters(struct crier_client *client, const struct crier_message *said)
 {
     static uint8_t quarter[POOL_BYTES / 4 + 1];
+    size_t fits = RING_BYTES / ARENA_RECORDS_MIN - 100;
 
     (void)said;
     assert_int_equal(crier_send(client, CRIER_BINARY, quarter, sizeof(quarter)), -EMSGSIZE);
     assert_int_equal(crier_send(client, CRIER_BINARY, quarter, sizeof(quarter) - 1), 0);
-    assert_true(crier_broadcast_fits(MESSAGE_MAX_BYTES));
+    while (record_size(fits + 1) <= RING_BYTES / ARENA_RECORDS_MIN)
+        fits++;
+    assert_true(crier_broadcast_fits(fits));
+    assert_false(crier_broadcast_fits(fits + 1));
     return 0;
 }
 
@@ -1388,6 +1394,72 @@ test_conn_whose_compressed_message_is_the_largest_is_closed_itself(void **state)
     deflate_free(deflate);
 }
 
+static uint64_t counted;
+
+static int
+count_clients(struct crier_client *client)
+{
+    (void)client;
+    counted = crier_client_count();
+    return 0;
+}
+
+static void
+test_conn_newcomer_is_counted_while_its_handler_runs(void **state)
+{
+    (void)state;
+    on_connect = count_clients;
+    for (uint64_t clients = 1; clients <= 3; clients++) {
+        join(0);
+        assert_int_equal(counted, clients);
+        assert_int_equal(crier_client_count(), clients);
+    }
+}
+
+/* --- what the master passes --- */
+
+static void
+test_conn_record_that_does_not_exist_is_refused(void **state)
+{
+    struct worker *worker = conn_rig_worker();
+    int ends[2];
+    uint8_t byte;
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    conn_rig_pass((uint32_t)worker->segment.geometry.client_capacity, ends[1]);
+    conn_rig_settle();
+    assert_int_equal(worker->conn_count, 0);
+    assert_int_equal(recv(ends[0], &byte, 1, MSG_DONTWAIT), 0);
+    close(ends[0]);
+}
+
+/* Its descriptor table was full when the connection came: the kernel has closed it. */
+static void
+test_conn_whose_descriptor_was_lost_on_the_way_was_refused(void **state)
+{
+    struct rlimit before_limit;
+    struct rlimit none;
+    struct peer *peer = arrive(0);
+    uint64_t returned = conn_rig_worker()->me->clients_returned;
+    int next = dup(0);
+
+    (void)state;
+    close(next);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before_limit), 0);
+    none = before_limit;
+    none.rlim_cur = (rlim_t)next;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    conn_rig_turn();
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before_limit), 0);
+    conn_rig_settle();
+    assert_int_equal(GREW(clients_accepted), 1);
+    assert_int_equal(GREW(clients_refused), 1);
+    assert_int_equal(conn_rig_worker()->me->clients_returned, returned + 1);
+    receive(peer);
+    assert_true(peer->ended);
+}
+
 #define EDGE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int
@@ -1427,6 +1499,9 @@ main(void)
         EDGE(test_conn_whose_input_was_given_up_is_not_heard_any_more),
         EDGE(test_conn_whose_own_input_finds_no_room_is_not_heard_any_more),
         EDGE(test_conn_whose_compressed_message_is_the_largest_is_closed_itself),
+        EDGE(test_conn_newcomer_is_counted_while_its_handler_runs),
+        EDGE(test_conn_record_that_does_not_exist_is_refused),
+        EDGE(test_conn_whose_descriptor_was_lost_on_the_way_was_refused),
     };
     struct conf_shm conf;
 

@@ -408,6 +408,45 @@ test_fanout_stretches_end_sooner_when_clients_are_sent_much(void **state)
     conn_rig_require_idle();
 }
 
+/* Two that fit into the staging buffer each, and not both; and two that do exactly. */
+static void
+test_fanout_takes_into_a_sweep_what_fits_into_the_staging_buffer(void **state)
+{
+    static const size_t sizes[][2] = {{200 * 1024, 200 * 1024},
+                                      {200 * 1024 - 10, 56 * 1024 - 4},
+                                      {200 * 1024 - 10, 56 * 1024 - 3}};
+    static uint8_t payload[200 * 1024];
+    static uint8_t got[512 * 1024];
+    int fd = conn_rig_open_client("");
+    uint64_t seq;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        size_t heads = 10 + (sizes[i][1] > UINT16_MAX ? 10 : 4);
+        uint64_t begin = conn_rig_worker()->fanout.end;
+        size_t all = 0;
+        ssize_t bytes;
+
+        for (int k = 0; k < 2; k++) {
+            memset(payload, '1' + k, sizeof(payload));
+            assert_int_equal(ring_publish(&conn_rig_worker()->ring, RECORD_BINARY, payload,
+                                          sizes[i][k], 0, RECORD_NO_ORIGIN, &seq),
+                             0);
+        }
+        conn_rig_turn();
+        assert_int_equal(conn_rig_worker()->fanout.end - begin, i == 1 ? 2 : 1);
+        while ((bytes = recv(fd, got + all, sizeof(got) - all, 0)) > 0) {
+            all += (size_t)bytes;
+            conn_rig_settle();
+        }
+        assert_int_equal(all, heads + sizes[i][0] + sizes[i][1]);
+        assert_int_equal(got[all - 1], '2');
+        assert_int_equal(got[10 + sizes[i][0] - 1], '1');
+    }
+    conn_rig_hang_up(fd);
+    conn_rig_require_idle();
+}
+
 int
 main(void)
 {
@@ -426,6 +465,7 @@ main(void)
             join_all),
         cmocka_unit_test_setup(test_fanout_stretches_end_sooner_when_clients_are_sent_much,
                                join_all),
+        cmocka_unit_test(test_fanout_takes_into_a_sweep_what_fits_into_the_staging_buffer),
     };
     struct conf_shm conf;
 

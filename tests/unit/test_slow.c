@@ -832,6 +832,91 @@ test_slow_client_that_blocks_itself_is_closed_after_the_stuck_timeout(void **sta
     end();
 }
 
+/* Many more than there are marks, before any client is held. */
+static void
+test_slow_edge_in_bytes_is_right_behind_many_broadcasts_that_all_have_read(void **state)
+{
+    struct reader *slow;
+    uint64_t first;
+
+    (void)state;
+    begin(CONF_SLOW_SKIP);
+    conn_rig_conf()->max_lag = (struct conf_lag_shm){20 * FRAME_BYTES, CONF_LAG_BYTES};
+    slow = open_reader(0, false);
+    for (int i = 0; i < 3 * SLOW_MARKS; i++) {
+        publish_many(1);
+        read_all(slow);
+    }
+    hang_up();
+    slow = open_reader(SMALL, false);
+    first = published;
+    publish_many(20);
+    assert_int_equal(GREW(slow_skips), 0);
+    publish_many(3);
+    assert_int_equal(GREW(slow_skips), 1);
+    read_all(slow);
+    assert_true(missed(slow, first) > 0);
+    end();
+}
+
+/* The edge is behind the newest broadcast. */
+static void
+test_slow_client_that_may_not_even_get_the_newest_broadcast_skips_that_too(void **state)
+{
+    struct reader *slow;
+    uint64_t first;
+
+    (void)state;
+    begin(CONF_SLOW_LATEST);
+    conn_rig_conf()->max_lag = (struct conf_lag_shm){1000, CONF_LAG_MS};
+    slow = open_reader(SMALL, false);
+    first = published;
+    pass_time(100);
+    publish_many(5);
+    for (unsigned ms = 0; ms < 3000; ms += 100)
+        pass_time(100);
+    assert_int_equal(GREW(slow_skips), 1);
+    assert_int_equal(conn_rig_worker()->slow.news_count, 0); /* it is in the log */
+    read_all(slow);
+    assert_int_equal(slow->seen_count, 1); /* the one that it was cut in */
+    assert_int_equal(missed(slow, first), 4);
+    end();
+}
+
+/* It waits for itself, and its socket takes something, although not a whole frame. */
+static void
+test_slow_client_that_blocks_itself_and_reads_a_little_is_not_closed(void **state)
+{
+    static const uint8_t said[8 + 3000] = {0x82, 0xfe, 3000 >> 8, 3000 & 0xff};
+    struct reader *slow;
+    uint64_t next;
+
+    (void)state;
+    begin(CONF_SLOW_BLOCK);
+    conn_rig_conf()->stuck_timeout_ms = 10000;
+    slow = open_reader(SMALL, false);
+    while (publish())
+        conn_rig_turn();
+    assert_int_equal(send(slow->fd, said, sizeof(said), 0), sizeof(said));
+    conn_rig_settle();
+    pass_time(100);
+    assert_true(last_conn()->waits);
+    next = last_conn()->next;
+    pass_time(9000);
+    for (uint32_t done = last_conn()->next_done; last_conn()->next_done == done;) {
+        uint8_t some[500];
+        assert_true(recv(slow->fd, some, sizeof(some), 0) > 0);
+        conn_rig_settle();
+    }
+    assert_int_equal(last_conn()->next, next); /* still the same broadcast */
+    pass_time(2000);
+    assert_int_equal(GREW(clients_slow_closed), 0);
+    pass_time(9000);
+    assert_int_equal(GREW(clients_slow_closed), 1);
+    slow->used = 0;
+    end();
+}
+
 int
 main(void)
 {
@@ -864,6 +949,11 @@ main(void)
             test_slow_client_that_has_stood_still_for_the_grace_before_is_closed_at_once),
         cmocka_unit_test(test_slow_client_that_blocks_stops_publishers_and_misses_nothing),
         cmocka_unit_test(test_slow_client_that_blocks_itself_is_closed_after_the_stuck_timeout),
+        cmocka_unit_test(
+            test_slow_edge_in_bytes_is_right_behind_many_broadcasts_that_all_have_read),
+        cmocka_unit_test(
+            test_slow_client_that_may_not_even_get_the_newest_broadcast_skips_that_too),
+        cmocka_unit_test(test_slow_client_that_blocks_itself_and_reads_a_little_is_not_closed),
     };
     struct conf_shm conf;
 

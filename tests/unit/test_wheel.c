@@ -230,6 +230,7 @@ test_wheel_client_that_has_taken_something_is_pinged_anew(void **state)
     assert_pinged(fd);
     publish(news, sizeof(news));
     assert_true(only_conn()->blocked);
+    pass(PING_MS / 2);
     assert_int_equal(read_all(fd), 4 + sizeof(news));
     assert_false(only_conn()->blocked);
     assert_pinged(fd); /* and not cut off without that */
