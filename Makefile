@@ -188,8 +188,8 @@ test: plan setup-$(if $(E2E),test,unit)  ## unit tests, fuzz corpora, torture an
 	+@$(BUILD) suite
 	@tests/run.sh $(B) $(SUITE_BIN) $(E2E) -- $(PYTEST)
 
-check-long: setup-long  ## the models, then the same tests with CRIER_LONG=1: longer torture, larger numbers
-	@tests/model/check.sh
+check-long: setup-long  ## the models, the mutants, then the same tests with CRIER_LONG=1: longer torture, larger numbers
+	@tests/model/check.sh && tests/mutants/run.py
 	@CRIER_LONG=1 $(MAKE) test
 
 interop: setup-interop  ## clients that others wrote, a browser among them
