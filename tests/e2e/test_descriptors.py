@@ -333,6 +333,7 @@ def test_a_folder_as_input_closes_the_console(crier, tmp_path):
 
 
 @pytest.mark.skipif(SANITIZED, reason="the sanitizers' run-time libraries need /proc themselves")
+@pytest.mark.skipif(SANITIZED, reason="the sanitizers need /proc themselves")
 def test_without_proc_it_says_so_in_one_sentence():
     if os.geteuid() != 0:
         pytest.skip("only root can take /proc away")
