@@ -490,6 +490,7 @@ test_stopping_without_a_master_waits_a_second_for_those_that_do_not_read(void **
     publish(bytes, sizeof(bytes));
     conn_rig_settle();
     orphan();
+    hand_clock_turn(300);
     conn_rig_settle();
     assert_false(conn_rig_worker()->done);
     hand_clock_turn(1000);
