@@ -13,13 +13,14 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "shm/util/log_out.h"
 
-enum { PIPE_BYTES = 4096, LINE_BYTES = 100, TEXT_BYTES = 1 << 20 };
+enum { PIPE_BYTES = 4096, LINE_BYTES = 100, TEXT_BYTES = 1 << 20, DEADLINE_S = 120 };
 
 static char text[TEXT_BYTES]; /* what came out */
 static size_t text_bytes;
@@ -35,6 +36,7 @@ run_child(int fd, void (*act)(void))
     if (pid == 0) {
         signal(SIGABRT, SIG_DFL);
         signal(SIGPIPE, SIG_IGN);
+        alarm(DEADLINE_S);
         dup2(fd, STDERR_FILENO);
         act();
         _exit(0);
@@ -201,6 +203,37 @@ test_log_out_a_stream_socket_gets_whole_lines(void **state)
     close_ends();
 }
 
+/* What is written arrives a moment later. */
+static void
+fill_terminal(void)
+{
+    put_lines(0, 1000, false);
+    CHECK(log_out_is_waiting());
+    do {
+        log_out_retry();
+        read_some(ends[0]);
+    } while (count_lines() != 1000);
+    CHECK(!log_out_is_waiting());
+}
+
+/* It takes a line in part when that is the room it has. */
+static void
+test_log_out_a_terminal_gets_whole_lines(void **state)
+{
+    struct termios raw;
+
+    (void)state;
+    text_bytes = 0;
+    ends[0] = posix_openpt(O_RDWR | O_NOCTTY);
+    assert_true(ends[0] >= 0 && grantpt(ends[0]) == 0 && unlockpt(ends[0]) == 0);
+    ends[1] = open(ptsname(ends[0]), O_RDWR | O_NOCTTY);
+    assert_true(ends[1] >= 0 && tcgetattr(ends[1], &raw) == 0);
+    cfmakeraw(&raw);
+    assert_int_equal(tcsetattr(ends[1], TCSANOW, &raw), 0);
+    run_child(ends[1], fill_terminal);
+    close_ends();
+}
+
 static void
 put_hundred_and_finish(void)
 {
@@ -296,6 +329,7 @@ main(void)
         cmocka_unit_test(test_log_out_minor_lines_leave_half_of_the_queue),
         cmocka_unit_test(test_log_out_the_end_waits_for_a_reader_that_reads),
         cmocka_unit_test(test_log_out_a_stream_socket_gets_whole_lines),
+        cmocka_unit_test(test_log_out_a_terminal_gets_whole_lines),
         cmocka_unit_test(test_log_out_a_file_is_written_from_where_it_stands),
         cmocka_unit_test(test_log_out_a_datagram_socket_gets_a_line_each),
         cmocka_unit_test(test_log_out_a_reader_that_has_gone_costs_nothing),
