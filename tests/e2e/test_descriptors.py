@@ -17,6 +17,7 @@ from harness.inherited import RefusedPipe, is_nonblocking, threads, waits_in
 from harness.procs import children, status_flags
 from harness.server import CRIER
 
+LINES = 6000
 BLOCKED_READ = ("pipe_read", "anon_pipe_read", "fifo_pipe_read", "pipe_wait")
 
 
@@ -56,40 +57,52 @@ def unread(descriptor):
 
 # ---- shared with other readers ----
 
-def share_with_a_rival(server, theirs, write, waits):
-    """Each line is taken by the server or by another process that waits for it as well; both are told of it. The master
+def where_it_sleeps(pid):
+    """The function of the kernel, or "" while the process runs."""
+    with open(f"/proc/{pid}/wchan") as f:
+        return f.read().strip("0")
+
+
+def share_with_rivals(server, theirs, write, waits):
+    """Each line is taken by the server or by one of others that wait for it as well; all are told of it. The master
     must not be found asleep in a read of its own in between: until the next line, if one comes, it would do nothing."""
-    rival = subprocess.Popen(["cat"], stdin=theirs, stdout=subprocess.DEVNULL)
-    for number in range(12000):
+    rivals = [subprocess.Popen(["cat"], stdin=theirs, stdout=subprocess.DEVNULL) for _ in range(4)]
+    processes = [server.pid, *(rival.pid for rival in rivals)]
+
+    def sleep_again():
+        return unread(theirs) == 0 and all(map(where_it_sleeps, processes))
+
+    for number in range(LINES):
         write(b"%d\n" % number)
-        wait_until(lambda: unread(theirs) == 0, "either of them to read", interval=0)
-        with open(f"/proc/{server.pid}/wchan") as f:
-            if f.read() in waits:
-                server.connect().expect_pong()
-                server.drop_clients()
+        wait_until(sleep_again, "one of them to read", interval=0.0005)  # all are woken at once, on all CPUs
+        if where_it_sleeps(server.pid) in waits:
+            server.connect().expect_pong()
+            server.drop_clients()
     victim = server.workers()[0]
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: server.workers() not in ([], [victim]), "a successor of the worker")
     assert server.stop() == 0
-    return rival
+    return rivals
 
 
 def test_another_reader_of_the_same_pipe_never_makes_the_master_wait(crier):
     ours, theirs = os.pipe()
     server = crier("--no-welcome", stdin=ours, workers=1)
-    rival = share_with_a_rival(server, ours, lambda line: os.write(theirs, line), BLOCKED_READ)
+    rivals = share_with_rivals(server, ours, lambda line: os.write(theirs, line), BLOCKED_READ)
     os.close(theirs)
     os.close(ours)
-    rival.wait(PATIENCE)
+    for rival in rivals:
+        rival.wait(PATIENCE)
 
 
 def test_another_reader_of_the_same_socket_never_makes_the_master_wait(crier):
     ours, theirs = socket.socketpair()
     server = crier("--no-welcome", stdin=theirs, workers=1)
-    rival = share_with_a_rival(server, theirs, ours.send, ("unix_stream_data_wait", "unix_stream_read_generic"))
+    rivals = share_with_rivals(server, theirs, ours.send, ("unix_stream_data_wait", "unix_stream_read_generic"))
     ours.close()
     theirs.close()
-    rival.wait(PATIENCE)
+    for rival in rivals:
+        rival.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "fifo", "terminal", "socket", "file"])
