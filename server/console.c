@@ -268,6 +268,10 @@ console_read(evutil_socket_t fd, short events, void *arg)
     (void)events;
     if (bytes == -EAGAIN)
         return;
+    if (bytes == -EMSGSIZE) {
+        log_warnx("standard input: a datagram longer than %d bytes; skipped", SOURCE_CHUNK_BYTES);
+        return;
+    }
     if (bytes < 0) {
         console_read_failed(console, (int)-bytes);
         return;

@@ -60,7 +60,7 @@ bool console_source_has_thread(const struct console_source *source);
 void console_source_watch(struct console_source *source, bool on);
 
 /* Up to SOURCE_CHUNK_BYTES. 0: the end of the input. -EAGAIN: nothing now. -ECANCELED: stopped, and everything
- * that belongs to the input has been returned. */
+ * that belongs to the input has been returned. -EMSGSIZE: a longer datagram, which is lost; the input goes on. */
 ssize_t console_source_read(struct console_source *source, char *data);
 
 /* Reads no more. True: bytes that were read are still to come, up to -ECANCELED or an end. */

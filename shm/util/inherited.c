@@ -136,13 +136,27 @@ inherited_close(struct inherited *inherited)
     inherited->fd = -1;
 }
 
+/* recv does not tell that a datagram has been cut off. */
+static ssize_t
+inherited_receive(int fd, void *data, size_t bytes)
+{
+    struct iovec piece = {.iov_base = data, .iov_len = bytes};
+    struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
+    ssize_t got = recvmsg(fd, &message, MSG_DONTWAIT);
+
+    if (got < 0)
+        return -errno;
+    return message.msg_flags & MSG_TRUNC ? -EMSGSIZE : got;
+}
+
 ssize_t
 inherited_read(const struct inherited *inherited, void *data, size_t bytes)
 {
-    ssize_t got = inherited->kind == INHERITED_SOCKET
-                      ? recv(inherited->fd, data, bytes, MSG_DONTWAIT)
-                      : read(inherited->fd, data, bytes);
+    ssize_t got;
 
+    if (inherited->kind == INHERITED_SOCKET)
+        return inherited_receive(inherited->fd, data, bytes);
+    got = read(inherited->fd, data, bytes);
     return got < 0 ? -errno : got;
 }
 

@@ -52,7 +52,7 @@ struct inherited inherited_open(int fd, int access);
 void inherited_close(struct inherited *inherited);
 
 /* read(2) and write(2) that do not wait, but for INHERITED_BLOCKING, and raise no SIGPIPE on a socket. A
- * count or a negative errno. */
+ * count or a negative errno; -EMSGSIZE: a datagram that is longer than `bytes` has been taken and is lost. */
 ssize_t inherited_read(const struct inherited *inherited, void *data, size_t bytes);
 ssize_t inherited_write(const struct inherited *inherited, const void *data, size_t bytes);
 

@@ -210,6 +210,20 @@ def test_a_socket_is_read_to_its_end(crier, kind):
     assert server.wait_exit() == 0
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET], ids=["dgram", "seqpacket"])
+def test_a_datagram_that_is_too_long_is_reported_and_skipped_whole(crier, kind):
+    ours, theirs = socket.socketpair(type=kind)
+    with ours, theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
+        server = crier("--no-welcome", stdin=theirs)
+        client = server.connect()
+        ours.sendall(b"x" * 65535 + b"\n")
+        ours.sendall(b"y" * 65536 + b"\n")
+        ours.sendall(b"after\n")
+        client.expect_texts(["x" * 65535, "after"])
+        server.wait_log("standard input: a datagram longer than 65536 bytes; skipped")
+
+
 # ---- a thread reads ----
 
 def test_a_file_is_read_from_where_its_description_stands_and_stands_behind_what_was_read(crier, tmp_path):
