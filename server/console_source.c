@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -15,6 +14,7 @@
 #include "server/limits.h"
 #include "shm/atomic.h"
 #include "shm/log.h"
+#include "shm/util/await.h"
 #include "shm/util/inbox.h"
 
 enum { SOURCE_STACK_BYTES = 128 * 1024, SOURCE_TRY_AGAIN_MS = 1000 };
@@ -46,12 +46,10 @@ static struct source_reader {
 static ssize_t
 source_read(char *data)
 {
-    struct pollfd in = {.fd = reader.input.fd, .events = POLLIN};
-
     for (;;) {
         ssize_t got = inherited_read(&reader.input, data, SOURCE_CHUNK_BYTES);
         if (got == -EAGAIN)
-            (void)poll(&in, 1, -1);
+            await_fd(reader.input.fd, POLLIN, -1);
         else if (got != -EINTR)
             return got;
     }

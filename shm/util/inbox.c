@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
@@ -16,6 +15,7 @@
 
 #include "shm/atomic.h"
 #include "shm/clock.h"
+#include "shm/util/await.h"
 #include "shm/util/tsan.h"
 
 enum {
@@ -248,7 +248,6 @@ inbox_is_over(struct inbox *inbox)
 struct inbox_entry *
 inbox_await(struct inbox *inbox, int timeout_ms)
 {
-    struct pollfd woken = {.fd = inbox->fd, .events = POLLIN};
     uint64_t end_ns = inbox_end_ns(timeout_ms);
     struct inbox_entry *entry;
 
@@ -257,7 +256,7 @@ inbox_await(struct inbox *inbox, int timeout_ms)
         uint64_t left_ms = now_ns < end_ns ? (end_ns - now_ns + 999999) / 1000000 : 0;
         if (left_ms == 0)
             break;
-        (void)poll(&woken, 1, timeout_ms < 0 ? -1 : (int)left_ms);
+        await_fd(inbox->fd, POLLIN, timeout_ms < 0 ? -1 : (int)left_ms);
         inbox_clear(inbox);
     }
     return entry;

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -16,6 +15,7 @@
 
 #include "shm/atomic.h"
 #include "shm/clock.h"
+#include "shm/util/await.h"
 #include "shm/util/inbox.h"
 #include "shm/util/inherited.h"
 
@@ -86,14 +86,12 @@ out_note(char note[LOG_OUT_NOTE_BYTES], uint32_t *lines)
 static bool
 out_write_all(const char *text, size_t bytes)
 {
-    struct pollfd room = {.fd = out.to.fd, .events = POLLOUT};
-
     while (bytes > 0) {
         ssize_t put = inherited_write(&out.to, text, bytes);
         if (put == -EAGAIN) {
             if (out.is_child)
                 return false;
-            (void)poll(&room, 1, -1);
+            await_fd(out.to.fd, POLLOUT, -1);
         } else if (put >= 0) {
             text += put;
             bytes -= (size_t)put;
@@ -304,7 +302,6 @@ void
 log_out_finish(int timeout_ms)
 {
     uint64_t end_ns = clock_ns(CLOCK_MONOTONIC) + (uint64_t)timeout_ms * 1000000;
-    struct pollfd room = {.fd = out.to.fd, .events = POLLOUT};
     struct inbox_entry *entry;
 
     if (out.is_open && out_is_threaded()) {
@@ -319,7 +316,7 @@ log_out_finish(int timeout_ms)
         log_out_retry();
         if (out.queued == 0 || now_ns >= end_ns)
             return;
-        (void)poll(&room, 1, (int)((end_ns - now_ns) / 1000000) + 1);
+        await_fd(out.to.fd, POLLOUT, (int)((end_ns - now_ns) / 1000000) + 1);
     }
 }
 

@@ -1,6 +1,7 @@
 /*
  * inbox.h: bound, shutdown, order and wake-ups. inbox_torture does all of it at once.
  */
+#define _GNU_SOURCE
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -351,6 +353,36 @@ test_inbox_await_ends_with_an_entry_or_with_the_end(void **state)
     }
 }
 
+/* Each time it sleeps it gives up the processor; one that only looks again never does. */
+static void *
+await_for_a_while(void *arg)
+{
+    struct rusage before;
+    struct rusage after;
+
+    (void)getrusage(RUSAGE_THREAD, &before);
+    (void)inbox_await(arg, 100);
+    (void)getrusage(RUSAGE_THREAD, &after);
+    return (void *)(uintptr_t)(after.ru_nvcsw - before.ru_nvcsw);
+}
+
+static void
+test_inbox_await_sleeps_though_the_process_may_have_no_descriptor(void **state)
+{
+    struct rlimit limit;
+    struct rlimit none;
+    pthread_t thread;
+    void *pauses;
+
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = (struct rlimit){.rlim_max = limit.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    assert_int_equal(pthread_create(&thread, NULL, await_for_a_while, *state), 0);
+    assert_int_equal(pthread_join(thread, &pauses), 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    assert_true((uintptr_t)pauses > 0);
+}
+
 int
 main(void)
 {
@@ -369,6 +401,7 @@ main(void)
         TEST(test_inbox_a_wait_for_room_ends_with_its_time),
         TEST(test_inbox_flush_waits_until_everything_is_freed),
         TEST(test_inbox_await_ends_with_an_entry_or_with_the_end),
+        TEST(test_inbox_await_sleeps_though_the_process_may_have_no_descriptor),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
