@@ -52,6 +52,7 @@ BAD = [
     ("shm/util/inbox.h", "#include <urcu/uatomic.h>\n", "<urcu/uatomic.h> belongs in shm/atomic.h"),
     ("server/ring.h", "int f(void);\n", "ring is also the name of"),
     ("tests/lib/worker.c", "", "worker is also the name of"),
+    ("bad(int bytes),+18p", "int x;\n", "its name has other characters than"),
     ("shm/bad.c", "int x;\n", "shm/bad.c:1: it has no shm/bad.h"),
     ("shm/bad.h", "size_t f(void);\n", "it does not compile alone"),
     ("shm/bad.h", "int f(void); \n", "bad.h:1: remove the blanks"),

@@ -52,6 +52,7 @@ SLEEPING_CALLS = ("sleep", "pause", "sigtimedwait", "Timer")
 A_MOMENT = 1  # second: a timeout that is shorter is there to pass
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 COMMENT_OR_STRING = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S)
+PATH = re.compile(r"[\w./+-]+", re.A)
 REASON = re.compile(r"(?:/\*|//|#) long: \S")
 
 
@@ -139,6 +140,13 @@ def check_names(tree):
         header = path[:-2] + ".h"
         if os.path.basename(path) != "main.c" and header not in tree.text:
             yield path, 1, f"it has no {header}: declare there what it offers"
+
+
+def check_paths(tree):
+    """File names are plain: one with blanks or brackets is the output of a mistyped command."""
+    for path in tree.text:
+        if not PATH.fullmatch(path):
+            yield path, 1, "its name has other characters than letters, digits and ._+-: remove or rename it"
 
 
 def check_headers_alone(tree, cc):
@@ -257,8 +265,8 @@ def main():
     args = parser.parse_args()
     tree = Tree()
     found = 0
-    for rule in (check_includes(tree), check_ordered_accesses(tree), check_names(tree), check_headers_alone(tree, args.cc),
-                 check_blanks(tree), check_length(tree), check_sleeps(tree), check_threads(tree),
+    for rule in (check_includes(tree), check_ordered_accesses(tree), check_names(tree), check_paths(tree),
+                 check_headers_alone(tree, args.cc), check_blanks(tree), check_length(tree), check_sleeps(tree), check_threads(tree),
                  check_source_lists(tree, args.sources)):
         for path, line, sentence in rule:
             print(f"{path}:{line}: {sentence}")
