@@ -1,4 +1,4 @@
-"""A file system with one file that answers, or hangs, as the test wants."""
+"""A file system with one file, which answers requests or hangs, as the test asks."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ from .waiting import PATIENCE
 SERVICE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fuse_service.py")
 MNT_FORCE, MNT_DETACH = 1, 2
 READ, WRITE, FLUSH = 15, 16, 25  # opcodes
-DIRECT_IO, NO_FLUSH = 1, 32  # no page cache; a close asks nothing
+DIRECT_IO, NO_FLUSH = 1, 32  # no page cache; close(2) sends no request
 
 
 # ---- in the test ----
@@ -23,8 +23,8 @@ def umount(folder, flags):
 
 
 class OneFile:
-    """`path` holds `content`. After hang() every request waits for close(), and its opcode is in `requests`.
-    `flush`: closing asks as well."""
+    """`path` holds `content`. After hang() every request waits until close(), and its opcode is in `requests`.
+    `flush`: close(2) of the file sends a request as well."""
 
     def __init__(self, folder, content=b"", flush=False):
         self.folder = str(folder)

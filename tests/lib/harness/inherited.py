@@ -5,7 +5,6 @@ import os
 import shutil
 import tempfile
 
-from . import procs
 from .server import CRIER
 
 OTHER_USER = 65534
@@ -44,12 +43,12 @@ class RefusedPipe:
 
 
 def threads(pid):
-    """Of the process, without the main one."""
+    """The threads of the process, without the main thread."""
     return [int(name) for name in os.listdir(f"/proc/{pid}/task") if int(name) != pid]
 
 
 def waits_in(pid, words):
-    """Is a thread of the process, beside the main one, asleep in a function of the kernel with one of these words?"""
+    """True if a thread other than the main one sleeps in a kernel function whose name has one of these words."""
     for thread in threads(pid):
         try:
             with open(f"/proc/{pid}/task/{thread}/wchan") as f:
@@ -63,11 +62,3 @@ def waits_in(pid, words):
 
 def is_nonblocking(descriptor):
     return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_NONBLOCK)
-
-
-def own_description_of(pid, target):
-    """A descriptor above 2 that is the same file as `target`, or None."""
-    for number, name in procs.descriptors(pid).items():
-        if number > 2 and name == target:
-            return number
-    return None

@@ -1,4 +1,4 @@
-"""Calls in threads. What one of them raises is raised in the test, and none is left behind unseen."""
+"""Calls in threads. Their exceptions are raised in the test, and every thread is joined."""
 
 import threading
 
@@ -8,8 +8,8 @@ from .waiting import PATIENCE
 class Job(threading.Thread):
     """call(*arguments) in a thread, started. join() returns what the call returned and raises what it raised.
 
-    A test need not join its jobs: fixtures.py does so at its end, and the test fails with what they raised.
-    lasting: it belongs to something that may outlive a test, which joins it
+    A test need not join its jobs: fixtures.py does so at its end, and the test fails with their exceptions.
+    lasting: the job may outlive the test; the object that has started it joins it
     """
 
     unseen = []  # neither joined nor lasting
@@ -42,7 +42,7 @@ class Job(threading.Thread):
 
 
 def join_all():
-    """Joins what no test has joined; raises the first of their exceptions."""
+    """Joins the jobs that the test has not joined; raises the first of their exceptions."""
     errors = []
     for job in list(Job.unseen):
         try:
@@ -55,7 +55,7 @@ def join_all():
 
 
 def at_once(calls):
-    """Calls all in threads: no client may be slow because others are read first."""
+    """Calls all in threads at the same time, so that no client is slow because others are read first."""
     jobs = [Job(call) for call in calls]
     for job in jobs:
         job.join()

@@ -277,12 +277,12 @@ class Server:
     # ---- the server's own time ----
 
     def wait_ticks(self, count, *pids, unless=lambda: False):
-        """Until the timer of each of these processes has come `count` times more; of all workers that serve, by default.
-        Or until `unless` is true.
+        """Waits until the timer of each of these processes, by default of all workers that serve, has ticked `count`
+        times more, or until `unless` is true.
 
-        In between, the process has dealt with all that it had to deal with. A worker's timer comes every 100 ms, the
-        master's every second, or every 100 ms while the master waits for something. A worker turns its heartbeat for
-        each client that it hears as well: this waits for time to pass only where no client sends.
+        Between two ticks a process handles all events that were pending. A worker's timer ticks every 100 ms, the
+        master's every second, or every 100 ms while the master expects an event. The heartbeat of a worker also
+        advances with each client that it reads from: ticks are a measure of time only while no client sends.
         """
         def is_meant(pid, member):
             serves = member.role == "worker" and member.state != "starting" and procs.process_state(pid) in ("R", "S", "D")

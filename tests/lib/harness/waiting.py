@@ -1,4 +1,4 @@
-"""Waiting: for an event, with a deadline. The only place of the tests that looks again and again."""
+"""Waits for an event, with a deadline. The only module of the tests that polls."""
 
 import os
 import time
@@ -10,10 +10,10 @@ PATIENCE = 60.0 if SANITIZED else 30.0
 
 
 def wait_until(predicate, what, timeout=None, interval=0.005):
-    """Waits until predicate() is true and returns its value; says what it waited for when it is not in time.
+    """Waits until predicate() is true and returns its value. After `timeout` it fails, and names what it waited for.
 
-    `what` may be a function, so that the message can show what was seen last. `interval` 0 looks again at once, for
-    what comes within microseconds.
+    `what` may be a function, so that the message can show the last state. With `interval` 0 it calls predicate()
+    again at once, for events within microseconds.
     """
     deadline = time.monotonic() + (PATIENCE if timeout is None else timeout)
     while True:
@@ -26,7 +26,7 @@ def wait_until(predicate, what, timeout=None, interval=0.005):
 
 
 def wait_for_reader(fifo):
-    """The other end of a named pipe, once a process is blocked in opening it."""
+    """Waits until a process blocks in opening a named pipe for reading; returns the write end."""
     def opened():
         try:
             return os.fdopen(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK), "wb")
@@ -36,7 +36,7 @@ def wait_for_reader(fifo):
 
 
 class Deadline:
-    """A point in time; each step of a longer operation asks for what is left."""
+    """A point in time; each step of a longer operation asks for the time left until then."""
 
     def __init__(self, seconds=None):
         self.seconds = PATIENCE if seconds is None else seconds
@@ -52,11 +52,11 @@ class Deadline:
 # ---- tests that must be quicker than a timeout of the server ----
 
 class Late(Exception):
-    """On a busy machine the test was perhaps not as quick as a timeout of the server: the attempt shows nothing."""
+    """The test may have been slower than a timeout of the server, as on a busy machine: the attempt proves nothing."""
 
 
 class Pace:
-    """`with Pace(seconds) as pace:` no two steps may be further apart. A failure behind a longer step is Late."""
+    """`with Pace(seconds) as pace:` no two steps may be further apart. A failure after a longer step is Late."""
 
     def __init__(self, seconds):
         self.seconds = seconds
