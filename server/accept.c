@@ -133,7 +133,7 @@ accept_one(struct accept_source *source)
         return true;
     }
     switch (errno) {
-    case EAGAIN: /* nobody waits any more */
+    case EAGAIN: /* the backlog is empty */
         acceptor->full_logged = false;
         acceptor->error_logged = false;
         return false;

@@ -1,18 +1,18 @@
 /*
- * accept.h: connections, from the listening sockets to the dispatcher.
+ * accept.h: accepts connections and hands them to the dispatcher.
  *
  * Role:     master only.
  * Owns:     its events; the listeners and the dispatcher are borrowed.
- * Errors:   at start -ENOMEM. Later what accept4 returns is met here: without room for more,
- *           nothing is accepted for a while and clients wait in the kernel's backlog; that is
- *           logged once until nobody waits there any more.
+ * Errors:   at start -ENOMEM. Later the errors of accept4 are handled here: when no descriptor is
+ *           left, or no worker has room, nothing is accepted for 100 ms at a time and clients wait in
+ *           the kernel's backlog. That is logged, and again only after the backlog was empty.
  * Start:    while no worker is ready nothing is accepted and connections wait in the kernel's
  *           backlog; accept_go_on, called when a worker becomes ready, ends that. No timer runs
  *           meanwhile.
- * Rush:     to wake up, to pass a descriptor and to wake a worker costs several times what it costs
- *           to accept, and is best shared by many newcomers. So before it accepts, the master lets
- *           those run who wait for its CPU: when there is nobody it goes on at once, and when there
- *           are clients and workers, more newcomers gather meanwhile.
+ * Rush:     waking the master, passing a descriptor and waking a worker cost several times as much as
+ *           accept4, and one message can pass many descriptors. So the master yields its CPU before
+ *           it accepts: if clients and workers wait for the CPU, more connections arrive meanwhile;
+ *           otherwise sched_yield returns at once.
  * Context:  loop thread.
  */
 #ifndef CRIER_SERVER_ACCEPT_H
@@ -40,7 +40,7 @@ int accept_start(struct acceptor *acceptor, struct event_base *base,
                  const struct listeners *listeners, struct dispatch *dispatch)
     __attribute__((warn_unused_result));
 
-/* There may be room for more connections. */
+/* Call when there may be room for more connections: ends a pause. */
 void accept_go_on(struct acceptor *acceptor);
 
 /* Before the listeners are closed. May be called twice. */

@@ -17,18 +17,18 @@
 #include <stdint.h>
 
 struct cgroup_limit {
-    char file[PATH_MAX]; /* that has the limit, for instance /sys/fs/cgroup/a/memory.max */
+    char file[PATH_MAX]; /* the file with the limit, for instance /sys/fs/cgroup/a/memory.max */
     uint64_t limit;
     uint64_t used;
-    uint64_t left; /* what may still be used: limit less used, and swap; 0 when it is exceeded */
+    uint64_t left; /* what may still be used: limit - used, at least 0; of memory, also free swap */
 };
 
-/* The group that leaves least memory; false: none has a limit. Files in the page cache do not count
- * as used, since the kernel drops them first. `swap_bytes`: free swap of the machine. `root` stands
- * before each path that is opened: "", or the folder of a test. */
+/* Finds the group that leaves least memory. False: no group has a limit. Files in the page cache do
+ * not count as used, since the kernel drops them first. `swap_bytes`: free swap of the machine.
+ * `root` is put in front of each path that is opened: "", or the folder of a test. */
 bool cgroup_find_memory(const char *root, uint64_t swap_bytes, struct cgroup_limit *found);
 
-/* The group that leaves fewest processes and threads. */
+/* Finds the group that leaves fewest processes and threads. */
 bool cgroup_find_pids(const char *root, struct cgroup_limit *found);
 
 #endif

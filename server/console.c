@@ -2,8 +2,8 @@
  * console.c: chunks to lines to broadcasts.
  *
  * A line that lies whole in a chunk is published from there; only one that goes on in the next
- * chunk is copied, up to --max-message. Whatever cannot go into the ring stays where it is, nothing
- * more is read, and so the pressure reaches whoever writes to us.
+ * chunk is copied, up to --max-message. A line for which the ring has no room stays where it is, and
+ * nothing more is read: the process that writes the input blocks in turn.
  */
 #define _GNU_SOURCE
 #include "server/console.h"
@@ -99,7 +99,7 @@ console_publish(struct console *console, const char *line, size_t bytes)
         return rc;
     if (rc == 0)
         console_log_broadcast(console, seq, bytes);
-    else /* a worker has written where it must not: the master goes on all the same */
+    else /* another process has overwritten shared memory: the master continues */
         console_skip(console, strerror(-rc));
     return 0;
 }

@@ -175,7 +175,7 @@ source_look_again(struct console_source *source)
     event_add(source->again, &now);
 }
 
-/* A limit of processes counts threads. It may be reached for a while only: the input waits. */
+/* The limit of processes counts threads. It may be reached only for a while, so the start is retried. */
 static void
 source_try_thread(struct console_source *source)
 {
@@ -210,9 +210,10 @@ console_source_watch(struct console_source *source, bool on)
         source_try_thread(source);
 }
 
-/* A FIFO that had no writer when it was opened again reads as ended, but poll says nothing until one has
- * come and gone (fifo(7) is silent, the kernel's fifo_open is not). So it is read until it says -EAGAIN,
- * which it does for the sake of a writer that is there; from then on poll tells. */
+/* A FIFO that had no writer when it was opened again reads as ended, but poll does not report that before
+ * a writer has opened and closed it (the kernel's fifo_open; fifo(7) does not mention it). So it is read
+ * without poll until a read returns -EAGAIN, which proves that a writer is there; from then on poll
+ * reports the end. */
 static ssize_t
 source_read_own(struct console_source *source, char *data)
 {

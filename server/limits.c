@@ -199,7 +199,7 @@ limits_check_process(const struct limits_memory *memory, int resource, const cha
     return false;
 }
 
-/* Of the pools it is not known that they will be used. */
+/* Without room for all pools there is only a warning: they may never be used. */
 static bool
 limits_check_group(const struct limits_memory *memory, uint64_t swap_bytes)
 {

@@ -1,8 +1,8 @@
 /*
- * limits.h: what the server needs of the limits that it runs under, and whether they allow it.
+ * limits.h: computes what the server needs, and checks it against the resource limits.
  *
  * Role:     master, at start, and when a worker cannot be forked.
- * Owns:     the numbers of tasks that are missing.
+ * Owns:     the numbers of tasks that should run and do not.
  * Errors:   a check that fails has logged one sentence: the limit, its value, the value that is
  *           needed, and what to do.
  * Context:  main thread.
@@ -28,10 +28,11 @@ enum {
     LIMITS_WATCH_FDS = 1,  /* of a worker: the epoll set of its clients */
     LIMITS_STREAM_FDS = 4, /* standard input and standard error, opened again or read by a thread */
     LIMITS_SPARE_FDS = 12, /* connections being passed on; libraries; the application */
-    LIMITS_CLIENTS_MIN = 16, /* a worker that has no room for so many is not started */
+    LIMITS_CLIENTS_MIN = 16, /* a worker must have room for so many clients */
 };
 
-/* Of the master, with what it needs to start a worker at any time. `sockets`: those that listen. */
+/* The descriptors of the master, including those that it needs to start a worker at any time.
+ * `sockets`: listening sockets that it opens itself. */
 static inline uint64_t
 limits_master_descriptors(uint64_t workers, uint64_t sockets)
 {
@@ -44,7 +45,7 @@ limits_master_descriptors(uint64_t workers, uint64_t sockets)
            sockets;
 }
 
-/* Of a worker, before its first client. */
+/* The descriptors of a worker before its first client. */
 static inline uint64_t
 limits_worker_descriptors(uint64_t workers)
 {
@@ -55,8 +56,8 @@ limits_worker_descriptors(uint64_t workers)
            LIMITS_STREAM_FDS + LIMITS_SPARE_FDS + events + channel;
 }
 
-/* RLIMIT_NOFILE bounds the numbers of descriptors, and `inherited` ones occupy numbers below the
- * result in the master; a worker inherits none of them. */
+/* The limit of open files that the server needs. RLIMIT_NOFILE bounds the numbers of descriptors;
+ * in the master, `inherited` descriptors occupy numbers below the result. A worker inherits none. */
 static inline uint64_t
 limits_descriptors(uint64_t workers, uint64_t sockets, uint64_t inherited)
 {
@@ -69,13 +70,13 @@ limits_descriptors(uint64_t workers, uint64_t sockets, uint64_t inherited)
 /* Raises the soft limit to the hard one. Returns the limit that holds now. */
 uint64_t limits_raise_descriptors(void);
 
-/* limits_descriptors, for this process now. `opened` of the descriptors that
- * limits_master_descriptors counts are open already, beside the standard ones; `inherited`, which
- * may be NULL, becomes the number of others that are in the way. */
+/* limits_descriptors for this process as it is now. `opened`: how many of the descriptors that
+ * limits_master_descriptors counts are already open, without the standard ones. `*inherited` becomes
+ * the number of other descriptors that occupy numbers below the result; `inherited` may be NULL. */
 uint64_t limits_find_descriptors(uint32_t workers, size_t sockets, size_t opened,
                                  uint64_t *inherited);
 
-/* Is `limit` enough? */
+/* True if `limit` is enough; the other arguments as above. */
 bool limits_check_descriptors(uint64_t limit, uint32_t workers, size_t sockets, size_t opened)
     __attribute__((warn_unused_result));
 
@@ -85,11 +86,11 @@ enum { LIMITS_WHY_BYTES = 320 };
 
 enum limits_task { LIMITS_WORKERS, LIMITS_THREADS, LIMITS_TASK_KINDS };
 
-/* So many tasks of a kind are to run, and do not. */
+/* Sets how many tasks of a kind should run and do not. */
 void limits_set_missing(enum limits_task kind, uint32_t count);
 
-/* After a task could not be started because of `error`: which limit it was, its value, and the value
- * that lets all run that are missing. Returns `why`. */
+/* Describes why a task could not be started: the limit that `error` (an errno) comes from, its value,
+ * and the value that allows all tasks that do not run. Returns `why`. */
 const char *limits_explain_fork(int error, char why[LIMITS_WHY_BYTES]);
 
 /* --- memory --- */
@@ -110,14 +111,14 @@ struct limits_memory {
     uint64_t pool_bytes;   /* --pool: a worker may use it for its clients */
 };
 
-/* Without it, the server is killed at start or at the first broadcasts. */
+/* With less memory the server would be killed at start or at its first broadcasts. */
 static inline uint64_t
 limits_needed_bytes(const struct limits_memory *memory)
 {
     return memory->shared_bytes + (memory->workers + 1) * LIMITS_PROCESS_MIB * LIMITS_MIB;
 }
 
-/* With clients that do not read. */
+/* The most that the server uses, when clients do not read. */
 static inline uint64_t
 limits_used_bytes_max(const struct limits_memory *memory)
 {

@@ -33,14 +33,14 @@ struct listener {
 struct listeners {
     struct listener *list;
     size_t count;
-    size_t inherited; /* of these; the others were opened here */
+    size_t inherited; /* how many of `list` are fd:N; the others were opened here */
 };
 
 /* Is `address` of one of the forms above? If not, -EINVAL and a sentence in `why`. */
 int listen_check(const char *address, char why[CONF_WHY_BYTES]) __attribute__((warn_unused_result));
 
-/* How many sockets listen_open_all opens for `addresses`, at least. `resolve`: names count with
- * each of their addresses, otherwise with one. */
+/* How many sockets listen_open_all opens for `addresses`, at least. With `resolve` a name counts
+ * once per address of it, otherwise once. */
 size_t listen_count(const char *addresses, bool resolve);
 
 /* Listens on each of `addresses`, one per line. On error nothing stays open. */

@@ -5,14 +5,14 @@
  *     |           |            |
  *     +-----------+------------+--> ABORT --> (killed after a second, at the latest)
  *
- * SERVE    accepts once a worker is ready; then says so and reads the console; replaces workers that
- *          die
- * QUIET    stops the input: listeners closed, console read no more; until every worker has stopped
- *          taking messages and the lines that were read are published
+ * SERVE    accepts when a worker is ready; then logs its addresses and reads the console; replaces
+ *          workers that die
+ * QUIET    stops the input: closes the listeners, reads the console no more; until every worker has
+ *          stopped taking messages and the lines that were read are published
  * DELIVER  the last sequence is known: workers deliver up to it, close their clients, and exit
- * ABORT    out of time, told so, or workers crash in a loop: everybody leaves now
+ * ABORT    out of time, a signal, or workers that crash in a loop: all workers exit at once
  *
- * A worker that is not ready when SERVE ends is killed: it holds no client (supervise.h).
+ * A worker that is not ready when SERVE ends is killed if it holds no client (supervise.h).
  *
  * QUIET begins with TERM, INT, HUP or the end of input with --exit-on-eof; ABORT with QUIT, a
  * second TERM or INT, or when --drain is over. Every event ends in master_step, the only place that
@@ -50,14 +50,14 @@
 
 enum {
     MASTER_TICK_MS = 1000,     /* nothing is expected: heartbeat, a second look at everything */
-    MASTER_TICK_BUSY_MS = 100, /* somebody is awaited, whose wake-up may be lost with a process */
+    MASTER_TICK_BUSY_MS = 100, /* an event is expected whose wake-up a dying process may lose */
     MASTER_ABORT_MS = 1000,    /* for workers to leave by themselves */
     MASTER_CLIENTS_MAX = 1 << 20,
     MASTER_ADDRESSES_MAX = 256, /* of one name */
 };
 
 struct master {
-    enum phase phase; /* as workers see it in the segment; this copy nobody else can write */
+    enum phase phase; /* as in the segment; this copy no worker can write */
     int exit_code;
     bool announced; /* the start lines are out, the console is read */
     const struct crier_app *app;
@@ -173,7 +173,7 @@ master_give_up_forking(struct master *master)
     master_abort(master);
 }
 
-/* Whatever has happened: what follows from it? */
+/* Called after every event: the transitions between phases. */
 static void
 master_step(struct master *master)
 {
@@ -296,7 +296,7 @@ master_on_deadline(evutil_socket_t fd, short events, void *arg)
 
 /* --- starting; each returns an exit code --- */
 
-/* A descriptor below 3 must never become a socket: somebody would print into it. */
+/* No descriptor below 3 may become a socket: a library would print into it. */
 static void
 master_fill_standard_descriptors(void)
 {
@@ -365,7 +365,7 @@ master_create_segment(struct master *master)
     }
     master->segment.head->conf = options->conf;
     master->segment.conf = &options->conf;               /* workers can write the other */
-    master->segment.head->close_code = CLOSE_GOING_AWAY; /* also if nobody says why */
+    master->segment.head->close_code = CLOSE_GOING_AWAY; /* the default */
     return MASTER_EXIT_OK;
 }
 
@@ -445,8 +445,8 @@ master_start_app(struct master *master)
     return MASTER_EXIT_FAILED;
 }
 
-/* The first connections wait in the kernel's queue until a worker is ready. There is something to stop
- * in order from here on. */
+/* The first connections wait in the kernel's queue until a worker is ready. From here on signals stop the
+ * server in order. */
 static int
 master_open_doors(struct master *master)
 {

@@ -6,9 +6,10 @@
  * Errors:   -ENOBUFS: every record is in use.
  * Context:  loop thread.
  *
- * Records are used from the start of the array, the last one freed first, so that memory is touched
- * only as far as there were ever clients. A worker gives a record back by its state alone; the
- * master looks for those when its list is empty, and takes more of the array when it finds few.
+ * Records are allocated from the start of the array, and the one freed last is reused first, so that
+ * only as many are ever touched as there were clients at the peak. A worker returns a record by
+ * setting its state to CLIENT_RETURNED; it sends no message. When its list is empty, the master
+ * collects returned records, and extends the used part of the array if it finds few.
  */
 #ifndef CRIER_SERVER_ROSTER_H
 #define CRIER_SERVER_ROSTER_H
@@ -20,12 +21,12 @@
 #include "shm/ring.h"
 #include "shm/segment.h"
 
-/* What the master goes by, and no worker can write. `worker` and `life` of the record in the segment
- * say the same, for tools. */
+/* The master's own copy, which no worker can write. For tools, `worker` and `life` of the record in
+ * the segment have the same values. */
 struct roster_owner {
     uint16_t life;  /* of the member when the descriptor was passed */
-    uint8_t member; /* MEMBER_MASTER: it was passed to none */
-    bool out;       /* is not in `free` */
+    uint8_t member; /* that the descriptor was passed to; MEMBER_MASTER: to none */
+    bool out;       /* the record is not in `free` */
 };
 
 struct roster {
@@ -48,7 +49,7 @@ roster_records(uint64_t clients)
     return clients + clients / ROSTER_SPARE + ROSTER_STEP;
 }
 
-/* And back: never fewer than roster_records was given. */
+/* The inverse: roster_clients(roster_records(n)) >= n. */
 static inline uint64_t
 roster_clients(uint64_t records)
 {
@@ -65,19 +66,18 @@ int roster_init(struct roster *roster, const struct segment *segment)
     __attribute__((warn_unused_result));
 void roster_fini(struct roster *roster);
 
-/* A record for a connection from `addr`; it stays CLIENT_FREE for everybody else until
- * roster_pass. */
+/* Allocates a record for a connection from `addr`. Its state stays CLIENT_FREE until roster_pass. */
 int roster_get(struct roster *roster, const struct sockaddr *addr, int32_t pid, uint32_t *index)
     __attribute__((warn_unused_result));
 void roster_put(struct roster *roster, uint32_t index);
 
-/* The descriptor is about to be put into the channel of `member`. */
+/* Call before the descriptor is sent to the channel of `member`. */
 void roster_pass(struct roster *roster, uint32_t index, uint32_t member);
-/* It was not, after all. */
+/* Undoes roster_pass: the descriptor could not be sent. */
 void roster_keep(struct roster *roster, uint32_t index);
 
-/* The master has received the descriptor from the channel of `member` itself. False when the record
- * does not say so: a worker has written where it must not. */
+/* The master itself has received the descriptor from the channel of `member`. False if no descriptor
+ * of this record is in that channel: another process has overwritten shared memory. */
 bool roster_take_back(struct roster *roster, uint32_t index, uint32_t member)
     __attribute__((warn_unused_result));
 
@@ -85,8 +85,8 @@ bool roster_take_back(struct roster *roster, uint32_t index, uint32_t member)
  * channel. */
 struct roster_census roster_bury(struct roster *roster, uint32_t member, uint64_t tail);
 
-/* The successor has emptied the channel: connections passed to earlier lives that it did not find
- * there died with them. Returns how many. */
+/* Call when the successor has emptied the channel: connections that were passed to predecessors and
+ * not found there were lost with them. Frees their records and returns their number. */
 uint32_t roster_sweep_lost(struct roster *roster, uint32_t member);
 
 #endif

@@ -127,9 +127,9 @@ spawn_put(int fd, int place)
         spawn_fail("dup2");
 }
 
-/* Closing the last descriptor of a file asks its file system (FUSE: FLUSH), and one that hangs does not answer. So a
- * process that shares the table of descriptors, and nothing else, puts /dev/null into the place of the file and
- * waits for that, if need be for ever. */
+/* Closing a descriptor of a file sends a request to its file system (FUSE: FLUSH), and blocks if the file system
+ * hangs. So a helper process that shares only the descriptor table puts /dev/null in the place of the file;
+ * the helper may be blocked for ever, and this process is not. */
 static void
 spawn_leave_input(int null)
 {
@@ -140,7 +140,7 @@ spawn_leave_input(int null)
     if (helper == 0)
         _exit(0);
     if (helper < 0)
-        return; /* there is no process to be had: it may wait itself */
+        return; /* no process could be made, and this one has closed the file itself */
     while (!inherited_is_dev_null(STDIN_FILENO))
         sched_yield();
     for (int turns = 0; turns < SPAWN_HELPER_TURNS; turns++) {

@@ -5,8 +5,8 @@
  * Owns:     a descriptor of the running program, and the workers' environment.
  * Errors:   negative errno.
  * Context:  the thread that runs the master's loop, and only that: the kernel signals a worker when
- *           the thread that forked it ends (PR_SET_PDEATHSIG). Between fork and exec only what is
- *           safe when the program has threads.
+ *           the thread that forked it ends (PR_SET_PDEATHSIG). Between fork and exec, only calls
+ *           that are safe in a program with threads.
  *
  * Workers execute the image that the master runs, whatever lies at its path by then, with the
  * master's arguments and environment. They get the segment, their channel, and the eventfds, and
@@ -33,7 +33,7 @@ struct spawn {
 /* Opens the running program. `argv` is borrowed. */
 int spawn_open(struct spawn *spawn, char *const *argv) __attribute__((warn_unused_result));
 
-/* What workers will inherit besides their channel. Borrowed. */
+/* Sets what workers inherit besides their channel. Borrowed. */
 void spawn_share(struct spawn *spawn, int segment_fd, const int *wake_fds, uint32_t member_count);
 
 void spawn_close(struct spawn *spawn);

@@ -22,7 +22,7 @@ enum {
     SUPERVISE_PAUSE_FIRST_MS = 50,
     SUPERVISE_PAUSE_MAX_MS = 1000,
     SUPERVISE_WATCH_MS = 250,
-    SUPERVISE_STALLED_TURNS = 4, /* of the watch: not dead yet, but others are better off */
+    SUPERVISE_STALLED_TURNS = 4, /* of the watch: then other workers are preferred */
     SUPERVISE_HOW_BYTES = 96,
     SUPERVISE_LOG_AGAIN_MS = 60000,
 };
@@ -96,7 +96,7 @@ supervise_start_later(struct supervise_worker *worker)
     event_add(worker->start, &pause);
 }
 
-/* Once, and then once a minute while forks go on to fail. */
+/* At the first failure, then once a minute while forks fail. */
 static void
 supervise_log_fork_failure(struct supervise *supervise)
 {
@@ -170,8 +170,8 @@ supervise_start_worker(struct supervise_worker *worker)
         return;
     }
     worker->pid = pid;
-    if (worker->pidfd >=
-        0) { /* otherwise, and if event_add fails, the master's timer finds the death */
+    /* Without a pidfd, and if event_add fails, the master's timer finds the death. */
+    if (worker->pidfd >= 0) {
         event_assign(worker->death, supervise->base, worker->pidfd, EV_READ, supervise_on_death,
                      worker);
         event_add(worker->death, NULL);
@@ -278,7 +278,7 @@ supervise_kill_one(struct supervise_worker *worker, enum supervise_killed why)
     supervise_send_kill(worker);
 }
 
-/* The first turn may come at once after the start: so many turns are over only with the next one. */
+/* The first tick may come just after the start: n intervals have passed only at tick n + 1. */
 static void
 supervise_watch_start(struct supervise_worker *worker)
 {
@@ -361,7 +361,7 @@ supervise_how(const struct supervise_worker *worker, const siginfo_t *end,
     return how;
 }
 
-/* One line: who, how, its last words, what it cost, what happens now. */
+/* One line: the worker, how it ended, its crash report, the clients lost, the consequence. */
 static void
 supervise_report(const struct supervise_worker *worker, const siginfo_t *end, uint32_t lost)
 {
@@ -490,7 +490,7 @@ supervise_stop(struct supervise *supervise)
 void
 supervise_kill_starting(struct supervise *supervise)
 {
-    atomic_fence(); /* Q2 */
+    atomic_fence(); /* K2, partner K1 */
     supervise_look(supervise);
     for (uint32_t i = 0; i < supervise->count; i++) {
         struct supervise_worker *worker = &supervise->workers[i];

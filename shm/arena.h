@@ -62,8 +62,8 @@ uint64_t arena_record_max_bytes(const struct arena *arena);
  * drops the first. Raises floor_seq before the first byte of an old record may be overwritten. */
 void *arena_reserve(struct arena *arena, uint64_t bytes, uint64_t min_seq);
 
-/* Is that the open reservation, or the beginning of it, up to a multiple of 16? False for an arena
- * without one, whose size is 0 bytes. */
+/* True if the `bytes` at `at`, a multiple of 16 and not 0, are the open reservation or the beginning of
+ * it; false without a reservation. */
 bool arena_is_reserved(const struct arena *arena, const void *at, uint64_t bytes);
 
 /* `bytes` of the reservation (arena_is_reserved) were published as `seq`, which is above every
@@ -87,9 +87,9 @@ uint64_t arena_offset(const struct arena *arena, const void *at);
 
 /* Rebuilding after the death of the owner: the records that the slot words still name, in the
  * order of their sequence. The caller has checked that each lies inside the arena and that offset
- * and size are multiples of 16 (ring_place). Where one does not follow the one before it, because
- * shared memory was overwritten, the arena counts as fuller than it is: room is late, and no record
- * that is named is overwritten. */
+ * and size are multiples of 16 (ring_place). If a record does not follow the one before it, because
+ * shared memory was overwritten, the arena counts as fuller than it is: room comes later, and no
+ * record that a slot word names is overwritten. */
 void arena_rebuild(struct arena *arena, uint64_t offset, uint64_t bytes, uint64_t seq);
 
 #endif

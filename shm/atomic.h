@@ -8,8 +8,8 @@
  * that the thread sanitizer judges is then the code that ships, and a load-acquire is a plain load
  * on x86 and an LDAR on ARM, where a barrier macro has to be stronger than what was meant.
  *
- * Each use outside carries a label in a comment (T1, S2, C1 ...); ring.h, wake.h and inbox.h list
- * every label with its partner, so that a grep for a label shows both sides.
+ * Each use outside carries a label in a comment (T1, S2, C1 ...); ring.h, wake.h, inbox.h and
+ * supervise.h list every label with its partner, so that a grep for a label shows both sides.
  */
 #ifndef CRIER_SHM_ATOMIC_H
 #define CRIER_SHM_ATOMIC_H

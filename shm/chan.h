@@ -40,11 +40,11 @@ int chan_open(int ends[2]) __attribute__((warn_unused_result));
 /* Passes a whole batch; the descriptors stay open here, the caller closes them. */
 int chan_send(int fd, const struct chan_batch *batch) __attribute__((warn_unused_result));
 
-/* The number of connections in the next message; 0: the channel is empty. Takes nothing. */
+/* The number of connections in the next message, which stays in the channel; 0: the channel is empty. */
 uint32_t chan_waiting(int fd);
 
 /* Takes one batch; the descriptors are owned by the caller, close-on-exec. One that the descriptor
- * table had no room for (MSG_CTRUNC) is -1. Does not block even if the description was made
+ * table had no room for (MSG_CTRUNC) is -1. Does not block, even if the description was made
  * blocking. */
 int chan_recv(int fd, struct chan_batch *batch) __attribute__((warn_unused_result));
 

@@ -74,7 +74,7 @@ struct conf_row {
 /* The server's rows, in the order of conf.def. */
 const struct conf_row *conf_rows(size_t *count);
 
-/* A copy of options that another process can write: every text in it ends. */
+/* Copies options that another process can write, and terminates every text in the copy. */
 void conf_copy(struct conf_shm *to, const struct conf_shm *from);
 
 /* Every row's default. `conf` is cleared first. */

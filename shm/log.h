@@ -2,15 +2,14 @@
  * log.h: one line per event on stderr, written whole.
  *
  * Role:     master and workers; shm/ and worker/proto/ never log, tools print for themselves.
- * Errors:   none. No process waits for a reader of its log: while stderr takes nothing (a full pipe, a
- *           stopped terminal, a file system that hangs), some lines are queued and more are dropped, and the
- *           next text that gets through says how many (shm/util/log_out.h).
- * Context:  loop thread. log_open before anything that may log; once more when the level is
+ * Errors:   none. No process waits for a reader of its log: while nothing can be written to stderr (a full
+ *           pipe, a stopped terminal, a file system that hangs), lines are queued, and dropped when the
+ *           queue is full; the next text that is written gives their number (shm/util/log_out.h).
+ * Context:  loop thread. log_open is called before anything that may log, and again when the level is
  *           known.
  *
- * Say what, who, the error, and what happens now: "cannot accept: Too many open files; trying again
- * every 100 ms". What clients cause is counted, not logged, except as events for a person who
- * watches.
+ * A line gives the event, the client or worker, the error and the consequence: "cannot accept: Too many
+ * open files; trying again every 100 ms". What clients cause is counted, not logged, except as LOG_EVENT.
  */
 #ifndef CRIER_SHM_LOG_H
 #define CRIER_SHM_LOG_H
@@ -20,27 +19,29 @@
 #include "shm/conf.h"
 
 enum log_level {
-    LOG_ERROR,  /* the reader has to do something */
-    LOG_WARN,   /* something went wrong, and this is what happens now */
-    LOG_STATUS, /* start, stop: unless --quiet */
-    LOG_EVENT,  /* a client came, a broadcast went: on a terminal, or with --verbose */
+    LOG_ERROR,  /* an operator has to act */
+    LOG_WARN,   /* an error, and what the server does about it */
+    LOG_STATUS, /* start and stop; not with --quiet */
+    LOG_EVENT,  /* a client has connected, a broadcast was sent: on a terminal, or with --verbose */
 };
 
 /* `role` stands before each line: "master", "worker 1". Copied. */
 void log_open(const char *role, enum log_level highest);
 
-/* Another role, nothing else. Copied. */
+/* Changes the role and nothing else. Copied. */
 void log_set_role(const char *role);
 
-/* In a child that is not the master any more and whose descriptors are about to be rearranged: another role, and
- * lines go to descriptor 2 at once. */
+/* In a child between fork and exec, before it rearranges its descriptors: changes the role, and lines are
+ * written to descriptor 2 directly (log_out_child). */
 void log_child(const char *role);
 
-/* With each tick of the loop: lines that found no room are written if there is some now. */
+/* With each tick of the loop: writes queued lines if there is room now (log_out_retry). */
 void log_retry(void);
+
+/* log_out_is_waiting: the tick should come soon. */
 bool log_is_waiting(void);
 
-/* The process is about to end: gives its last lines a second at the most. */
+/* Before the process ends: waits up to a second until queued lines are written. */
 void log_finish(void);
 
 /* What --quiet, --verbose and a terminal ask for. */

@@ -66,27 +66,26 @@ size_t record_frame_head(uint8_t out[RECORD_FRAME_HEAD_MAX_BYTES], uint8_t opcod
 /* Room that a message of `payload_bytes` takes in an arena. */
 uint64_t record_size(uint64_t payload_bytes);
 
-/* What record_write and record_add_twin return, and take of what they have written before, is the
- * publisher's own: `to` lies in the segment, where another process may overwrite what stands there
- * at any time. Nothing is read back from it. */
+/* record_write and record_add_twin read nothing back from the segment, where another process may
+ * overwrite the record at any time: sizes are arguments and return values, which the publisher keeps. */
 
 /* Fills a record of record_size(payload_bytes) at `to`, payload included. Returns its size. */
 uint32_t record_write(struct record_shm *to, uint8_t opcode, const void *payload,
                       size_t payload_bytes, uint8_t flags, uint64_t origin, uint64_t time_ns);
 
-/* Where the payload of the twin belongs, of a record that was written with `payload_bytes`. */
+/* Where the payload of the twin belongs in a record that was written with `payload_bytes`. */
 uint8_t *record_twin_payload(struct record_shm *record, uint64_t payload_bytes);
 
 /* Room for a twin whose payload is made in up to `room_bytes`; record_size() without one is less. */
 uint64_t record_size_with_twin(uint64_t payload_bytes, uint64_t room_bytes);
 
-/* The twin's payload is there: gives it a head, and the record its length, which is returned. The
- * record was written with `opcode` and `payload_bytes`. */
+/* Call when the twin's payload is in place: writes its head, and the new size of the record, which it
+ * returns. The record was written with `opcode` and `payload_bytes`. */
 uint32_t record_add_twin(struct record_shm *record, uint8_t opcode, uint64_t payload_bytes,
                          size_t twin_payload_bytes);
 
-/* The frame of a record, and its twin's frame, twin_bytes long: of one in private memory
- * (ring_read_at). Readers in place go by struct record_ref. */
+/* The frame of a record in private memory (ring_read_at), and its twin's frame, twin_bytes long. For a
+ * record that is read in place there is struct record_ref. */
 static inline const uint8_t *
 record_frame(const struct record_shm *record)
 {
@@ -100,9 +99,9 @@ record_twin(const struct record_shm *record)
            record->twin_head_bytes;
 }
 
-/* A record that is read where it lies: its head, copied once and checked then, and its frame in the
- * arena, borrowed. Sizes come from the copy alone, so that they stay inside the record whatever
- * becomes of the shared words; the bytes of the frame are what stands there when they are read. */
+/* A record that is read in place: a copy of its head, which was checked, and its frame in the arena,
+ * borrowed. Sizes come from the copy alone, so that they stay inside the record even if the shared
+ * words are overwritten later; the bytes of the frame are read from the arena each time. */
 struct record_ref {
     struct record_shm head;
     const uint8_t *frame; /* head.frame_bytes */
@@ -116,7 +115,7 @@ record_ref_twin(const struct record_ref *record)
            record->head.twin_head_bytes;
 }
 
-/* A twin is smaller than its frame: who has room for the one has room for the other. */
+/* A twin is smaller than its frame, so that room for the frame is room for the twin. */
 static inline bool
 record_twin_is_sound(const struct record_shm *record, uint32_t room_bytes)
 {
@@ -129,8 +128,8 @@ record_twin_is_sound(const struct record_shm *record, uint32_t room_bytes)
                 room_bytes - RECORD_FRAME_HEAD_MAX_BYTES);
 }
 
-/* Is this what record_write and record_add_twin leave in `record_bytes`? Asked of a private copy, or
- * another process may change it after the answer. */
+/* True for a head as record_write and record_add_twin leave it in `record_bytes`. Pass a private copy:
+ * another process may change the original after the check. */
 static inline bool
 record_is_sound(const struct record_shm *record, uint32_t record_bytes)
 {

@@ -123,7 +123,7 @@
  * 9. NOT PROMISED
  * Fairness between publishers; that a record is readable once every cursor has passed it; anything
  * against a member that writes where it must not, beyond this: no process reads or writes outside
- * the mapping, no loop depends on a shared word alone, and what is refused is refused with -EBADMSG.
+ * the mapping, no loop depends on a shared word alone, and a word that fails its check is -EBADMSG.
  * Every shared word is checked before it is used, in one of these ways:
  *   geometry      copied once at attach; the counts are in range and every offset is the one that
  *                 follows from them, so that no two areas overlap (segment.h)
@@ -137,7 +137,7 @@
  *   floor_seq     its owner only writes it; a successor that finds it above tail keeps everything
  *                 that the slots name, and history starts anew
  *   need_seq, pressure_seq, sleeping, starving   decide about wake-ups alone
- * A process that goes on writing such words can hold up the others, as one can that only publishes.
+ * A process that keeps writing such words can delay the others, as one that keeps publishing can.
  *
  * 10. SIZING
  * Room for broadcasts is bytes and slots, whichever is used up first: arena_bytes per publisher,
@@ -192,7 +192,7 @@ struct ring {
     uint64_t arena_bytes;
     uint64_t mask;     /* slots - 1 */
     uint64_t min;      /* cached minimum: only ever too low */
-    uint64_t next_seq; /* tail has been there, and goes nowhere below: this publisher's own copy */
+    uint64_t next_seq; /* tail is never below: this publisher's own copy */
     uint32_t slot_bits;
     uint32_t member_count;
     uint32_t self;          /* RING_NOBODY: a looker */

@@ -28,7 +28,7 @@ struct segment_size {
     uint64_t total_bytes;     /* of the file, and what each process maps */
 };
 
-/* Of the segment that segment_create would make. */
+/* The sizes of the segment that segment_create would make for `plan`. */
 struct segment_size segment_measure(const struct segment_plan *plan);
 
 /* Creates, allocates, seals against resizing and maps a segment. The options (head->conf) are the

@@ -107,8 +107,8 @@ void fanout_move(struct worker *worker, struct conn *conn, uint64_t next);
  * something that no publisher writes: this worker cannot go on, its successor may. */
 struct record_ref fanout_record(const struct worker *worker, uint64_t seq);
 
-/* The frame that this client is sent for a record, `done` bytes of which are out. Aborts like
- * fanout_record when the frame has not more than that. */
+/* The frame of the record `seq` that this client is sent; `done` bytes of it are already sent. Aborts as
+ * fanout_record does if the frame is not longer than that. */
 struct fanout_frame {
     const uint8_t *at;
     uint32_t bytes;

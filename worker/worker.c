@@ -268,7 +268,7 @@ static void
 worker_run(struct worker *worker)
 {
     worker->now_ms = worker_clock_ms();
-    /* What a predecessor left in the channel; unless the server stops already, supervise.h: Q1. */
+    /* What a predecessor left in the channel, unless the server is stopping (K1, partner K2). */
     while (atomic_load_acquire(&worker->segment.head->phase) == PHASE_SERVE &&
            intake_take(worker) == INTAKE_MORE)
         ;
@@ -283,8 +283,8 @@ worker_run(struct worker *worker)
 
 /* A stalled loop does not read the end of file on its channel, and without a master nothing else
  * would kill the worker. So the kernel sends SIGCONT when the master dies (the signal also resumes a
- * stopped worker), and its handler sets a timer that sends SIGKILL. Anybody may send SIGCONT: the
- * handler acts only if the worker's parent is not the master any more. In a child that the
+ * stopped worker), and its handler sets a timer that sends SIGKILL. Other processes may send SIGCONT
+ * too: the handler acts only if the worker's parent is no longer the master. In a child that the
  * application has forked it does nothing. */
 static pid_t worker_process;
 static pid_t worker_master;

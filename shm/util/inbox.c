@@ -76,8 +76,8 @@ inbox_give_back(struct inbox *inbox, uint64_t bytes)
     uint64_t word = atomic_fetch_sub(&inbox->word, bytes * 2) - bytes * 2;
 
     inbox_wake_producers(inbox); /* Q4 */
-    if (word ==
-        INBOX_CLOSED) /* an addition that was taken back may have hidden it: inbox_is_over */
+    /* This addition may have hidden from the consumer that the inbox is over. */
+    if (word == INBOX_CLOSED)
         inbox_wake_consumer(inbox);
 }
 
@@ -91,7 +91,7 @@ inbox_wait_begin(struct inbox *inbox)
     return room;
 }
 
-/* Until `room` is no longer what inbox_wait_begin returned; false when the time is over. */
+/* Waits while `room` is what inbox_wait_begin returned; false when the time is up. */
 static bool
 inbox_wait(struct inbox *inbox, uint32_t room, uint64_t end_ns)
 {
@@ -115,7 +115,7 @@ inbox_end_ns(int timeout_ms)
 
 /* --- producers --- */
 
-/* What `word` says to an entry of so many bytes. */
+/* The result of putting `bytes` when `word` is as given. */
 static int
 inbox_verdict(const struct inbox *inbox, uint64_t word, uint64_t bytes)
 {
@@ -124,8 +124,8 @@ inbox_verdict(const struct inbox *inbox, uint64_t word, uint64_t bytes)
     return word / 2 > inbox->limit_bytes - bytes ? -EAGAIN : 0;
 }
 
-/* Looks before it adds: taking an addition back wakes producers that wait for room, and two of those that
- * only added would keep each other awake. */
+/* Loads `word` before it adds: undoing an addition wakes producers that wait for room, and two of them
+ * that only added would keep waking each other. */
 int
 inbox_put(struct inbox *inbox, struct inbox_entry *entry, uint64_t bytes)
 {

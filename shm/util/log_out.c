@@ -43,7 +43,7 @@ static struct {
     size_t queued;
 
     struct inbox inbox; /* the thread's */
-    bool is_cut;        /* the last line that was written has no end; the thread's */
+    bool is_cut;        /* the last line was written only in part; the thread's */
 } out;
 
 static bool
@@ -56,7 +56,7 @@ static void
 out_open_inbox(void)
 {
     if (out_is_threaded() && inbox_init(&out.inbox, LOG_OUT_QUEUE_BYTES) != 0)
-        out.is_child = true; /* no descriptor is left: the end of this process is near */
+        out.is_child = true; /* no descriptor is left: lines are written directly */
 }
 
 static void
@@ -103,7 +103,7 @@ out_write_all(const char *text, size_t bytes)
     return true;
 }
 
-/* A line whose end could not be written is ended before the next. */
+/* After a line that was written only in part, a line feed comes first. */
 static bool
 out_write_whole(const char *text, size_t bytes)
 {
@@ -152,7 +152,7 @@ out_run(void *arg)
     return arg;
 }
 
-/* Tried again with the next line or tick when there is no memory or no process to be had. */
+/* A start that fails, without memory or at the limit of processes, is retried with the next line or tick. */
 static void
 out_start_thread(void)
 {

@@ -1,19 +1,20 @@
 /*
- * log_out.h: lines to descriptor 2, without ever waiting for it while the process serves.
+ * log_out.h: writes lines to descriptor 2 and never blocks on it while the process serves.
  *
  * Role:     every process of the server. log.h is its only user.
- * Owns:     what inherited.h makes of descriptor 2, and for INHERITED_BLOCKING a thread.
- * Lifetime: the process. The thread may be blocked in write for ever and is never waited for without a limit.
- * Errors:   none: a line that cannot be written is counted, and the count is written as soon as something
- *           can be: "crier: 3 lines of log were dropped".
- * Context:  loop thread, from the first line on, before and after there is a loop.
+ * Owns:     the struct inherited of descriptor 2; for INHERITED_BLOCKING also a thread.
+ * Lifetime: the process. The thread may be blocked in write(2) for ever, so waiting for it has a limit.
+ * Errors:   none: a line that cannot be written is counted, and the count is written as soon as a write
+ *           succeeds again: "crier: 3 lines of log were dropped".
+ * Context:  the thread that runs the loop, also before and after the loop.
  *
- * A line that finds no room (a full pipe, a stopped terminal) waits in a queue of LOG_OUT_QUEUE_BYTES, and
- * log_out_retry, which the tick of each loop calls, writes it when there is room. Minor lines leave half
- * of the queue to the others. Lines leave in their order and whole: of a line that a terminal or a
- * stream socket took in part, the rest comes first. To a descriptor that needs one, a thread writes;
- * its queue is an inbox. It blocks all signals, and is started by the first line. While it cannot be started (the limit
- * of processes) its queue waits.
+ * A line for which there is no room (a full pipe, a stopped terminal) is queued, up to LOG_OUT_QUEUE_BYTES.
+ * The tick of each loop calls log_out_retry, which writes queued lines when there is room. Minor lines
+ * are queued in half of that only. Lines are written in order and whole: when a terminal or a stream
+ * socket has taken a part of a line, the rest of it is written next.
+ *
+ * For INHERITED_BLOCKING a thread writes, and its queue is an inbox. The first line starts the thread,
+ * which blocks all signals. While the thread cannot be started (the limit of processes), lines stay queued.
  */
 #ifndef CRIER_SHM_UTIL_LOG_OUT_H
 #define CRIER_SHM_UTIL_LOG_OUT_H
@@ -29,15 +30,18 @@ enum {
 /* `line` ends with the only '\n' in it and has at most LOG_OUT_LINE_BYTES. Copied. */
 void log_out_put(const char *line, size_t bytes, bool is_minor);
 
-/* Lines wait, and log_out_retry may get them out. */
+/* Without a thread: true while lines, or a count of dropped lines, are still to be written. */
 bool log_out_is_waiting(void);
+
+/* Writes what there is room for; starts the thread if it is needed and does not run. */
 void log_out_retry(void);
 
-/* The process is about to end: waits up to `timeout_ms` for what is queued. */
+/* Before the process ends: waits up to `timeout_ms` until the queue is written. If the thread could not be
+ * started, this thread writes the queue instead, and may block. */
 void log_out_finish(int timeout_ms);
 
-/* In a child between fork and exec: closes what was opened; lines are written to descriptor 2 at once from here
- * on, without a thread and without a queue. */
+/* In a child between fork and exec: from here on lines are written to descriptor 2 directly, without a
+ * queue and without a thread. */
 void log_out_child(void);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * output.h: the end of what a program prints on standard output.
+ * output.h: flushes standard output at the end of a program, and reports an error.
  *
  * Role:     --help and --version of the server, and the tools.
  * Context:  main thread, once, when everything has been printed.
@@ -7,8 +7,8 @@
 #ifndef CRIER_SHM_UTIL_OUTPUT_H
 #define CRIER_SHM_UTIL_OUTPUT_H
 
-/* Writes what stdio still holds. A negative errno when anything that was printed could not be written: then
- * one sentence on stderr has said so, in the name of `program`. */
+/* Flushes stdout. A negative errno if any output, now or earlier, could not be written; one sentence on
+ * stderr, which starts with `program`, has reported it. */
 int output_end(const char *program) __attribute__((warn_unused_result));
 
 #endif

@@ -1,11 +1,11 @@
 /*
- * tsan.h: tells the thread sanitizer of ordering that it cannot see.
+ * tsan.h: makes orderings known to the thread sanitizer that it cannot see.
  *
  * Role:     every process; costs nothing in other builds.
  * Context:  any thread.
  *
- * liburcu's queues order what they carry, with barriers of their own in a library that is built without
- * the sanitizer. The producer calls tsan_release on a node before it enqueues it, the consumer
+ * liburcu's queues order the contents of their nodes by barriers in a library that is built without the
+ * sanitizer. The producer calls tsan_release on a node before it enqueues it, the consumer
  * tsan_acquire on the node that it has dequeued. The pair claims no more than wfcqueue.h promises: what
  * is written before an enqueue is visible after the dequeue of that node.
  */

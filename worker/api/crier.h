@@ -24,31 +24,31 @@
  * Processes: crier_run() is the master; it starts workers, which execute the same program again and
  *            come back to crier_run(). What main does before crier_run() therefore happens in every
  *            process; things that belong to one (a thread, a connection to elsewhere) are made in
- *            the start handler, which is told the role.
+ *            the start handler, whose argument is the role.
  * Start:     a worker gets clients when its start handler has returned. A worker whose start handler
  *            has not returned within --start-timeout (60 s) is killed and started again; one that is
  *            in its start handler when the server stops is killed. Clients are served as soon as one
  *            worker is ready; while none is, they wait in the kernel's listen queue. The start
  *            handler of the master runs first, without a limit, because nothing watches the master.
- * Context:   handlers run in a worker's loop thread, one at a time, and must not block: every
- *            client of that worker would wait, and one that has not returned within
- *            --stuck-timeout is killed with its worker (start: see above; stop: the server waits
- *            for it within --drain).
+ * Context:   handlers run in a worker's loop thread, one at a time, and must not block, because every
+ *            client of that worker would wait. If a handler does not return within --stuck-timeout,
+ *            its worker is killed. The start handler has --start-timeout instead; the stop handler
+ *            has what is left of --drain.
  *            Functions are called from handlers only.
  * Signals:   crier_run() sets the action of every signal and unblocks all of them, in both roles; the
  *            manual, crier(1), lists them. A handler that main or a library has installed before
- *            stays, except for TERM, INT, HUP and QUIT, and for CONT in a worker. Whatever the
- *            start handler sets stays; crier needs TERM, INT, HUP and QUIT in the master, and CONT
- *            in a worker.
+ *            stays, except for TERM, INT, HUP and QUIT, and for CONT in a worker. crier does not
+ *            change what the start handler sets, but needs TERM, INT, HUP and QUIT in the master, and
+ *            CONT in a worker.
  *            One of TERM, INT, HUP and QUIT during the master's start handler ends the process with
  *            status 0, without the stop handler; so do TERM, INT and QUIT during the master's stop
  *            handler. After crier_run() has returned in the master, these signals are ignored.
  *            A program that a handler executes inherits ignored signals, for example PIPE, and TERM
  *            in a worker: reset them first, as with posix_spawnattr_setsigdefault(3).
  * Owns:      data passed in either direction is borrowed for the duration of the call.
- * Limits:    up to 12 descriptors in each process are the application's; more of them take the
- *            place of clients. A worker starts with 0 to 2 and crier's own, whatever the master has
- *            open. LIMITS in crier(1) has the arithmetic.
+ * Limits:    the application may use up to 12 descriptors in each process; each one more takes the
+ *            place of a client. A worker starts with 0 to 2 and crier's own, and inherits none of the
+ *            others that the master has open. LIMITS in crier(1) has the arithmetic.
  * Errors:    0 or a negative errno. -EAGAIN from crier_broadcast means that the ring has no room
  *            now: a handler passes it on by returning it, and is called again, with the same
  *            arguments, when there is room; meanwhile nothing more is read from that client. So
