@@ -296,17 +296,20 @@ master_on_deadline(evutil_socket_t fd, short events, void *arg)
 
 /* --- starting; each returns an exit code --- */
 
-/* No descriptor below 3 may become a socket: a library would print into it. */
-static void
+/* No descriptor below 3 may become a socket or the segment: log lines would be written into it. Printing on a
+ * standard output that was closed remains an error. */
+static bool
 master_fill_standard_descriptors(void)
 {
-    int fd;
-
-    do {
-        fd = open("/dev/null", O_RDWR);
-    } while (fd >= 0 && fd <= STDERR_FILENO);
-    if (fd >= 0)
-        close(fd);
+    for (int fd = 0; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0 ||
+            open("/dev/null", fd == STDOUT_FILENO ? O_RDONLY : O_RDWR) >= 0)
+            continue;
+        if (fcntl(STDERR_FILENO, F_GETFD) >= 0)
+            log_error("cannot open /dev/null in the place of descriptor %d, which is closed", fd);
+        return false;
+    }
+    return true;
 }
 
 /* Once before anything is opened, once with the sockets that listen: a name may have several
@@ -572,7 +575,10 @@ master_run(int argc, char **argv, const struct crier_app *app)
     master->segment_fd = -1;
     log_set_role("master");
     loop_log_open();
-    master_fill_standard_descriptors();
+    if (!master_fill_standard_descriptors()) {
+        free(master);
+        return MASTER_EXIT_FAILED;
+    }
     outcome = options_parse(&master->options, argc, argv, app);
     if (outcome == OPTIONS_SERVE) {
         log_open("master", log_level_of(&master->options.conf));

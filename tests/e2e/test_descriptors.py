@@ -361,16 +361,31 @@ def test_a_folder_as_input_closes_the_console(crier, tmp_path):
 
 @pytest.mark.skipif(SANITIZED, reason="the sanitizers' run-time libraries need /proc themselves")
 @pytest.mark.skipif(SANITIZED, reason="the sanitizers need /proc themselves")
-def test_without_proc_it_says_so_in_one_sentence():
+def run_without(folder, redirection=""):
+    """What becomes of a server on a machine without /proc, or /dev."""
     if os.geteuid() != 0:
-        pytest.skip("only root can take /proc away")
-    done = subprocess.run(["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /proc && exec "$0" --listen 127.0.0.1:0', CRIER],
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=PATIENCE,
-                          env=plain_environment())
+        pytest.skip(f"only root can take {folder} away")
+    script = f'mount -t tmpfs none {folder} && exec "$0" --listen 127.0.0.1:0 {redirection}'
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script, CRIER], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=PATIENCE, env=plain_environment())
     if b"unshare" in done.stderr or b"mount" in done.stderr:
         pytest.skip(f"no mount namespaces here: {done.stderr.decode()}")
+    return done
+
+
+def test_without_proc_it_says_so_in_one_sentence():
+    done = run_without("/proc")
     assert done.returncode == 1
     assert b"/proc/self/exe" in done.stderr and done.stderr.count(b"\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_closed_descriptor_that_cannot_be_filled_is_no_start(number):
+    """Otherwise the server's own files would take the numbers of standard input, output and error."""
+    done = run_without("/dev", f"{number}>&-")
+    assert done.returncode == 1
+    sentence = f"cannot open /dev/null in the place of descriptor {number}, which is closed: No such file or directory"
+    assert done.stderr.decode().endswith(f" master: {sentence}\n") if number < 2 else done.stderr == b"", done.stderr
 
 
 # ---- a file system that hangs ----

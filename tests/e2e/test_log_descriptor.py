@@ -266,3 +266,10 @@ def test_an_answer_that_cannot_be_written_is_an_error(program, flag):
     assert done.returncode == 1
     assert done.stderr.decode() == f"{program}: cannot write to standard output: No space left on device\n"
     assert run_crier(flag, program=path).returncode == 0
+
+
+@pytest.mark.parametrize("program", ["crier", "crier-ring", "crier-bench"])
+def test_an_answer_on_a_closed_standard_output_is_an_error(program):
+    path = CRIER if program == "crier" else os.path.join(BUILD, program)
+    done = run_crier("--version", program=path, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (1, f"{program}: cannot write to standard output: Bad file descriptor\n")
