@@ -3,8 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +14,7 @@
 #include "shm/log.h"
 #include "shm/util/await.h"
 #include "shm/util/inbox.h"
+#include "shm/util/thread.h"
 
 enum { SOURCE_STACK_BYTES = 128 * 1024, SOURCE_TRY_AGAIN_MS = 1000 };
 
@@ -112,29 +111,18 @@ source_run(void *arg)
 static int
 source_start_thread(void)
 {
-    pthread_attr_t attr;
-    pthread_t thread;
-    sigset_t all;
-    sigset_t before;
     int rc;
 
     reader.last = malloc(sizeof(*reader.last));
     if (!reader.last)
         return -ENOMEM;
     atomic_store_release(&reader.turn, (uint32_t)SOURCE_READING);
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, SOURCE_STACK_BYTES);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    sigfillset(&all); /* signals are the loop thread's */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    rc = pthread_create(&thread, &attr, source_run, NULL);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
+    rc = thread_start(source_run, SOURCE_STACK_BYTES);
     if (rc) {
         atomic_store_release(&reader.turn, (uint32_t)SOURCE_IDLE);
         free(reader.last);
     }
-    return -rc;
+    return rc;
 }
 
 /* --- the loop --- */

@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +16,7 @@
 #include "shm/util/await.h"
 #include "shm/util/inbox.h"
 #include "shm/util/inherited.h"
+#include "shm/util/thread.h"
 
 enum {
     LOG_OUT_NOTE_BYTES = 64,
@@ -156,21 +155,8 @@ out_run(void *arg)
 static void
 out_start_thread(void)
 {
-    pthread_attr_t attr;
-    pthread_t thread;
-    sigset_t all;
-    sigset_t before;
-
-    if (out.has_thread)
-        return;
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, LOG_OUT_STACK_BYTES);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    sigfillset(&all); /* signals are the loop thread's */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    out.has_thread = pthread_create(&thread, &attr, out_run, NULL) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
+    if (!out.has_thread)
+        out.has_thread = thread_start(out_run, LOG_OUT_STACK_BYTES) == 0;
 }
 
 /* --- two queues: bytes that the loop writes, and an inbox --- */
