@@ -76,7 +76,7 @@ uint64_t limits_raise_descriptors(void);
 uint64_t limits_find_descriptors(uint32_t workers, size_t sockets, size_t opened,
                                  uint64_t *inherited);
 
-/* True if `limit` is enough; the other arguments as above. */
+/* True if `limit` is enough for this process; the other arguments as above. */
 bool limits_check_descriptors(uint64_t limit, uint32_t workers, size_t sockets, size_t opened)
     __attribute__((warn_unused_result));
 

@@ -53,7 +53,7 @@ usage_print(const struct options_row *rows, size_t count, const char *app_name)
     bool app_titled = false;
 
     printf("Usage: crier [OPTION]...\n"
-           "Tells everybody at once: a WebSocket broadcast server.\n\n"
+           "A WebSocket broadcast server: each line of standard input goes to all clients.\n\n"
            "Server:\n");
     for (size_t i = 0; i < count; i++) {
         if (rows[i].app && !app_titled) {
@@ -65,13 +65,15 @@ usage_print(const struct options_row *rows, size_t count, const char *app_name)
     printf("\n"
            "  -h, --help                  print this\n"
            "  -V, --version               print the version\n\n"
-           "SIZE takes k, M or G (powers of 1024). SECS takes fractions; 0 turns a timeout off.\n"
+           "SIZE takes k, M or G (powers of 1024). SECS takes fractions; 0 turns a timeout off,\n"
+           "except for --slow-grace.\n"
            "Each option is also read from the environment: --max-message from\n"
            "CRIER_MAX_MESSAGE. The command line wins.\n\n"
            "Signals: TERM, INT and HUP deliver what is published and stop; QUIT, or a second\n"
            "TERM or INT, stops at once.\n"
-           "Exit codes: 0 stopped as told, 1 cannot start, 2 usage, 3 cannot listen,\n"
-           "4 workers crash in a loop.\n");
+           "Exit codes: 0 stopped by a signal or the end of input, 1 cannot start, 2 usage,\n"
+           "3 cannot listen, 4 no worker is ready, and none can be started, or workers\n"
+           "repeatedly end before they are ready.\n");
 }
 
 void

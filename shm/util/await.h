@@ -1,12 +1,12 @@
 /*
  * await.h: waits for one descriptor.
  *
- * Role:     every process, in threads and at the end of a process: a loop does not wait here.
- * Errors:   none: the caller tries its call again, whatever has happened.
+ * Role:     every process, in helper threads and when the process ends; never in an event loop.
+ * Errors:   none: the caller retries its own call after any result.
  * Context:  any thread.
  *
- * poll(2) refuses with EINVAL when RLIMIT_NOFILE is 0, to which another process may lower it (prlimit(2)) at any
- * time. A caller that tried again at once would then use a whole CPU.
+ * poll(2) fails with EINVAL while RLIMIT_NOFILE is 0, a value that another process may set at any time
+ * (prlimit(2)). The pause keeps a caller that retries from using a whole CPU.
  */
 #ifndef CRIER_SHM_UTIL_AWAIT_H
 #define CRIER_SHM_UTIL_AWAIT_H
@@ -17,7 +17,7 @@
 
 enum { AWAIT_PAUSE_MS = 10 };
 
-/* Until one of `events` has come, or for `timeout_ms` (-1: no limit); may return earlier. */
+/* Waits up to `timeout_ms` (-1: no limit) for one of `events`; may return earlier. */
 static inline void
 await_fd(int fd, short events, int timeout_ms)
 {

@@ -26,11 +26,11 @@ static const char *welcome;
 static const char *goodbye;
 
 static const struct crier_option options[] = {
-    {"welcome", "FMT", "Welcome, %a!", "tell everybody about a new client: %a address, %n clients",
-     NULL},
-    {"no-welcome", NULL, NULL, "do not", "welcome"},
-    {"goodbye", "FMT", NULL, "tell everybody when a client has left, for example '%a has left.'",
-     NULL},
+    {"welcome", "FMT", "Welcome, %a!",
+     "announce a new client to all clients: %a its address, %n the number of clients", NULL},
+    {"no-welcome", NULL, NULL, "do not announce new clients", "welcome"},
+    {"goodbye", "FMT", NULL,
+     "announce to all clients that a client has left, for example '%a has left.'", NULL},
     {"on-message", "echo|broadcast|both|drop", "echo",
      "a client's message goes back to it, to all, back to it and to all others, or nowhere", NULL},
 };
