@@ -27,7 +27,7 @@ import time
 sys.dont_write_bytecode = True  # nothing is written into the tree but build/
 sys.path.insert(1, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 
-from harness import at_once  # noqa: E402
+from harness import Job  # noqa: E402
 from table import ROWS  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -35,6 +35,7 @@ COPIES = os.path.join(ROOT, "build", "mutants")
 BUILD = "build/release"
 PROGRAMS = ["crier", "crier-ring", "crier-bench", "tests/lib/probe_app", "tests/lib/swarm"]  # of end-to-end tests
 LEAST_KILLED = 80
+LONGEST_SECONDS = 3600
 FOREIGN = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "VARIANT", "CI", "CRIER_LONG")  # they would change what is built and run
 GOOD = ("killed", "lives")
 
@@ -163,7 +164,8 @@ def main():
             if result == "killed" and why:
                 print(f"{'':<14}  it says why it lives; that is not needed any more")
 
-    at_once([lambda copy=copy: work(copy) for copy in copies])
+    for job in [Job(work, copy) for copy in copies]:
+        job.join(LONGEST_SECONDS)
     killed = sum(result == "killed" for result in results.values())
     print(f"{killed} of {len(rows)} mutants killed, {100 * killed // len(rows)} %")
     bad = any(result not in GOOD for result in results.values())
