@@ -110,6 +110,16 @@ class Copy:
             except ProcessLookupError:
                 pass
             process.wait()
+            self.end_servers()
+
+    def end_servers(self):
+        """Those of an end-to-end test that was ended itself: they run in sessions of their own."""
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                if os.readlink(f"/proc/{pid}/exe").startswith(self.path + os.sep):
+                    os.kill(int(pid), signal.SIGKILL)
+            except OSError:  # it has gone, or is another user's
+                pass
 
     def make(self, tests, jobs, verbose=False):
         targets = dict.fromkeys(target for test in tests for target in test.targets)
