@@ -296,20 +296,14 @@ master_on_deadline(evutil_socket_t fd, short events, void *arg)
 
 /* --- starting; each returns an exit code --- */
 
-/* No descriptor below 3 may become a socket or the segment: log lines would be written into it. Printing on a
- * standard output that was closed remains an error. */
 static bool
 master_fill_standard_descriptors(void)
 {
-    for (int fd = 0; fd <= STDERR_FILENO; fd++) {
-        if (fcntl(fd, F_GETFD) >= 0 ||
-            open("/dev/null", fd == STDOUT_FILENO ? O_RDONLY : O_RDWR) >= 0)
-            continue;
-        if (fcntl(STDERR_FILENO, F_GETFD) >= 0)
-            log_error("cannot open /dev/null in the place of descriptor %d, which is closed", fd);
-        return false;
-    }
-    return true;
+    int closed = output_fill_standard();
+
+    if (closed >= 0 && fcntl(STDERR_FILENO, F_GETFD) >= 0)
+        log_error("cannot open /dev/null in the place of descriptor %d, which is closed", closed);
+    return closed < 0;
 }
 
 /* Once before anything is opened, once with the sockets that listen: a name may have several

@@ -408,7 +408,7 @@ bench_main(int argc, char **argv)
 int
 main(int argc, char **argv)
 {
-    int code = bench_main(argc, argv);
+    int code = output_begin("crier-bench") == 0 ? bench_main(argc, argv) : BENCH_EXIT_FAILED;
 
     return output_end("crier-bench") == 0 || code ? code : BENCH_EXIT_FAILED;
 }

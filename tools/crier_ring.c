@@ -323,7 +323,7 @@ run(int argc, char **argv)
 int
 main(int argc, char **argv)
 {
-    int code = run(argc, argv);
+    int code = output_begin("crier-ring") == 0 ? run(argc, argv) : EXIT_FAILURE;
 
     return output_end("crier-ring") == 0 || code ? code : EXIT_FAILURE;
 }

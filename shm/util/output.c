@@ -1,8 +1,35 @@
 #include "shm/util/output.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
+
+int
+output_fill_standard(void)
+{
+    for (int fd = 0; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 &&
+            open("/dev/null", fd == STDOUT_FILENO ? O_RDONLY : O_RDWR) < 0)
+            return fd;
+    }
+    return -1;
+}
+
+int
+output_begin(const char *program)
+{
+    int closed = output_fill_standard();
+    int error = errno;
+
+    if (closed < 0)
+        return 0;
+    fprintf(stderr,
+            "%s: cannot open /dev/null in the place of descriptor %d, which is closed: %s\n",
+            program, closed, strerror(error));
+    return -error;
+}
 
 int
 output_end(const char *program)

@@ -44,6 +44,14 @@ def sentence(*arguments, status):
     return done.stderr
 
 
+def test_a_report_on_a_closed_standard_output_is_an_error_and_goes_into_no_socket(crier):
+    """Descriptor 1 would otherwise be the first that the run opens."""
+    server = crier(workers=1)
+    done = run_crier("--clients", "2", "--duration", "0.1", url_of(server), program=CRIER_BENCH, preexec_fn=lambda: os.close(1))
+    assert done.returncode == 1
+    assert done.stderr.startswith("crier-bench: cannot write the report: Bad file descriptor\n"), done.stderr
+
+
 def counted(server):
     """What the server says of itself when it has ended: clients, broadcasts, due, delivered."""
     server.stop()
