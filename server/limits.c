@@ -66,8 +66,8 @@ limits_find_descriptors(uint32_t workers, size_t sockets, size_t opened, uint64_
 bool
 limits_check_descriptors(uint64_t limit, uint32_t workers, size_t sockets, size_t opened)
 {
-    uint64_t inherited;
-    uint64_t need = limits_find_descriptors(workers, sockets, opened, &inherited);
+    uint64_t need = limits_find_descriptors(workers, sockets, opened, NULL);
+    uint64_t inherited = need - limits_descriptors(workers, sockets, 0);
     char of_which[LIMITS_PART_BYTES] = "";
 
     if (limit >= need)

@@ -117,6 +117,9 @@ def test_inherited_descriptors_count_where_they_are_in_the_way(crier):
     need = manual_descriptors(10) + 20
     sentence = refused("--workers", "10", preexec_fn=limit_descriptors(need - 1, inherited=inherited), close_fds=False)
     assert f"need {need}, 20 of them for inherited descriptors" in sentence
+    worker_needs = manual_descriptors(1)
+    assert f"need {worker_needs}: raise it" in refused("--workers", "1", preexec_fn=limit_descriptors(40, inherited=[3]),
+                                                       close_fds=False)
     server = crier(*SMALL, workers=10, preexec_fn=limit_descriptors(need, inherited=inherited), close_fds=False)
     serve_everywhere(server, 10)
     assert not [line for line in server.log if "cannot" in line], server.log
