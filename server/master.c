@@ -366,7 +366,7 @@ master_create_segment(struct master *master)
     return MASTER_EXIT_OK;
 }
 
-/* The master publishes, and never reads: its cursor holds nobody back. */
+/* The master publishes and never reads: it has no cursor that holds publishers back. */
 static int
 master_join_ring(struct master *master)
 {

@@ -1,7 +1,7 @@
 /*
  * roster.h: the client records, as the master hands them out and gets them back.
  *
- * Role:     master only. shm/client_rec.h says who may write a record in which state.
+ * Role:     master only. shm/client_rec.h has the writer of a record in each state.
  * Owns:     the list of free records; the records themselves lie in the segment.
  * Errors:   -ENOBUFS: every record is in use.
  * Context:  loop thread.

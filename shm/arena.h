@@ -1,7 +1,7 @@
 /*
  * arena.h: the byte ring of one publishing member, as its owner sees it.
  *
- * Role:     the owner alone writes and reserves; everybody reads published records through ring.h.
+ * Role:     only the owner writes and reserves; all members read published records through ring.h.
  * Owns:     nothing shared: the bytes lie in the segment, this bookkeeping in the owner's memory.
  *           It dies with the owner, and its successor rebuilds it from the slot words (ring_open).
  *           Positions and sizes are never read back from the segment: another process can write

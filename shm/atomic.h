@@ -57,8 +57,9 @@ atomic_fence(void)
 #define atomic_fence_acquire() __atomic_thread_fence(__ATOMIC_ACQUIRE)
 #endif
 
-/* What somebody may overwrite meanwhile: the caller finds out afterwards (H2), behind
- * atomic_fence_acquire. The sanitizer, which knows no such thing, does not look. */
+/* Marks a function that reads bytes which another process may overwrite meanwhile; after
+ * atomic_fence_acquire the caller checks whether that has happened (H2). The sanitizer would report
+ * such a read, so it does not check these functions. */
 #ifdef __SANITIZE_THREAD__
 #define ATOMIC_UNWATCHED __attribute__((no_sanitize("thread")))
 #else

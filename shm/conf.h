@@ -1,8 +1,9 @@
 /*
  * conf.h: the options of the server, parsed, as every process sees them.
  *
- * Role:     the master sets them before the first fork, everybody reads. The table is conf.def.
- * Lifetime: struct conf_shm lies in the segment's header; nobody writes it once workers run.
+ * Role:     the master sets them before the first fork, all processes read. The table is conf.def.
+ * Lifetime: struct conf_shm lies in the segment's header and is not written once workers run. The
+ *           master and each worker use a copy of their own.
  * Errors:   conf_set fills `why` with one sentence and returns -EINVAL.
  * Context:  any thread once the segment is shared.
  */

@@ -30,7 +30,7 @@ enum { LAYOUT_VERSION = 6 };
 #define LAYOUT_LINE 128
 #define LAYOUT_OWN_LINE __attribute__((aligned(LAYOUT_LINE)))
 
-/* The life of the server. Only the master moves it, only forward; each change wakes everybody. */
+/* The life of the server. Only the master changes it, only forward; each change wakes all members. */
 enum phase {
     PHASE_SERVE,   /* input is taken, clients are served */
     PHASE_QUIET,   /* no more input: each worker stops taking messages and says MEMBER_QUIET */
@@ -50,7 +50,7 @@ enum close_code {
 };
 
 enum member_state {
-    MEMBER_EMPTY,    /* nobody has this place */
+    MEMBER_EMPTY,    /* no process has this index */
     MEMBER_STARTING, /* the process was started and has not joined the ring yet */
     MEMBER_READY,    /* takes connections, publishes, reads */
     MEMBER_QUIET,    /* has stopped taking messages, after PHASE_QUIET */
@@ -58,13 +58,13 @@ enum member_state {
 
 enum { LAST_WORDS_BYTES = 252 };
 
-/* Nobody's cursor: this member holds nothing back. */
+/* The cursor of a member that holds nothing back. */
 #define MEMBER_NO_CURSOR UINT64_MAX
 
 /* A process that publishes, reads, or both. */
 struct member_shm {
-    /* Who. Master writes life and capacity; master and owner pid, whoever is first; the owner its
-     * state, heartbeat and client counts. */
+    /* Identity. The master writes life and capacity; the master and the owner both write pid; the owner
+     * writes its state, heartbeat and client counts. */
     uint32_t pid;
     uint32_t state;            /* enum member_state */
     uint32_t life;             /* how many processes have had this place */
@@ -80,7 +80,7 @@ struct member_shm {
 
     /* Publishing: ring.h. */
     uint64_t need_seq LAYOUT_OWN_LINE; /* waits until every cursor has reached this; 0: does not */
-    uint64_t pressure_seq;             /* cursors below hold up 3/4 of the room; 0: nobody does */
+    uint64_t pressure_seq;             /* cursors below hold up 3/4 of the room; 0: none does */
     uint64_t floor_seq;                /* records of mine below this may be overwritten */
 
     uint64_t counters[COUNTER_COUNT] LAYOUT_OWN_LINE;
@@ -112,7 +112,7 @@ struct client_shm {
 
     /* Of [first_seq, next_seq) these were not accepted whole by the kernel, all others were. */
     uint8_t cut;            /* 1: its begun frame, whose rest waits for it (worker/slow.h) */
-    uint32_t not_addressed; /* its own, for everybody else */
+    uint32_t not_addressed; /* its own, for all others */
     uint32_t skipped;       /* worker/slow.h */
 
     uint8_t addr[16];   /* IPv4 in the first four bytes; a unix peer's pid in the first four */
@@ -121,8 +121,8 @@ struct client_shm {
     uint64_t bytes_sent;
 };
 
-/* What is where. Written once, before anybody attaches; each process goes by the copy that it has
- * checked (segment.h), never by these words again. */
+/* The layout. Written once, before any process attaches; each process uses the copy that it has
+ * checked (segment.h), never these words again. */
 struct geometry_shm {
     uint64_t total_bytes;
     uint32_t member_count;

@@ -35,7 +35,7 @@ enum {
 enum record_opcode { RECORD_TEXT = 1, RECORD_BINARY = 2 };
 
 enum record_flag {
-    RECORD_NOT_TO_ORIGIN = 1, /* for everybody but the client that it came from */
+    RECORD_NOT_TO_ORIGIN = 1, /* for all clients but the one that it came from */
 };
 
 /* origin of what no client sent. */

@@ -10,15 +10,16 @@
  *   publisher   a member with an arena: reserves, writes a record, publishes it (one thread each)
  *   reader      a member with a cursor: everything from its cursor on stays in place for it
  *   master      retires a dead member's cursor, after it has reaped the process
- *   looker      reads `tail`, words and records (ring_read_at, ring_check), holds nothing, writes
- *               nothing: tools, and whoever replays history
+ *   observer    reads `tail`, words and records (ring_read_at, ring_check), holds nothing, writes
+ *               nothing: tools, and processes that replay history
  *
  * 3. LAYOUT
  *   slots[1 << slot_bits], 64 bits each (n is their number):
  *     63            34 33      26 25                    0
  *     |  lap tag: 30   | owner: 8 | arena offset / 16: 26 |
- *   `tail`: the next sequence, or one behind it while nobody has moved it yet: who publishes s + 1
- *   has read, or made, tail = s + 1 before.
+ *   `tail`: the next sequence to publish. It may lag by one: after slot s is set, tail stays s until
+ *   the publisher or a helper advances it. No process publishes s + 1 before it has read or set
+ *   tail = s + 1.
  *   Sequence s lives in slot s mod n and is published when that slot carries tag(s) = s / n + 1,
  *   mod 2^30. Slots start as zero: the tag before lap 0. Sequence 0 is never published (0 can so
  *   mean "none" elsewhere); the slot of 0 is formatted as if it had been.
@@ -43,30 +44,31 @@
  *
  * 6. MEMORY ORDER
  *   label  access                                        partner  guarantees
- *   P1     publish: slot CAS, full                       R1       who sees the tag sees the record
- *   P2     publish: tail CAS, full, anybody              P3       who sees s + 1 in tail sees
- *                                                                 slot s set
- *   P3     publish: load-acquire of tail, then of slot   P2, P1   a slot behind tail is never taken
- *                                                                 for free
+ *   P1     publish: slot CAS, full                       R1       a reader of the tag sees the record
+ *   P2     publish: tail CAS, full, any member           P3       a process that reads s + 1 in tail
+ *                                                                 sees slot s set
+ *   P3     publish: load-acquire of tail, then of slot   P2, P1   a published slot (below tail) is
+ *                                                                 never mistaken for a free one
  *   R1     read: load-acquire of slot                    P1
  *   C1     cursor: store-release after the last use      M2       room is reused after the last use
  *   M1     minimum: load tail | full fence | cursors     J1       never above the cursor of a
  *                                                                 reader that joins
  *   M2     minimum: load-acquire of each cursor          C1
  *   J1     join: cursor = low | full fence | load tail   M1
- *   H1     arena.c, rebuilding: floor_seq | full fence   H2       who has copied a byte of a later
- *          | old bytes                                            record sees the floor above it
+ *   H1     arena.c, rebuilding: floor_seq | full fence   H2       after copying a byte of a later
+ *          | old bytes                                            record, a reader sees a floor above
+ *                                                                 the record that it wanted
  *   H2     history: copy | fence | floor_seq             H1
  *   H3     history: copy | fence | word again            P1       the slot had not been reused
  *   H4     history: load word | tail                     P2       the word was of this lap
  *   W, N   wake.h
- * Why the minimum is bounded by tail: a reader may stand one past a tail that nobody has moved. A
+ * Why the minimum is bounded by tail: a reader may be one past a tail that was not advanced yet. A
  * publisher that took only cursors into account could then reuse the slot before, which a reader
  * that joins at the same moment (it stores the tail that it reads) still needs. And tail is read
  * before the cursors: a reader that the scan has missed starts at that tail or later.
  * Why joining reads tail twice: between the first reading and the store a publisher may have
- * passed. After the fence it either has seen the low cursor (and stays behind it) or had moved tail
- * before, which the second reading then returns. So a cached minimum is only ever too low and needs
+ * passed. After the fence, the publisher either sees the low cursor, and then reuses nothing from
+ * that cursor on, or it had already advanced tail, which the second reading then returns. So a cached minimum is only ever too low and needs
  * no generation. The low cursor may be laps old when the joining process was stopped in between; it
  * gates publishers until the second store, which therefore wakes them like any other (N2).
  * Why history looks at two things: room in an arena comes back long before the slot does, which
@@ -82,24 +84,24 @@
  *   while writing a record        nothing                    the successor overwrites it
  *   between record and P1         nothing                    the same
  *   between P1 and P2             the broadcast; tail behind the next publisher helps; ring_retire
- *   after P2, nobody woken        the broadcast, late        ring_retire, timers
- *   after taking `sleeping`       a sleeper nobody wakes     ring_retire writes every eventfd
+ *   after P2, before waking       the broadcast, late        ring_retire, timers
+ *   after taking `sleeping`       a sleeper is not woken     ring_retire writes every eventfd
  *   after taking a need           a publisher that waits     the same: it tries again
  *   with `starving` cleared (N3)  the same                   the same: it sets `starving` anew
  *   with need_seq set             needless wake-ups          ring_retire clears it
- *   as a reader, anywhere         a cursor that stands still ring_retire takes it out
+ *   as a reader, anywhere         a stalled cursor           ring_retire takes it out
  *   while joining                 a low cursor               ring_retire
  *   having raised floor_seq       less history               nothing is lost that is still due
- *   as a looker                   nothing                    it wrote nothing
+ *   as an observer                nothing                    it wrote nothing
  * A successor opens with ring_open, which rebuilds its arena's bookkeeping from the slot words:
  * they are the only truth about what is still needed. The old process is reaped before the new one
- * starts; ring_open refuses a place whose process has not been (-EBUSY). No cursor is asked: a low
+ * starts; ring_open returns -EBUSY while that process has not been retired. No cursor is asked: a low
  * one (J1) may be older than what is there. All that lies between floor_seq, or n behind tail, and
  * tail is kept, so that a death takes no history either.
  * Tests, for every row: tests/torture/ring_kill.c kills at each instruction of a publication (plain,
  * raising floor_seq, helping, without room), a drain, a leave, an attach, a retirement and a look at
  * history; tests/torture/ring_torture.c, built with test points, at each point of testpoint.h while
- * everybody works, and at random; tests/unit/test_ring.c builds single states by hand.
+ * all members work, and at random; tests/unit/test_ring.c builds single states by hand.
  *
  * Models: tests/model/publish.pml (order, gating, joining and leaving, arenas, death, history) and
  * wake_readers.pml, wake_room.pml (both directions of waking) are searched exhaustively by
@@ -145,9 +147,9 @@
  * pressure_seq names the cursor position that would relieve it: what slow clients are measured
  * against. By slots it is accurate to 1/64 of the ring, by bytes to a mark of the arena (1/128, or
  * one record). A large record, and the gap that it leaves before the end of the arena, may find no
- * room although a quarter is free: then pressure_seq is what its publisher waits for, from the
- * moment that it does, and who sleeps is woken to look at it. A reader that is about to sleep just
- * then looks at it on its timer (slow.h): no room is lost, and nobody waits for longer than that.
+ * room although a quarter is free. From the moment that its publisher starts to wait, pressure_seq
+ * is then the sequence that it needs, and sleeping workers are woken to read it. A reader that is
+ * about to sleep at that moment reads it on its timer (slow.h), so that no wait is longer than that.
  *
  * Errors:  -EAGAIN no room yet, -EMSGSIZE never fits, -EBADMSG a word or record that no publisher
  *          writes; what else a function returns stands beside it.
@@ -177,7 +179,7 @@
 
 enum { RING_OWNERS_MAX = 1 << RING_OWNER_BITS, RING_FIRST_SEQ = 1, RING_WHY_BYTES = 128 };
 
-/* Of a looker. */
+/* For an observer: no member. */
 #define RING_NOBODY UINT32_MAX
 
 _Static_assert(RING_TAG_BITS >= 2 && RING_TAG_BITS + RING_OWNER_BITS + RING_OFFSET_BITS <= 64,
@@ -195,7 +197,7 @@ struct ring {
     uint64_t next_seq; /* tail is never below: this publisher's own copy */
     uint32_t slot_bits;
     uint32_t member_count;
-    uint32_t self;          /* RING_NOBODY: a looker */
+    uint32_t self;          /* RING_NOBODY: an observer */
     bool unwoken;           /* published since the last ring_flush */
     uint64_t batch_time_ns; /* of the first ring_publish since; 0: there was none */
     struct wake wake;
@@ -203,7 +205,7 @@ struct ring {
     struct arena arena;
 };
 
-/* Writes what an empty ring needs beyond zeroes; the master, before anybody attaches. */
+/* Writes what an empty ring needs beyond zeroes; the master, before any process attaches. */
 void ring_format(struct segment *segment);
 
 /* Opens the ring as member `self`, and rebuilds the bookkeeping of its arena from the slot words.
@@ -212,14 +214,14 @@ void ring_format(struct segment *segment);
 int ring_open(struct ring *ring, const struct segment *segment, uint32_t self, const int *wake_fds)
     __attribute__((warn_unused_result));
 
-/* Opens the ring for looking only; the mapping is borrowed and may be read-only. A looker calls
- * what takes a const ring, but for ring_read. */
+/* Opens the ring for an observer; the mapping is borrowed and may be read-only. An observer calls the
+ * functions that take a const ring, except ring_read. */
 void ring_look(struct ring *ring, const struct segment *segment);
 
 /* The next sequence, with every publication that is visible counted (helps tail). */
 uint64_t ring_tail(struct ring *ring);
 
-/* The same without helping: for those who only look. */
+/* The same without helping, for observers. */
 uint64_t ring_end(const struct ring *ring);
 
 /* min(tail, every cursor); M1, M2. */
@@ -235,7 +237,7 @@ int ring_reserve(struct ring *ring, uint64_t record_bytes, struct record_shm **r
 /* Publishes the reserved record, which is complete and `record_bytes` long (record_write); that size
  * is the caller's own, the record's words are not read again. 0 and its sequence, or -EAGAIN: nothing
  * was published and the reservation is gone. -EINVAL when the record is not this member's
- * reservation; -EBADMSG when the slot holds what nobody writes, or tail has gone back. */
+ * reservation; -EBADMSG when the slot holds what no publisher writes, or tail has gone back. */
 int ring_commit(struct ring *ring, const struct record_shm *record, uint64_t record_bytes,
                 uint64_t *seq) __attribute__((warn_unused_result));
 
@@ -288,18 +290,18 @@ void ring_cursor_store(struct ring *ring, uint64_t seq);
 bool ring_sleep_begin(struct ring *ring, uint64_t seq) __attribute__((warn_unused_result));
 void ring_sleep_end(struct ring *ring);
 
-/* The highest pressure_seq of all publishers: readers below it hold up three quarters of somebody's
- * room. 0 when there is no pressure. */
+/* The highest pressure_seq of all publishers: readers below it hold up three quarters of the room of
+ * one of them. 0 when there is no pressure. */
 uint64_t ring_pressure_seq(const struct ring *ring);
 
 /* --- master --- */
 
 /* Takes a dead, reaped member out: helps tail, retires its cursor, clears its need and its pid, and
- * wakes everybody: readers look at the ring again, publishers that wait try again. */
+ * wakes all members: readers read the ring again, publishers that wait retry. */
 void ring_retire(struct ring *ring, uint32_t member);
 
 /* Executes I1 to I5; false and a sentence in `why` for the first that does not hold. For a ring at
- * rest; a caller with a cursor may check a busy one, from its cursor on, while nobody joins. */
+ * rest; a caller with a cursor may check a busy one, from its cursor on, while no member joins. */
 bool ring_check(const struct ring *ring, char why[RING_WHY_BYTES]);
 
 #endif

@@ -2,9 +2,8 @@
  * segment_master.h: creating the segment.
  *
  * Role:     the master (and tests, which are their own master).
- * Owns:     segment_create returns an owned descriptor; the memory lives as long as somebody has it
- *           open or mapped, and is gone with the last process: nothing is left behind in the file
- *           system.
+ * Owns:     segment_create returns an owned descriptor; the memory lives as long as a process has it
+ *           open or mapped. Nothing is left behind in the file system.
  * Errors:   -ENOMEM and what memfd_create, fallocate and mmap return.
  */
 #ifndef CRIER_SHM_SEGMENT_MASTER_H

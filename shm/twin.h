@@ -6,7 +6,7 @@
  *           it made. (Twice if another publisher takes the last slot in between: the record is
  *           then made anew when there is room.)
  * Owns:     nothing; what deflates is the publisher's own (shm/ is free of zlib).
- * Errors:   none: a broadcast without a twin goes to everybody as it is, which RFC 7692 section 6
+ * Errors:   none: a broadcast without a twin is sent to all clients uncompressed, which RFC 7692 section 6
  *           allows for any message.
  * Context:  the publisher's thread.
  */
@@ -28,7 +28,7 @@ struct twin {
     twin_deflate_fn *make;
     struct deflate *deflate;    /* NULL: there are no twins */
     uint64_t min_bytes;         /* shorter payloads have none (--compress-min) */
-    struct member_shm *members; /* who have clients that can use one */
+    struct member_shm *members; /* that may have clients that can use one */
     uint32_t member_count;
     uint64_t *counters;
 };

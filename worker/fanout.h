@@ -116,7 +116,7 @@ struct fanout_frame {
 };
 struct fanout_frame fanout_frame(const struct conn *conn, uint64_t seq, uint32_t done);
 
-/* The broadcast at conn->next is the connection's own, for everybody else: steps over it. */
+/* If the broadcast at conn->next is the connection's own, for all others: skips it and returns true. */
 bool fanout_skip_own(struct worker *worker, struct conn *conn);
 
 /* The connection, at a frame boundary, does not get what is before `to`, behind conn->next: counts

@@ -180,7 +180,7 @@ last_words_comes_again(int signal, const siginfo_t *info)
            (signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL);
 }
 
-/* The signal comes once more when the handler returns, and meets the disposition that was there
+/* The signal is raised again when the handler returns, with the disposition that was installed
  * before. */
 static void
 last_words_on_signal(int signal, siginfo_t *info, void *context)

@@ -7,8 +7,8 @@
  *           their own; what was installed before them runs after them. Also __assert_fail, so that
  *           the application's assertions speak, too.
  * Errors:   none: words are best effort, dying is not put off for them.
- * Context:  loop thread; words may be said in any thread and in a signal handler. The first who
- *           speaks is heard.
+ * Context:  loop thread; a report may be written in any thread and in a signal handler. The first
+ *           report of a process is kept.
  *
  * Places are NAME+0xOFFSET, the program's or a library's: `addr2line -fie NAME 0xOFFSET` names the
  * line. The way there follows behind "<", innermost first, without the frames of libc.

@@ -1,4 +1,4 @@
-"""What `make` asks the machine for: packages by purpose, one set-up at a time, and nothing of root's in a user's tree.
+"""What `make` installs and leaves: packages by purpose, one set-up at a time, no file of root's in a user's tree.
 
 The machine of a test is a folder of links to the programs of this one, without those that are to be missing, and with
 an apt-get that installs by adding links.

@@ -1,4 +1,4 @@
-"""tests/run.sh: what it says before, of skips, and at the end."""
+"""tests/run.sh: its first line, the reasons of skips, and its last line."""
 
 import os
 import pathlib

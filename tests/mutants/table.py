@@ -1,7 +1,7 @@
-"""The mutants: which line of which file is broken how, and which tests are to notice.
+"""The mutants: the file, the text that is replaced, and the tests of which one must fail.
 
-A group is (file, tests, rows); a row is (name, original text, replacement), and a fourth column says why one that lives is right
-to. The original text is in the file exactly once. run.py says what a test may be.
+A group is (file, tests, rows); a row is (name, original text, replacement). A fourth column gives the reason why a mutant may
+live. The original text is in the file exactly once. class Test of run.py describes the names of tests.
 """
 
 GROUPS = [

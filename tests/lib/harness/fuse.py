@@ -69,7 +69,7 @@ class OneFile:
             return [opcode for opcode in self.requests if opcode]
 
     def close(self):
-        """Whatever hangs fails, and so does every later request."""
+        """All pending requests fail, and so does every later one."""
         umount(self.folder, MNT_FORCE)  # EBUSY while the file is open; the connection is over all the same
         umount(self.folder, MNT_DETACH)
         self.server.kill()

@@ -1,4 +1,4 @@
-"""What crier-ring says of a running server: where each process stands in the ring, and how often its timer has come."""
+"""The state of a running server as crier-ring prints it: each process's cursor in the ring and the ticks of its timer."""
 
 import collections
 import os

@@ -307,8 +307,8 @@ class Server:
             deadline.left(f"it to settle, it is {before} now")
 
     def held_up(self, pid=None):
-        """Does this process, by default the master with the console's lines, wait for room in the ring in vain? Its
-        timer has come twice, on which it tries again, and nothing was published meanwhile."""
+        """True if this process, by default the master with the console's lines, waits for room in the ring: on two
+        ticks of its timer it has retried, and nothing was published meanwhile."""
         pid = pid or self.pid
         first = now = self.ring()
         while now.members[pid].beats - first.members[pid].beats < 3:
