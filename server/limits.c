@@ -137,7 +137,8 @@ limits_set_missing(enum limits_task kind, uint32_t count)
 const char *
 limits_explain_fork(int error, char why[LIMITS_WHY_BYTES])
 {
-    uint32_t missing = limits_missing[LIMITS_WORKERS] + limits_missing[LIMITS_THREADS];
+    uint32_t missing =
+        limits_missing[LIMITS_WORKERS] + limits_missing[LIMITS_THREADS] + log_lacks_thread();
     struct cgroup_limit pids;
     struct rlimit limit;
     uid_t user = getuid();

@@ -46,6 +46,12 @@ log_is_waiting(void)
     return log_out_is_waiting();
 }
 
+bool
+log_lacks_thread(void)
+{
+    return log_out_lacks_thread();
+}
+
 void
 log_finish(void)
 {

@@ -41,6 +41,9 @@ void log_retry(void);
 /* log_out_is_waiting: the tick should come soon. */
 bool log_is_waiting(void);
 
+/* log_out_lacks_thread: one is started with the next line, or is to be as soon as the limits allow it. */
+bool log_lacks_thread(void);
+
 /* Before the process ends: waits up to a second until queued lines are written. */
 void log_finish(void);
 

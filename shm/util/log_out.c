@@ -263,6 +263,13 @@ log_out_is_waiting(void)
            (out.queued > 0 || atomic_load_relaxed(&out.dropped) > 0);
 }
 
+bool
+log_out_lacks_thread(void)
+{
+    out_open();
+    return out_is_threaded() && !out.has_thread;
+}
+
 void
 log_out_retry(void)
 {

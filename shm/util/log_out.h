@@ -33,6 +33,9 @@ void log_out_put(const char *line, size_t bytes, bool is_minor);
 /* Without a thread: true while lines, or a count of dropped lines, are still to be written. */
 bool log_out_is_waiting(void);
 
+/* Descriptor 2 needs a thread, which has not been started. */
+bool log_out_lacks_thread(void);
+
 /* Writes what there is room for; starts the thread if it is needed and does not run. */
 void log_out_retry(void);
 

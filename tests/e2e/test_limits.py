@@ -371,6 +371,23 @@ def test_a_group_without_room_for_another_process_is_named(control_group):
     assert errors[0].endswith(f"{group.path}/pids.max is 1, and the group has 1 task (processes and threads): raise it to at least 3"), done
 
 
+@no_sanitizer
+@as_other_user
+def test_the_limit_in_the_sentence_lets_the_log_be_written_that_needs_a_thread(crier, tmp_path):
+    path = tmp_path / "log"
+    arguments = [CRIER, "--listen", "127.0.0.1:0", *SMALL, "--workers", "2"]
+    with open(path, "ab") as log:
+        how = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, env=plain_environment())
+        assert subprocess.run(arguments, timeout=PATIENCE, **how, **processes(1)).returncode == 4
+        assert "raise it to at least 4\n" in path.read_text()
+        with subprocess.Popen(arguments, **how, **processes(4)) as server:
+            try:
+                wait_until(lambda: "listening on" in path.read_text(), "the log")
+            finally:
+                server.terminate()
+        assert server.returncode == 0
+
+
 # ---- memory ----
 
 def exchange(server, workers):
