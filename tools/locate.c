@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,17 @@ locate_attach(struct located *located, const char *name)
     return false;
 }
 
+/* A /proc that is mounted with hidepid shows no process of another user; kill(2) knows them. */
+static bool
+locate_is_hidden(pid_t pid)
+{
+    int saved = errno;
+    bool is_hidden = kill(pid, 0) != 0 && errno == EPERM;
+
+    errno = saved;
+    return is_hidden;
+}
+
 /* The descriptor of the segment in a process, opened anew: -errno, or -ENODATA when it has none. */
 static int
 locate_open_of(pid_t pid)
@@ -53,7 +65,7 @@ locate_open_of(pid_t pid)
     snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
     folder = opendir(path);
     if (!folder)
-        return -errno;
+        return errno == ENOENT && locate_is_hidden(pid) ? -EACCES : -errno;
     /* cppcheck-suppress readdirCalled ; one thread */
     while (fd == -ENODATA && (entry = readdir(folder))) {
         ssize_t bytes = readlinkat(dirfd(folder), entry->d_name, target, sizeof(target) - 1);

@@ -207,6 +207,15 @@ def test_a_server_of_another_user_is_one_sentence(crier):
     assert done.returncode == 1 and "run this as its user or root" in done.stderr, done
 
 
+def test_a_server_of_another_user_is_not_taken_for_none_where_proc_hides_it(crier):
+    server = crier("--no-welcome")
+    script = ('mount -t proc -o hidepid=2 proc /proc && exec setpriv --reuid 65534 --regid 65534 --clear-groups "$0" "$@"')
+    done = run_crier("--mount", "sh", "-c", script, CRIER_RING, str(server.pid), program="unshare")
+    if re.match("unshare|mount|setpriv", done.stderr):
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 1 and f"cannot look into process {server.pid}: Permission denied" in done.stderr, done
+
+
 def test_the_histograms_say_how_long_broadcasts_and_stretches_took(crier):
     server = crier("--no-welcome", workers=1)
     with Swarm(server.address, 200) as swarm:
