@@ -76,14 +76,16 @@ def test_a_delivery_takes_few_instructions(crier, callgrind, at_once, most):
 # ---- system calls ----
 
 class Trace:
-    """strace on a worker, between start and stop: {system call: how often}."""
+    """strace on a process of the server, between start and stop: {system call: how often}."""
 
-    def __init__(self, pid, path):
-        self.path = path
+    def __init__(self, server, pid, path):
+        self.server, self.pid, self.path = server, pid, path
         self.process = subprocess.Popen(["strace", "-c", "-o", str(path), "-p", str(pid)], stderr=subprocess.PIPE)
         wait_until(lambda: "TracerPid:\t0" not in open(f"/proc/{pid}/status").read(), "strace at the worker")
 
     def stop(self):
+        # A client may have its bytes before strace has seen the end of the call that sent them.
+        self.server.wait_ticks(1, self.pid)
         self.process.send_signal(signal.SIGINT)
         self.process.wait()
         calls = {}
@@ -102,7 +104,7 @@ def test_a_delivery_takes_one_send_for_each_client_and_flush_and_no_other_system
         broadcast(server, swarm, 1, at_once)
         worker = server.workers()[0]
         ticks = server.ring().members[worker].beats
-        trace = Trace(worker, tmp_path / "calls")
+        trace = Trace(server, worker, tmp_path / "calls")
         broadcast(server, swarm, rounds, at_once, before=at_once)
         calls = trace.stop()
         ticks = server.ring().members[worker].beats - ticks
@@ -116,7 +118,7 @@ def test_a_delivery_takes_one_send_for_each_client_and_flush_and_no_other_system
 
 def test_a_connection_takes_few_system_calls_and_a_rush_few_messages_to_a_worker(crier, tmp_path):
     server = crier("--no-welcome", "--ping", "0", workers=1)
-    traces = [Trace(pid, tmp_path / f"calls.{pid}") for pid in (server.pid, server.workers()[0])]
+    traces = [Trace(server, pid, tmp_path / f"calls.{pid}") for pid in (server.pid, server.workers()[0])]
     rush = [server.socket() for _ in range(CLIENTS)]
     for client in rush:
         client.send_raw(client.request())
