@@ -10,8 +10,10 @@ int
 output_fill_standard(void)
 {
     for (int fd = 0; fd <= STDERR_FILENO; fd++) {
-        if (fcntl(fd, F_GETFD) < 0 &&
-            open("/dev/null", fd == STDOUT_FILENO ? O_RDONLY : O_RDWR) < 0)
+        int filled = fcntl(fd, F_GETFD);
+        if (filled < 0)
+            filled = open("/dev/null", fd == STDOUT_FILENO ? O_RDONLY : O_RDWR);
+        if (filled < 0)
             return fd;
     }
     return -1;
