@@ -129,12 +129,20 @@ next_frame(struct peer *peer, struct frame *frame)
     return true;
 }
 
+static struct frame
+expect_frame(struct peer *peer)
+{
+    struct frame frame = {.data = peer->got};
+
+    assert_true(next_frame(peer, &frame));
+    return frame;
+}
+
 static void
 assert_next(struct peer *peer, uint8_t byte_0, const void *data, size_t bytes)
 {
-    struct frame frame;
+    struct frame frame = expect_frame(peer);
 
-    assert_true(next_frame(peer, &frame));
     assert_int_equal(frame.byte_0, byte_0);
     assert_int_equal(frame.bytes, bytes);
     if (bytes)
@@ -156,9 +164,8 @@ assert_no_more(struct peer *peer)
 static void
 assert_next_close(struct peer *peer, unsigned code)
 {
-    struct frame frame;
+    struct frame frame = expect_frame(peer);
 
-    assert_true(next_frame(peer, &frame));
     assert_int_equal(frame.byte_0, CLOSE);
     assert_int_equal((unsigned)frame.data[0] << 8 | frame.data[1], code);
 }
@@ -909,7 +916,7 @@ test_conn_that_is_closed_in_a_message_does_not_hear_the_next_one(void **state)
     conn_rig_settle();
     assert_int_equal(handled, 1);
     receive(peer);
-    assert_true(next_frame(peer, &frame));
+    frame = expect_frame(peer);
     assert_int_equal(frame.byte_0, CLOSE);
     assert_int_equal(frame.bytes, 125);
     assert_memory_equal(frame.data + 2, "a reason that is longer", 23);
@@ -1066,7 +1073,7 @@ test_conn_compresses_from_the_shortest_length_on(void **state)
         say_frame(peer, BINARY, zeroes, COMPRESS_MIN_BYTES - less);
         conn_rig_settle();
         receive(peer);
-        assert_true(next_frame(peer, &frame));
+        frame = expect_frame(peer);
         assert_int_equal(frame.byte_0, less ? BINARY : 0xc2);
     }
 }
@@ -1086,7 +1093,7 @@ test_conn_gets_the_twin_of_each_broadcast_of_a_sweep_that_has_one(void **state)
     conn_rig_settle();
     receive(peer);
     assert_next_text(peer, BINARY, "short");
-    assert_true(next_frame(peer, &frame));
+    frame = expect_frame(peer);
     assert_int_equal(frame.byte_0, 0xc2);
     assert_next_text(peer, BINARY, "short");
     assert_no_more(peer);
@@ -1172,6 +1179,7 @@ static void
 test_conn_pool_full_of_half_heads_does_not_close_a_client(void **state)
 {
     enum { HEADS = 6, HEAD_BYTES = 3000, BIGGER_BYTES = 7500 };
+    static const uint8_t start[] = {'G', 'E', 'T', ' ', '/'};
     static uint8_t head[HTTP1_HEAD_MAX_BYTES];
     struct peer *heads[HEADS];
     struct peer *client = join(0);
@@ -1179,7 +1187,7 @@ test_conn_pool_full_of_half_heads_does_not_close_a_client(void **state)
 
     (void)state;
     memset(head, 'x', sizeof(head));
-    memcpy(head, "GET /", 5);
+    memcpy(head, start, sizeof(start));
     for (int i = 0; i < HEADS; i++) {
         heads[i] = arrive(0);
         say(heads[i], head, i == HEADS / 2 ? BIGGER_BYTES : HEAD_BYTES);
