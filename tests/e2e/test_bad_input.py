@@ -13,6 +13,7 @@ from harness import (BINARY, CLOSE, CONTINUATION, PING, SANITIZED, TEXT, Closed,
                      RawClient, Swarm, encode_frame, in_time, memory, open_descriptors, server_frame, wait_until)
 
 LONG = bool(os.environ.get("CRIER_LONG"))
+also = pytest.mark.skipif(not LONG, reason="CRIER_LONG=1 runs each variant")
 MIB = 1 << 20
 
 
@@ -262,7 +263,7 @@ def test_many_unfinished_messages_do_not_stop_broadcasts(crier):
 # ---- clients that do not read ----
 
 @pytest.mark.limit(120)
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=also), 2])
 def test_a_client_that_never_reads_is_closed_and_all_others_get_everything(crier, workers):
     server = crier("--no-welcome", "--ring", "4M", "--slow-grace", "2", "--ping", "0", workers=workers)
     lines = [b"%08d " % number + b"0123456789abcdef" * 640 for number in range(10000 if LONG else 3000)]  # 10 kB each
@@ -366,7 +367,7 @@ def again_and_again(frame):
         yield stretch
 
 
-@pytest.mark.parametrize("size", [1, 1000, 60000])
+@pytest.mark.parametrize("size", [1, pytest.param(1000, marks=also), 60000])
 def test_a_client_that_does_not_read_its_echoes_costs_no_cpu(crier, size):
     server = crier("--no-welcome", "--client-buffer", "64k", workers=1)
     good = server.connect()

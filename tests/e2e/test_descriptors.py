@@ -152,6 +152,7 @@ def test_a_fifo_opened_for_reading_and_writing_never_ends(crier, tmp_path):
             writer.write(line + "\n")
         client.expect_texts([line])
     assert not [line for line in server.log if "has ended" in line]
+    server.drop_clients()
     server.stop()
 
 
@@ -190,6 +191,7 @@ def test_the_controlling_end_of_a_terminal_is_read_and_no_new_pair_is_made(crier
     os.write(theirs, b"from the program inside\n")
     client.expect_texts(["from the program inside"])
     assert [name for name in descriptors(server.pid).values() if "ptmx" in name] == [os.readlink(f"/proc/self/fd/{ours}")]
+    server.drop_clients()
     server.stop()
     os.close(ours)
     os.close(theirs)
@@ -402,6 +404,7 @@ def test_a_file_system_that_hangs_while_input_is_read_stops_nothing_but_the_inpu
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: server.workers() not in ([], [victim]), "a successor of the worker")
         server.connect().expect_pong()
+        server.drop_clients()
         server.send_signal(signal.SIGTERM)
         server.wait_log("stopped; clients served: 2")
         # The kernel keeps the process until the request is answered or the file system is gone.
@@ -446,6 +449,7 @@ def test_a_file_system_that_hangs_is_not_asked_about_standard_input(one_file, cr
         server = crier("--no-welcome", "--stdin", "off", stdin=file, workers=1)
         server.connect().expect_pong()
         assert file_system.hung() == []
+        server.drop_clients()
         server.send_signal(signal.SIGTERM)
         server.wait_log("stopped; clients served: 1")
         file_system.close()

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from harness import CRIER, PROBE, at_once, is_alive, plain_environment, process_state, run_crier, wait_until
+from harness import CRIER, PROBE, at_once, descriptors, is_alive, plain_environment, process_state, run_crier, wait_until
 
 SLOW = r"worker %d \(pid (\d+)\) was not ready within --start-timeout \(%s s\) and was killed; 0 clients lost; "
 FAILED = r"worker %d \(pid \d+\) exited with status 1; 0 clients lost; starting another in %d ms"
@@ -479,6 +479,8 @@ def test_a_worker_that_is_killed_in_its_start_is_replaced(gated):
 @pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
 def test_workers_in_their_start_handlers_do_not_outlive_the_master(shut_server, frozen):
     server = shut_server(workers=2, expected=-signal.SIGKILL)
+    for pid in server.workers():
+        wait_until(lambda pid=pid: server.gate.path in descriptors(pid).values(), f"process {pid} to be in its start handler")
     for pid in server.workers() if frozen else ():
         os.kill(pid, signal.SIGSTOP)
         wait_until(lambda pid=pid: process_state(pid) == "T", f"process {pid} to stop")
