@@ -157,7 +157,10 @@ test_conf_lag_is_in_the_unit_that_it_ends_with(void **state)
     ACCEPTS("max-lag", max_lag.amount, {"5000", 5000}, {"4M", 4 << 20}, {"10s", 10000}, {"0", 0},
             {".5s", 500}, {"0k", 0}, {"18446744073709551615", UINT64_MAX});
     REFUSES("max-lag", max_lag.amount, "", "s", "-1", "-1s", "1.5", "1.5M", "1ms", "10 s", "Ms",
-            "10m", "4MB", "1e10s", "00000000000000000000000000000000000000001s");
+            "10m", "4MB", "1e10s", "00000000000000000000000000000000000000001s",
+            "00000000000000000000000000000001s");
+    ACCEPTS("max-lag", max_lag.amount,
+            {"0000000000000000000000000000001s", 1000}); /* the longest */
     assert_int_equal(set("max-lag", "7"), 0);
     assert_int_equal(conf.max_lag.unit, CONF_LAG_BROADCASTS);
     assert_int_equal(set("max-lag", "7k"), 0);

@@ -1,14 +1,17 @@
 /*
  * segment.h: what is attached, and what is refused with which error.
  */
+#define _GNU_SOURCE
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
+#include <fcntl.h>
 #include <stdint.h>
 
 #include <cmocka.h>
 
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/lib/ring_rig.h"
@@ -189,6 +192,39 @@ test_segment_geometry_is_not_looked_at_again(void **state)
     assert_true(ring_check(&ring, why));
 }
 
+/* Offsets that follow from the counts do not make the counts good. */
+static void
+test_segment_counts_are_bounded_though_all_offsets_follow_from_them(void **state)
+{
+    static const struct {
+        uint32_t members;
+        uint32_t slot_bits;
+        uint64_t arena_bytes;
+        int rc;
+    } counts[] = {
+        {1, BITS, 4096, 0},
+        {0, BITS, 4096, -EBADMSG},
+        {RING_OWNERS_MAX + 1, BITS, 4096, -EBADMSG},
+        {1, SEGMENT_SLOT_BITS_MAX, 4096, 0},
+        {1, SEGMENT_SLOT_BITS_MAX + 1, 4096, -EBADMSG},
+        {1, BITS, 0, -EBADMSG},
+        {1, BITS, 4096 + 64, -EBADMSG},
+        {1, BITS, 4096 + 2048, -EBADMSG},
+        {1, BITS, RING_ARENA_MAX_BYTES, 0},
+        {1, BITS, RING_ARENA_MAX_BYTES + 4096, -EBADMSG},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+        head.geometry.member_count = counts[i].members;
+        head.geometry.slot_bits = counts[i].slot_bits;
+        head.geometry.arena_bytes = counts[i].arena_bytes;
+        segment_lay_out(&head.geometry);
+        assert_int_equal(ftruncate(image, (off_t)head.geometry.total_bytes), 0); /* holes */
+        expect_head(counts[i].rc);
+    }
+}
+
 #define SEGMENT_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 static void
@@ -206,6 +242,61 @@ test_segment_may_have_as_many_members_as_a_slot_word_can_name(void **state)
     close(fd);
 }
 
+static uint32_t
+slot_bits_for(uint32_t members, uint64_t arena_bytes)
+{
+    struct segment_plan plan = {
+        .member_count = members, .arena_bytes = arena_bytes, .client_capacity = 1};
+    struct segment segment;
+    uint32_t bits;
+    int fd = segment_create(&segment, &plan);
+
+    assert_true(fd >= 0);
+    bits = segment.geometry.slot_bits;
+    segment_detach(&segment);
+    close(fd);
+    return bits;
+}
+
+static void
+test_segment_has_a_slot_for_each_small_record_of_all_arenas_together(void **state)
+{
+    uint64_t slots_64 = 64ULL * SEGMENT_SLOT_BYTES;
+
+    (void)state;
+    assert_int_equal(slot_bits_for(1, 4096), 6); /* the least */
+    assert_int_equal(slot_bits_for(1, slots_64), 6);
+    assert_int_equal(slot_bits_for(2, slots_64), 7);
+    assert_int_equal(slot_bits_for(4, slots_64), 8);
+    assert_int_equal(slot_bits_for(5, slots_64), 9);
+}
+
+static void
+test_segment_is_allocated_up_to_the_clients_and_sealed(void **state)
+{
+    struct segment_plan plan = {
+        .member_count = MEMBERS, .arena_bytes = ARENA, .client_capacity = 1000000};
+    struct segment_size size = segment_measure(&plan);
+    struct segment segment;
+    struct stat st;
+    int fd = segment_create(&segment, &plan);
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(st.st_size, size.total_bytes);
+    assert_int_equal(segment.geometry.total_bytes, size.total_bytes);
+    assert_int_equal(segment.geometry.clients_off, size.allocated_bytes);
+    assert_true((uint64_t)st.st_blocks * 512 >= size.allocated_bytes);
+    assert_true((uint64_t)st.st_blocks * 512 < size.total_bytes);
+    assert_int_equal(ftruncate(fd, st.st_size - SEGMENT_PAGE_BYTES), -1);
+    assert_int_equal(ftruncate(fd, st.st_size + SEGMENT_PAGE_BYTES), -1);
+    assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), -1); /* would end all publishing */
+    assert_int_equal(errno, EPERM);
+    segment_detach(&segment);
+    close(fd);
+}
+
 int
 main(void)
 {
@@ -215,7 +306,10 @@ main(void)
         SEGMENT_TEST(test_segment_that_is_none_is_refused),
         SEGMENT_TEST(test_segment_that_was_cut_anywhere_is_refused),
         SEGMENT_TEST(test_segment_with_sizes_that_no_master_writes_is_refused),
+        SEGMENT_TEST(test_segment_counts_are_bounded_though_all_offsets_follow_from_them),
         SEGMENT_TEST(test_segment_geometry_is_not_looked_at_again),
+        cmocka_unit_test(test_segment_has_a_slot_for_each_small_record_of_all_arenas_together),
+        cmocka_unit_test(test_segment_is_allocated_up_to_the_clients_and_sealed),
         cmocka_unit_test(test_segment_may_have_as_many_members_as_a_slot_word_can_name),
     };
 
