@@ -261,6 +261,52 @@ is_asleep(pid_t thread)
     return strstr(text, ") S ");
 }
 
+/* A producer that saw the old word before it slept must not take the new one for it. */
+static void
+test_inbox_the_word_of_those_that_wait_changes_with_each_wake_up(void **state)
+{
+    struct inbox *inbox = *state;
+    uint32_t before = atomic_load_relaxed(&inbox->room);
+
+    for (int turn = 0; turn < 3; turn++) {
+        struct other other = {.inbox = inbox, .rc = 1};
+        uint32_t waited;
+        pthread_t thread;
+
+        assert_int_equal(put(inbox, 1, 1), 0);
+        thread = start_waiting(put_and_wait, &other);
+        waited = atomic_load_relaxed(&inbox->room);
+        assert_true(waited > before);
+        assert_int_equal(take(inbox), 1);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        before = atomic_load_relaxed(&inbox->room);
+        assert_true(before > waited);
+        assert_false(before & 1);
+        assert_int_equal(take(inbox), 7);
+    }
+}
+
+/* What the consumer still works on is the last. */
+static void
+test_inbox_a_consumer_that_sleeps_is_woken_when_the_last_of_a_closed_one_is_freed(void **state)
+{
+    struct inbox *inbox = *state;
+    struct inbox_entry *entry;
+
+    assert_int_equal(put(inbox, 1, 10), 0);
+    entry = inbox_take(inbox);
+    assert_non_null(entry);
+    assert_int_equal(take(inbox), -1);
+    inbox_close(inbox);
+    assert_int_equal(is_woken(inbox), 1);
+    inbox_clear(inbox);
+    assert_int_equal(take(inbox), -1);
+    assert_false(inbox_is_over(inbox));
+    inbox_free(inbox, entry);
+    assert_int_equal(is_woken(inbox), 1);
+    assert_true(inbox_is_over(inbox));
+}
+
 static void
 test_inbox_producers_that_wait_sleep(void **state)
 {
@@ -323,6 +369,7 @@ test_inbox_flush_waits_until_everything_is_freed(void **state)
 
     assert_true(inbox_flush(*state, 0));
     assert_int_equal(put(*state, 1, 1), 0);
+    assert_false(inbox_flush(*state, 0));
     assert_int_equal(put(*state, 2, 1), 0);
     thread = start_waiting(flush, &other);
     assert_int_equal(take(*state), 1);
@@ -396,6 +443,8 @@ main(void)
         TEST(test_inbox_takes_nothing_after_it_is_closed_and_gives_out_what_it_has),
         TEST(test_inbox_frees_what_was_never_taken),
         TEST(test_inbox_a_producer_that_waits_gets_the_room_that_is_made),
+        TEST(test_inbox_the_word_of_those_that_wait_changes_with_each_wake_up),
+        TEST(test_inbox_a_consumer_that_sleeps_is_woken_when_the_last_of_a_closed_one_is_freed),
         TEST(test_inbox_producers_that_wait_sleep),
         TEST(test_inbox_a_producer_that_waits_is_refused_when_it_is_closed),
         TEST(test_inbox_a_wait_for_room_ends_with_its_time),
