@@ -197,6 +197,32 @@ test_version_2_the_top_of_a_container_is_the_last_group(void **state)
     assert_file("/sys/fs/cgroup/memory.max");
 }
 
+static void
+test_version_2_a_limit_at_any_level_counts_up_to_the_mount(void **state)
+{
+    static const char *const levels[] = {"/a/b/c", "/a/b", "/a", ""};
+
+    (void)state;
+    put("/proc/self/cgroup", "0::/a/b/c\n");
+    put("/proc/self/mountinfo", MOUNTINFO_2);
+    for (unsigned level = 0; level < 4; level++) {
+        char path[PATH_BYTES];
+        char text[32];
+
+        /* Each leaves less than all below it. */
+        snprintf(text, sizeof(text), "%llu\n", (8 - level) * MiB);
+        put_group_2(levels[level], text, "0\n");
+        assert_true(cgroup_find_memory(root, 0, &found));
+        assert_int_equal(found.limit, (8 - level) * MiB);
+        snprintf(path, sizeof(path), MOUNT_2 "%s/memory.max", levels[level]);
+        assert_file(path);
+    }
+    for (unsigned level = 0; level < 3; level++)
+        put_group_2(levels[level], "max\n", "0\n");
+    assert_true(cgroup_find_memory(root, 0, &found));
+    assert_int_equal(found.limit, 5 * MiB); /* the top alone has one */
+}
+
 /* --- version 1 --- */
 
 #define MOUNTINFO_1                                                                                \
@@ -323,6 +349,12 @@ test_of_two_mounts_the_one_that_holds_the_group_counts(void **state)
     put_group_1("/a/b", "268435456\n", "0\n");
     assert_true(cgroup_find_memory(root, 0, &found));
     assert_int_equal(found.limit, 256 * MiB);
+
+    put("/proc/self/cgroup", "4:memory:/a/bcd\n"); /* begins like the first, and is not in it */
+    put_group_1("/a/bcd", "134217728\n", "0\n");
+    assert_true(cgroup_find_memory(root, 0, &found));
+    assert_int_equal(found.limit, 128 * MiB);
+    assert_file("/sys/fs/cgroup/memory/a/bcd/memory.limit_in_bytes");
 }
 
 static void
@@ -386,6 +418,7 @@ main(void)
         TEST(test_version_2_files_in_the_page_cache_are_not_in_use),
         TEST(test_version_2_swap_counts_as_far_as_the_group_may_use_it),
         TEST(test_version_2_the_top_of_a_container_is_the_last_group),
+        TEST(test_version_2_a_limit_at_any_level_counts_up_to_the_mount),
         TEST(test_version_1_and_2_side_by_side_the_controller_is_where_version_1_has_it),
         TEST(test_version_1_unlimited_is_no_limit),
         TEST(test_version_1_a_group_above_limits_unless_hierarchy_is_off),

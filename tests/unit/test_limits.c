@@ -101,6 +101,17 @@ test_what_the_server_has_opened_itself_is_not_inherited(void **state)
     close(program);
 }
 
+static void
+test_fewer_descriptors_than_the_servers_own_make_no_inherited_ones(void **state)
+{
+    uint64_t inherited = 1;
+    uint64_t need = limits_find_descriptors(100, 1, PLENTY, &inherited);
+
+    (void)state;
+    assert_int_equal(inherited, 0);
+    assert_int_equal(need, limits_descriptors(100, 1, 0));
+}
+
 /* --- memory --- */
 
 static void
@@ -168,6 +179,7 @@ main(void)
         cmocka_unit_test(test_inherited_descriptors_count_for_the_master_alone),
         cmocka_unit_test(test_descriptors_that_are_open_are_found_where_they_are_in_the_way),
         cmocka_unit_test(test_what_the_server_has_opened_itself_is_not_inherited),
+        cmocka_unit_test(test_fewer_descriptors_than_the_servers_own_make_no_inherited_ones),
         cmocka_unit_test(test_what_must_be_there_is_less_than_what_may_be_used),
         cmocka_unit_test(test_more_memory_than_the_machine_has_is_refused),
         cmocka_unit_test(test_more_than_a_file_may_have_is_refused),
