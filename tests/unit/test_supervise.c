@@ -45,6 +45,7 @@ static int pidfds[MEMBERS];
 static unsigned kills[MEMBERS];
 static unsigned started[MEMBERS];
 static bool may_start;
+static uint32_t barred;       /* 1 << member: that one alone may not */
 static int64_t last_pause_ms; /* that something was to wait for */
 
 /* In place of libevent's: how long is the pause before a successor? It is not waited for. */
@@ -69,7 +70,7 @@ spawn_worker(struct spawn *spawn, uint32_t member, int channel, int *pidfd)
 
     (void)spawn;
     (void)channel;
-    if (!may_start)
+    if (!may_start || (barred & (1U << member)))
         return -EAGAIN;
     pid = fork();
     if (pid == 0) {
@@ -128,6 +129,7 @@ set_up(void **state)
     segment.head->conf.stuck_timeout_ms = STUCK_MS;
     segment.head->conf.start_timeout_ms = START_MS;
     may_start = true;
+    barred = 0;
     for (uint32_t member = 0; member < MEMBERS; member++)
         started[member] = kills[member] = 0;
     assert_int_equal(ring_open(&ring, &segment, MEMBER_MASTER, wake_fds), 0);
@@ -422,6 +424,65 @@ test_supervise_tries_again_when_no_process_can_be_started(void **state)
     assert_int_equal(supervise.living, 3);
 }
 
+/* Turns the loop until as many forks have failed. */
+static void
+await_fork_failures(uint64_t count)
+{
+    const uint64_t *failed = &member_at(MEMBER_MASTER)->counters[COUNTER_forks_failed];
+    uint64_t want = *failed + count;
+
+    while (*failed < want)
+        assert_int_equal(event_base_loop(base, EVLOOP_ONCE), 0);
+}
+
+/* Of two places that could not be filled after a long life one is filled again, and is no longer among those
+ * that fail. */
+static void
+test_supervise_a_place_that_cannot_be_filled_is_one_that_fails(void **state)
+{
+    (void)state;
+    get_ready(SECOND);
+    get_ready(THIRD);
+    live_long();
+    barred = 1U << SECOND | 1U << THIRD;
+    die(SECOND);
+    die(THIRD);
+    await_fork_failures(4); /* in turns */
+    barred = 1U << THIRD;
+    await_successor(SECOND);
+    for (int i = 0; i < 5; i++) {
+        die_early(FIRST);
+        assert_false(supervise_is_looping(&supervise)); /* the second still starts */
+    }
+    assert_int_equal(supervise.failures, 5);
+    die(SECOND);
+    assert_true(supervise_is_looping(&supervise));
+}
+
+static void
+test_supervise_cannot_fork_after_five_failures_in_a_row_without_any_worker(void **state)
+{
+    (void)state;
+    barred = 1U << FIRST | 1U << SECOND;
+    die(FIRST);
+    die(SECOND);
+    while (supervise.fork_failures < 6)
+        await_fork_failures(1);
+    assert_false(supervise_cannot_fork(&supervise)); /* the third still starts */
+    barred = 0;
+    while (supervise.living < MEMBERS - FIRST)
+        assert_int_equal(event_base_loop(base, EVLOOP_ONCE), 0);
+    barred = ~0U;
+    for (uint32_t member = FIRST; member < MEMBERS; member++)
+        die(member);
+    while (supervise.fork_failures < 5) {
+        assert_false(supervise_cannot_fork(&supervise));
+        assert_int_equal(event_base_loop(base, EVLOOP_ONCE), 0);
+    }
+    assert_int_equal(supervise.fork_failures, 5);
+    assert_true(supervise_cannot_fork(&supervise));
+}
+
 /* --- slow starts --- */
 
 static void
@@ -509,6 +570,8 @@ main(void)
         LIVES(
             test_supervise_pauses_for_longer_after_each_early_death_and_not_at_all_after_a_long_life),
         LIVES(test_supervise_tries_again_when_no_process_can_be_started),
+        LIVES(test_supervise_a_place_that_cannot_be_filled_is_one_that_fails),
+        LIVES(test_supervise_cannot_fork_after_five_failures_in_a_row_without_any_worker),
         LIVES(test_supervise_kills_a_worker_that_is_not_ready_in_time_once),
         LIVES(test_supervise_replaces_no_worker_once_it_stops),
         LIVES(test_supervise_kills_those_that_start_when_it_stops_and_no_other),
