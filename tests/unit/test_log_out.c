@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -18,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "shm/log.h"
 #include "shm/util/log_out.h"
 
 enum { PIPE_BYTES = 4096, LINE_BYTES = 100, TEXT_BYTES = 1 << 20, DEADLINE_S = 120 };
@@ -320,6 +322,98 @@ test_log_out_a_child_before_exec_writes_at_once_and_does_not_wait(void **state)
     close_ends();
 }
 
+/* Lengths around the longest that is written; in front of the text is "crier[PID] ROLE: ". */
+static void
+log_around_the_longest(void)
+{
+    static char word[2 * LOG_OUT_LINE_BYTES];
+    char prefix[LOG_OUT_LINE_BYTES];
+
+    log_open("test", LOG_STATUS);
+    memset(word, 'x', sizeof(word));
+    snprintf(prefix, sizeof(prefix), "crier[%d] test: ", (int)getpid());
+    for (int length = 900; length < 2 * LOG_OUT_LINE_BYTES - 1; length += length < 1100 ? 1 : 97) {
+        for (int with_error = 0; with_error < 2; with_error++) {
+            size_t bytes = strlen(prefix) + (size_t)length;
+            errno = EPERM;
+            if (with_error)
+                log_error("%.*s", length, word);
+            else
+                log_errorx("%.*s", length, word);
+            CHECK(errno == EPERM);
+            text_bytes = 0;
+            read_some(ends[0]);
+            bytes += with_error ? strlen(": Operation not permitted") : 0;
+            bytes = bytes < LOG_OUT_LINE_BYTES - 2 ? bytes : LOG_OUT_LINE_BYTES - 2;
+            CHECK(text_bytes == bytes + 1 && strchr(text, '\n') == text + bytes);
+            CHECK(strspn(text + strlen(prefix), "x: Operationmd") == bytes - strlen(prefix));
+        }
+    }
+}
+
+static void
+test_log_a_line_of_any_length_is_one_line_and_keeps_errno(void **state)
+{
+    (void)state;
+    open_pipe();
+    run_child(ends[1], log_around_the_longest);
+    close_ends();
+}
+
+static void
+log_controls(void)
+{
+    log_open("test", LOG_STATUS);
+    log_status("%s", "a\tb\nc\x1f d\x7f\xc3\xa9~");
+    log_event("not wanted");
+}
+
+static void
+test_log_controls_of_a_client_are_shown_as_question_marks(void **state)
+{
+    (void)state;
+    open_pipe();
+    run_child(ends[1], log_controls);
+    read_some(ends[0]);
+    assert_non_null(strstr(text, "test: a?b?c? d?\xc3\xa9~\n"));
+    assert_null(strstr(text, "not wanted"));
+    close_ends();
+}
+
+/* Lines up to the last byte of the queue. */
+static void
+fill_exactly(void)
+{
+    static char line[LOG_OUT_LINE_BYTES];
+    size_t left = LOG_OUT_QUEUE_BYTES;
+
+    memset(line, 'x', sizeof(line));
+    line[sizeof(line) - 1] = '\n';
+    for (int i = 0; i < PIPE_BYTES / LOG_OUT_LINE_BYTES; i++) /* what the pipe holds */
+        log_out_put(line, sizeof(line), false);
+    CHECK(!log_out_is_waiting());
+    for (; left > 0; left -= sizeof(line)) {
+        log_out_put(line, sizeof(line), false);
+        CHECK(log_out_is_waiting());
+    }
+    while (log_out_is_waiting()) {
+        read_some(ends[0]);
+        log_out_retry();
+    }
+    read_some(ends[0]);
+    CHECK(text_bytes == PIPE_BYTES + LOG_OUT_QUEUE_BYTES);
+    CHECK(!strstr(text, "dropped"));
+}
+
+static void
+test_log_out_the_queue_takes_lines_up_to_its_last_byte(void **state)
+{
+    (void)state;
+    open_pipe();
+    run_child(ends[1], fill_exactly);
+    close_ends();
+}
+
 int
 main(void)
 {
@@ -334,6 +428,9 @@ main(void)
         cmocka_unit_test(test_log_out_a_datagram_socket_gets_a_line_each),
         cmocka_unit_test(test_log_out_a_reader_that_has_gone_costs_nothing),
         cmocka_unit_test(test_log_out_a_child_before_exec_writes_at_once_and_does_not_wait),
+        cmocka_unit_test(test_log_out_the_queue_takes_lines_up_to_its_last_byte),
+        cmocka_unit_test(test_log_a_line_of_any_length_is_one_line_and_keeps_errno),
+        cmocka_unit_test(test_log_controls_of_a_client_are_shown_as_question_marks),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
