@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import resource
 import select
 import socket
 import subprocess
@@ -92,6 +93,46 @@ def test_the_ring_may_be_exactly_four_times_the_longest_message(crier):
     for _ in range(20):
         client.binary(bytes(65536))
         assert client.recv_message() == (2, bytes(65536))
+
+
+SMALL_FILES = 1 << 20
+
+
+def limit_files():
+    """The server is refused for what it needs behind its command line, which it has accepted, with status 1."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL_FILES, SMALL_FILES))
+
+
+@pytest.mark.parametrize("flag, largest, larger", [
+    ("--workers", "255", "256"),
+    ("--max-message", "255M", str((255 << 20) + 1)),
+    ("--ring", "1G", str((1 << 30) + 1)),
+    ("--stuck-timeout", "1", "0.999"),
+    ("--start-timeout", "1", "0.999"),
+    ("--origin", "https://example.org:65535", "https://example.org:655350"),
+    ("--origin", "http://[::1]:1,http://a", "http://[::1]:,http://a"),
+])
+def test_a_value_is_accepted_up_to_the_last_that_is_good(flag, largest, larger):
+    done = run_crier("--listen", "127.0.0.1:0", "--workers", "1", flag, largest, preexec_fn=limit_files)
+    assert done.returncode == 1 and "ulimit" in done.stderr, done
+    done = run_crier("--listen", "127.0.0.1:0", "--workers", "1", flag, larger, preexec_fn=limit_files)
+    assert done.returncode == 2 and flag in done.stderr, done
+
+
+def test_a_ring_that_a_variable_asks_for_does_not_grow():
+    done = run_crier("--listen", "127.0.0.1:0", env=plain_environment(CRIER_RING="1M"))
+    assert done.returncode == 2 and "--ring wants at least 4 x --max-message" in done.stderr, done
+
+
+@pytest.mark.parametrize("flags, sockets", [([], "3 listening sockets"), (["--listen", "127.0.0.1:0"], "1 listening socket"),
+                                            (["--listen", "127.0.0.1:0"] * 2, "2 listening sockets")])
+def test_a_list_on_the_command_line_replaces_that_of_the_variable(flags, sockets):
+    def limit_descriptors():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))
+
+    done = run_crier("--workers", "1", *flags, preexec_fn=limit_descriptors,
+                     env=plain_environment(CRIER_LISTEN="127.0.0.1:0, 127.0.0.1:0\t127.0.0.1:0"))
+    assert done.returncode == 1 and f"1 worker and {sockets} need " in done.stderr, done
 
 
 def test_a_welcome_may_be_as_long_as_a_quarter_of_the_ring(crier):

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import resource
 import signal
 import struct
 import subprocess
@@ -162,6 +163,18 @@ def test_an_image_of_a_server_at_work_can_be_read(crier, tmp_path):
             assert (kind, size, text) == ("text", 200, f"{seq - 1:0200d}"[:72]) or size == 200
     server.drop_clients()
     feeder.join()
+
+
+def test_an_image_that_cannot_be_written_is_removed(crier, tmp_path):
+    def limit_files():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # what exec keeps
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    server = crier("--no-welcome", workers=1)
+    image = tmp_path / "image"
+    done = run_crier("--save", str(image), str(server.pid), program=CRIER_RING, preexec_fn=limit_files)
+    assert done.returncode == 1 and "cannot write" in done.stderr and "File too large" in done.stderr, done
+    assert not image.exists()
 
 
 def test_last_words_are_shown(probe):

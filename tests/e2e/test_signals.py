@@ -451,3 +451,12 @@ def test_a_stop_handler_that_does_not_return_is_ended_by_one_more_signal(probe, 
         server.send_signal(signal.SIGHUP)
         server.send_signal(number)
         assert server.wait_exit() == 0
+
+
+def test_a_stop_handler_that_does_not_return_leaves_the_status_of_a_server_that_has_given_up(probe, tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    server = probe("--fail-start", "worker", "--master-stop-behind", str(fifo), workers=1, url=False, expected=4)
+    with wait_for_reader(fifo):
+        server.send_signal(signal.SIGTERM)
+        assert server.wait_exit() == 4

@@ -509,6 +509,19 @@ def test_a_worker_names_its_role_in_the_first_thing_that_can_fail():
     assert_roles(done.stderr.splitlines(), "worker 3")
 
 
+@pytest.mark.parametrize("place", ["", "0", "256", "1x", "x", "99999999999999999999"])
+def test_a_variable_that_names_no_member_is_a_usage_error(place):
+    done = run_crier(env=plain_environment(_CRIER_MEMBER=place), program=PROBE)
+    assert done.returncode == 2, done
+    assert done.stderr == "crier: _CRIER_MEMBER is set for workers by the server itself: unset it\n"
+
+
+def test_the_last_member_that_there_may_be_is_one():
+    done = run_crier(env=plain_environment(_CRIER_MEMBER="255"), program=PROBE)
+    assert done.returncode == 1, done
+    assert_roles(done.stderr.splitlines(), "worker 255")
+
+
 def test_every_line_of_a_server_whose_workers_cannot_start_names_its_role():
     done = run_crier("--listen", "127.0.0.1:0", "--fail-start", "worker", "--workers", "2", program=PROBE)
     assert done.returncode == 4, done
