@@ -27,6 +27,11 @@ def clone(tmp_path_factory):
         program.chmod(0o755)
     pathlib.Path(clone.root, "test_pytest.py").write_text(
         "import pytest\n\n\ndef test_good():\n    pass\n\n\ndef test_skipped():\n    pytest.skip('the moon is full')\n")
+    pathlib.Path(clone.root, "tests/conform/test_beside.py").write_text(
+        "def test_good_case():\n    pass\n\n\ndef test_bad():\n    assert not 'a case'\n")
+    crier = pathlib.Path(clone.root, "build/fake/crier")  # for the conftest.py there
+    crier.write_text("#!/bin/sh\n")
+    crier.chmod(0o755)
     yield clone
     clone.close()
 
@@ -45,6 +50,16 @@ def test_reasons_of_skips_are_printed_and_all_are_counted(clone):
 
 def test_each_pytest_file_has_its_time(clone):
     assert any(line.split()[1:] == ["s", "2", "tests", "test_pytest.py"] for line in run(clone, more="test_pytest.py"))
+
+
+def test_the_conformance_table_runs_beside_the_other_tests_and_is_summed_up_with_them(clone):
+    both = "test_pytest.py tests/conform/test_beside.py --"
+    lines = run(clone, more=f"{both} -k 'good or skipped'")
+    assert any(line.endswith("tests  tests/conform/test_beside.py") for line in lines), lines
+    assert lines[-1].startswith("2 passed, 0 failed, 1 skipped in ")
+    assert run(clone, more=both, status=1)[-1].startswith("2 passed, 1 failed, 1 skipped in ")
+    assert run(clone, more=f"{both} -k case")[-1].startswith("1 passed, 0 failed in ")
+    assert run(clone, more=f"{both} -k none_is_called_so", status=1)[-1].startswith("0 passed, 1 failed in ")
 
 
 def test_a_stage_that_fails_is_the_last_and_shows_what_was_printed(clone):
