@@ -361,8 +361,6 @@ def test_a_folder_as_input_closes_the_console(crier, tmp_path):
     server.connect().expect_pong()
 
 
-@pytest.mark.skipif(SANITIZED, reason="the sanitizers' run-time libraries need /proc themselves")
-@pytest.mark.skipif(SANITIZED, reason="the sanitizers need /proc themselves")
 def run_without(folder, redirection=""):
     """What becomes of a server on a machine without /proc, or /dev."""
     if os.geteuid() != 0:
@@ -375,6 +373,7 @@ def run_without(folder, redirection=""):
     return done
 
 
+@pytest.mark.skipif(SANITIZED, reason="the sanitizers need /proc themselves")
 def test_without_proc_it_says_so_in_one_sentence():
     done = run_without("/proc")
     assert done.returncode == 1
