@@ -3,7 +3,7 @@
  * that passes. The time of day stays what it is: libFuzzer goes by it.
  *
  * Role:     tests of one process; linking hand_clock.c replaces clock_gettime for all of it.
- * Context:  one thread.
+ * Context:  hand_clock_turn: one thread; any thread reads the clock.
  */
 #ifndef CRIER_TESTS_LIB_HAND_CLOCK_H
 #define CRIER_TESTS_LIB_HAND_CLOCK_H
