@@ -79,6 +79,20 @@ out_note(char note[LOG_OUT_NOTE_BYTES], uint32_t *lines)
                             "crier: %" PRIu32 " lines of log were dropped\n", *lines);
 }
 
+/* How many lines are lost with this one: a note stands for several. */
+static uint32_t
+out_lines_of(const char *line, size_t bytes)
+{
+    char note[LOG_OUT_NOTE_BYTES];
+    uint32_t lines;
+
+    if (bytes >= sizeof(note))
+        return 1;
+    memcpy(note, line, bytes);
+    note[bytes] = '\0';
+    return sscanf(note, "crier: %" SCNu32 " lines", &lines) == 1 ? lines : 1;
+}
+
 /* --- where writing waits: the thread, and a process that has no other way --- */
 
 /* False when not all of it was written. A description that another process made non-blocking is waited for. */
@@ -208,7 +222,7 @@ out_write_queue(void)
             return;
         }
         if (put < 0) {
-            (void)atomic_fetch_add(&out.dropped, 1U);
+            (void)atomic_fetch_add(&out.dropped, out_lines_of(out.queue, bytes));
             put = (ssize_t)bytes;
         }
         out.queued -= (size_t)put;

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -349,6 +350,48 @@ log_around_the_longest(void)
             CHECK(strspn(text + strlen(prefix), "x: Operationmd") == bytes - strlen(prefix));
         }
     }
+    while (!log_is_waiting()) { /* nobody reads: the calls that write fail */
+        errno = EPERM;
+        log_errorx("%.*s", 1000, word);
+        CHECK(errno == EPERM);
+    }
+}
+
+/* A FIFO keeps what the first reader has left for the next one. */
+static void
+put_between_two_readers(void)
+{
+    char folder[] = "/tmp/test_log_out.XXXXXX";
+    char path[sizeof(folder) + 5];
+
+    CHECK(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/fifo", folder);
+    CHECK(mkfifo(path, 0600) == 0);
+    ends[0] = open(path, O_RDONLY | O_NONBLOCK);
+    ends[1] = open(path, O_WRONLY);
+    CHECK(ends[0] >= 0 && dup2(ends[1], STDERR_FILENO) == STDERR_FILENO);
+    put_lines(0, 1, false);
+    close(ends[0]);
+    put_lines(1, 50, false);
+    CHECK(log_out_is_waiting());
+    ends[0] = open(path, O_RDONLY | O_NONBLOCK);
+    put_lines(50, 51, false);
+    CHECK(!log_out_is_waiting());
+    unlink(path);
+    rmdir(folder);
+    text_bytes = 0;
+    read_some(ends[0]);
+    CHECK(count_lines() == 51);
+    CHECK(strstr(text, "crier: 49 lines of log were dropped\n"));
+}
+
+static void
+test_log_out_lines_without_a_reader_are_counted_for_the_next_one(void **state)
+{
+    (void)state;
+    open_pipe();
+    run_child(ends[1], put_between_two_readers);
+    close_ends();
 }
 
 static void
@@ -429,6 +472,7 @@ main(void)
         cmocka_unit_test(test_log_out_a_reader_that_has_gone_costs_nothing),
         cmocka_unit_test(test_log_out_a_child_before_exec_writes_at_once_and_does_not_wait),
         cmocka_unit_test(test_log_out_the_queue_takes_lines_up_to_its_last_byte),
+        cmocka_unit_test(test_log_out_lines_without_a_reader_are_counted_for_the_next_one),
         cmocka_unit_test(test_log_a_line_of_any_length_is_one_line_and_keeps_errno),
         cmocka_unit_test(test_log_controls_of_a_client_are_shown_as_question_marks),
     };
