@@ -367,10 +367,65 @@ test_accept_comes_back_to_the_one_listener_that_could_not_be_watched(void **stat
     assert_false(acceptor.paused);
 }
 
+/* As many more descriptors as that may be opened. */
+static void
+leave_descriptors(int count)
+{
+    struct rlimit limit;
+    int next = dup(STDERR_FILENO);
+
+    assert_true(next >= 0);
+    close(next);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = (rlim_t)(next + count);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+static void
+test_accept_without_a_descriptor_pauses_and_says_so_until_the_backlog_is_empty(void **state)
+{
+    struct rlimit before;
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    come(0);
+    leave_descriptors(0);
+    event_base_loop(base, EVLOOP_ONCE);
+    assert_true(acceptor.paused);
+    assert_true(acceptor.error_logged);
+    assert_int_equal(passed(), 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    while (passed() < 1)
+        event_base_loop(base, EVLOOP_ONCE);
+    assert_false(acceptor.paused || acceptor.error_logged);
+}
+
+/* What was gathered is passed on and closed here, which frees a descriptor for the next. */
+static void
+test_accept_with_one_descriptor_passes_on_a_rush_without_a_pause(void **state)
+{
+    struct rlimit before;
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    for (int i = 0; i < 3; i++)
+        come(0);
+    leave_descriptors(1);
+    event_base_loop(base, EVLOOP_ONCE);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_false(acceptor.paused || acceptor.error_logged);
+    assert_int_equal(passed(), 3);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(
+            test_accept_without_a_descriptor_pauses_and_says_so_until_the_backlog_is_empty, set_up,
+            tear_down),
+        cmocka_unit_test_setup_teardown(
+            test_accept_with_one_descriptor_passes_on_a_rush_without_a_pause, set_up, tear_down),
         cmocka_unit_test_setup_teardown(
             test_accept_passes_on_a_rush_at_several_listeners_without_a_pause, set_up, tear_down),
         cmocka_unit_test_setup_teardown(

@@ -84,6 +84,30 @@ test_descriptors_that_are_open_are_found_where_they_are_in_the_way(void **state)
 }
 
 static void
+test_the_last_descriptor_that_is_in_the_way_is_found(void **state)
+{
+    uint64_t before;
+    uint64_t inherited;
+    int null = open("/dev/null", O_RDONLY);
+    int last;
+
+    (void)state;
+    (void)limits_find_descriptors(10, 1, 0, &before);
+    last = (int)(limits_master_descriptors(10, 1) + before) -
+           1; /* of the numbers that the server would take */
+    assert_true(null >= 0 && null < last);
+    assert_int_equal(dup2(null, last), last);
+    (void)limits_find_descriptors(10, 1, 0, &inherited);
+    assert_int_equal(inherited, before + 1);
+    close(last);
+    assert_int_equal(dup2(null, last + 1), last + 1);
+    (void)limits_find_descriptors(10, 1, 0, &inherited);
+    assert_int_equal(inherited, before);
+    close(last + 1);
+    close(null);
+}
+
+static void
 test_what_the_server_has_opened_itself_is_not_inherited(void **state)
 {
     uint64_t before;
@@ -178,6 +202,7 @@ main(void)
         cmocka_unit_test(test_a_worker_that_starts_needs_fewer_descriptors_than_the_limit_allows),
         cmocka_unit_test(test_inherited_descriptors_count_for_the_master_alone),
         cmocka_unit_test(test_descriptors_that_are_open_are_found_where_they_are_in_the_way),
+        cmocka_unit_test(test_the_last_descriptor_that_is_in_the_way_is_found),
         cmocka_unit_test(test_what_the_server_has_opened_itself_is_not_inherited),
         cmocka_unit_test(test_fewer_descriptors_than_the_servers_own_make_no_inherited_ones),
         cmocka_unit_test(test_what_must_be_there_is_less_than_what_may_be_used),
