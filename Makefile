@@ -28,7 +28,7 @@ BENCHER := crier_bench $(patsubst %,bench_%,audience client histogram mqtt optio
 
 # UNIT=ring FUZZ= TORTURE= on the command line narrow what is built and run.
 UNIT    := utf8 mask frame http1 extension handshake deflate inflate segment ring history arena client_rec record twin \
-           conf chan member inherited inbox log_out accept listen roster dispatch supervise limits cgroup pool conn stopping turns wheel slow fanout loop_log histogram pairs $(patsubst %,bench_%,audience histogram mqtt stamp track)
+           conf chan member inherited inbox log_out accept listen roster dispatch supervise limits cgroup pool watch conn stopping turns wheel slow fanout loop_log histogram pairs $(patsubst %,bench_%,audience histogram mqtt stamp track)
 FUZZ    := utf8 http1 extension handshake frame deflate conn
 TORTURE := inbox_torture ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history ring_hostile)# also built with tags that wrap, and test points
