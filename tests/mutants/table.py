@@ -80,6 +80,68 @@ GROUPS = [
         ("segment_of_most_members", "geometry->member_count > RING_OWNERS_MAX ||", "geometry->member_count >= RING_OWNERS_MAX ||"),
         ("segment_of_its_size", "if (geometry->total_bytes > bytes)", "if (geometry->total_bytes >= bytes)"),
     ]),
+    ("shm/segment.c", ["segment"], [
+        ("segment_of_no_members", "geometry->slot_bits > SEGMENT_SLOT_BITS_MAX || geometry->member_count == 0 ||", "geometry->slot_bits > SEGMENT_SLOT_BITS_MAX ||"),
+        ("segment_of_most_slots", "geometry->slot_bits > SEGMENT_SLOT_BITS_MAX ||", "geometry->slot_bits >= SEGMENT_SLOT_BITS_MAX ||"),
+        ("segment_of_least_arenas", "geometry->arena_bytes < SEGMENT_ARENA_MIN_BYTES ||", "geometry->arena_bytes <= SEGMENT_ARENA_MIN_BYTES ||"),
+        ("segment_of_most_arenas", "geometry->arena_bytes > RING_ARENA_MAX_BYTES ||", "geometry->arena_bytes >= RING_ARENA_MAX_BYTES ||"),
+        ("segment_of_whole_pages", "geometry->arena_bytes % SEGMENT_PAGE_BYTES != 0 ||", "geometry->arena_bytes % 8 != 0 ||"),
+    ]),
+    ("shm/segment_master.c", ["segment"], [
+        ("segment_slots_exactly", "(1ULL << bits) < slots)", "(1ULL << bits) <= slots)"),
+        ("segment_slots_of_each", "uint64_t slots = plan->member_count * (plan", "uint64_t slots = (plan"),
+        ("segment_sealed_growth", "F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL", "F_SEAL_SHRINK | F_SEAL_SEAL"),
+        ("segment_sealed_seals", "F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL", "F_SEAL_SHRINK | F_SEAL_GROW"),
+        ("segment_allocates_arenas", "segment_allocate(fd, head.geometry.clients_off);", "segment_allocate(fd, head.geometry.arenas_off);"),
+        ("segment_allocates_no_clients", "segment_allocate(fd, head.geometry.clients_off);", "segment_allocate(fd, head.geometry.total_bytes);"),
+    ]),
+    ("shm/member.c", ["member"], [
+        ("member_words_of_this_life", "(life == 0 || whose == life)", "(life == 0 || whose >= life)"),
+        ("member_words_of_any_life", "(life == 0 || whose == life)", "whose == life"),
+        ("member_words_longest", "i < LAST_WORDS_BYTES - 1; i++)", "i < LAST_WORDS_BYTES - 2; i++)"),
+        ("member_words_del", "byte >= 0x20 && byte < 0x7f ?", "byte >= 0x20 && byte <= 0x7f ?"),
+        ("member_counts_of_the_master", "for (uint32_t i = 0; i < segment->geometry.member_count; i++)\n        sum += atomic_load_relaxed(&segment->members[i].counters[counter]);", "for (uint32_t i = MEMBER_FIRST_WORKER; i < segment->geometry.member_count; i++)\n        sum += atomic_load_relaxed(&segment->members[i].counters[counter]);"),
+        ("member_histogram_anew", "    *sum = (struct histogram_shm){0};\n", ""),
+    ]),
+    ("shm/conf.c", ["conf"], [
+        ("conf_largest_size", "*value > UINT64_MAX >> shift)", "*value >= UINT64_MAX >> shift)"),
+        ("conf_longest_time", "secs <= longest_secs)", "secs < longest_secs)"),
+        ("conf_longest_lag", "if (bytes > sizeof(secs))", "if (bytes >= sizeof(secs))"),
+        ("conf_app_fits", "used + (size_t)bytes + 2 > CONF_APP_BYTES)", "used + (size_t)bytes + 2 >= CONF_APP_BYTES)"),
+        ("conf_app_last_counts", "            found = at + bytes + 1;\n", "            return at + bytes + 1;\n"),
+        ("conf_copy_ends_the_last", "to->app[CONF_APP_BYTES - 2] = to->app[CONF_APP_BYTES - 1] = '\\0';", "to->app[CONF_APP_BYTES - 1] = '\\0';"),
+    ]),
+    ("shm/util/inbox.c", ["inbox"], [
+        ("inbox_bound_exactly", "word / 2 > inbox->limit_bytes - bytes ?", "word / 2 >= inbox->limit_bytes - bytes ?"),
+        ("inbox_turn_of_the_room", "atomic_cas_u32(&inbox->room, room, room + 1))", "atomic_cas_u32(&inbox->room, room, room - 1))"),
+        ("inbox_wakes_every_producer", "FUTEX_WAKE_PRIVATE, INT_MAX, NULL", "FUTEX_WAKE_PRIVATE, 1, NULL"),
+        ("inbox_over_when_given_back", "    if (word == INBOX_CLOSED)\n        inbox_wake_consumer(inbox);\n", "    (void)word;\n"),
+        ("inbox_woken_once", "|| !atomic_xchg(&inbox->sleeping, 0U))", ")"),
+        ("inbox_flush_of_the_last", "    while (inbox_bytes(inbox) > 0) {", "    while (inbox_bytes(inbox) > 1) {"),
+    ]),
+    ("shm/util/inherited.c", ["inherited"], [
+        ("inherited_read_and_written", "if (mode != access && mode != O_RDWR)", "if (mode != access)"),
+        ("inherited_keeps_the_mode", "open(path, mode | O_NONBLOCK", "open(path, access | O_NONBLOCK"),
+        ("inherited_cut_datagram", "return message.msg_flags & MSG_TRUNC ? -EMSGSIZE : got;", "return got;"),
+        ("inherited_controlling_end", "isatty(fd) && !inherited_is_pty_master(fd);", "isatty(fd);"),
+        ("inherited_dev_full", " ||\n               inherited_is_mem_device(&st, INHERITED_FULL_MINOR)) {", ") {"),
+        ("inherited_others_stay_open", "    if (inherited->is_own)\n        close(inherited->fd);", "    close(inherited->fd);"),
+    ]),
+    ("shm/util/log_out.c", ["log_out"], [
+        ("log_out_minor_lines", "is_minor ? LOG_OUT_QUEUE_BYTES / 2 :", "is_minor ? LOG_OUT_QUEUE_BYTES :"),
+        ("log_out_queue_exactly", "if (out.queued + bytes > limit)", "if (out.queued + bytes >= limit)"),
+        ("log_out_note_behind_lines", "    out_write_queue();\n    if (out.queued > 0)\n        return;\n", "    out_write_queue();\n"),
+        ("log_out_note_once", "    if (taken)\n        (void)atomic_fetch_sub(&out.dropped, noted);\n    else\n", "    if (!taken)\n"),
+        ("log_out_child_does_not_wait", "            if (out.is_child)\n                return false;\n", ""),
+        ("log_out_lost_line_counts", "            (void)atomic_fetch_add(&out.dropped, out_lines_of(out.queue, bytes));\n", "            (void)out_lines_of;\n"),
+        ("log_out_lost_note_counts", "sscanf(note, \"crier: %\" SCNu32 \" lines\", &lines) == 1 ? lines : 1;", "sscanf(note, \"crier: %\" SCNu32 \" lines\", &lines) == 1 ? 1 : 1;"),
+    ]),
+    ("shm/log.c", ["log_out"], [
+        ("log_longest_line", "used < (int)sizeof(line) - 1 ? (size_t)used : sizeof(line) - 2;", "used < (int)sizeof(line) - 1 ? (size_t)used : sizeof(line) - 1;"),
+        ("log_del_in_a_line", "(unsigned char)line[i] < 0x20 || line[i] == 0x7f)", "(unsigned char)line[i] < 0x20)"),
+        ("log_keeps_errno", "        errno = saved;                                                                             \\\n", ""),
+        ("log_error_fits", "if (error && used < (int)sizeof(line))", "if (error)"),
+    ]),
     ("worker/pool.c", ["pool"], [
         ("pool_limit_exactly", "+ capacity <= pool->limit_bytes;", "+ capacity < pool->limit_bytes;"),
         ("pool_reservation_fits_exactly", "if (old && old->capacity - old->end >= bytes)", "if (old && old->capacity - old->end > bytes)",
@@ -317,6 +379,12 @@ GROUPS = [
         ("intake_record_out_of_range", "if (client >= worker->segment.geometry.client_capacity) {", "if (client > worker->segment.geometry.client_capacity) {"),
         ("intake_no_descriptor", "        counter_add(worker->counters, clients_accepted, 1);\n        counter_add(worker->counters, clients_refused, 1);", "        counter_add(worker->counters, clients_refused, 1);"),
     ]),
+    ("worker/watch.c", ["watch"], [
+        ("watch_error_while_writing", "            ready |= EPOLLIN | EPOLLOUT;", "            ready |= EPOLLIN;"),
+        ("watch_nothing", "wants ? EPOLL_CTL_MOD : EPOLL_CTL_DEL;", "EPOLL_CTL_MOD;"),
+        ("watch_of_what_is_wanted", "conn_in_event(conn, ready & conn->watched);", "conn_in_event(conn, ready);"),
+        ("watch_that_failed", "    conn->watched = 0;\n    return -errno;", "    return -errno;"),
+    ]),
     ("server/supervise.c", ["supervise"], [
         ("supervise_frozen_again_killed", "    worker->killed = SUPERVISE_KILLED_NOT;\n", ""),
         ("supervise_frozen_again_turns", "    worker->start_turns = 0;\n    worker->still_turns = 0;\n", "    worker->start_turns = 0;\n"),
@@ -346,6 +414,27 @@ GROUPS = [
         ("supervise_kills_without_cursor", "        if (worker->state == SUPERVISE_STARTING &&\n            atomic_load_relaxed(&supervise_member(worker)->cursor) == MEMBER_NO_CURSOR)", "        if (worker->state == SUPERVISE_STARTING)"),
         ("supervise_living_states", "if (worker->pid && atomic_load_acquire(&supervise_member(worker)->state) != state)", "if (atomic_load_acquire(&supervise_member(worker)->state) != state)"),
     ]),
+    ("server/supervise.c", ["supervise"], [
+        ("supervise_row_of_forks", "!supervise->workers[i].failed && supervise->workers[i].fork_failures == 0)", "!supervise->workers[i].failed)"),
+        ("supervise_forks_of_a_row", "return supervise->fork_failures >= SUPERVISE_ROW &&", "return supervise->fork_failures > SUPERVISE_ROW &&"),
+        ("supervise_forks_again", "    worker->fork_failures = 0;\n    supervise->fork_failures = 0;\n", "    supervise->fork_failures = 0;\n"),
+        ("supervise_forks_of_those_that_live", "!supervise->served &&\n           supervise->living == 0;", "!supervise->served;"),
+    ]),
+    ("server/cgroup.c", ["cgroup"], [
+        ("cgroup_first_limit", "} while (cgroup_go_up(&place));", "} while (!any && cgroup_go_up(&place));"),
+        ("cgroup_top_counts", "    if (!slash)\n        return false;\n", "    if (!slash || slash == place->folder + place->top_bytes)\n        return false;\n"),
+        ("cgroup_nothing_above_the_mount", "place->top_bytes = strlen(root) + strlen(point);", "place->top_bytes = strlen(root);"),
+        ("cgroup_whole_word_of_a_path", "if (strncmp(path, folder, bytes) != 0 || (path[bytes] && path[bytes] != '/'))", "if (strncmp(path, folder, bytes) != 0)"),
+        ("cgroup_second_mount", "        if (found && !below)\n            continue;\n", "        if (!below)\n            continue;\n"),
+        ("cgroup_swap_of_version_1", "cgroup_min(cgroup_less(found->limit, found->used) + swap_bytes,", "cgroup_min(cgroup_less(found->limit, found->used),"),
+        ("cgroup_last_word_of_a_list", "(list[bytes] == ',' || list[bytes] == '\\0'))", "list[bytes] == ',')"),
+    ]),
+    ("server/limits.c", ["limits"], [
+        ("limits_exactly_enough", "    if (limit >= need)\n", "    if (limit > need)\n"),
+        ("limits_fewer_than_its_own", "others = used > own ? used - own : 0;", "others = used - own;"),
+        ("limits_open_are_in_the_way", "        free -= !open;", "        free--;"),
+        ("limits_largest_file", "limit.rlim_cur >= need)", "limit.rlim_cur > need)"),
+    ]),
     ("server/listen.c", ["listen"], [
         ("listen_path_of_another", "if (lstat(file->path, &st) == 0 && st.st_dev == file->dev && st.st_ino == file->ino)", "if (lstat(file->path, &st) == 0 && st.st_dev == file->dev)"),
         ("listen_forgets_its_own", "    while (*at != file)\n        at = &(*at)->next;\n", ""),
@@ -368,6 +457,12 @@ GROUPS = [
     ("server/accept.c", ["accept"], [
         ("accept_watches_all_again", "watched &= event_add(", "watched = event_add("),
         ("accept_burst_flushes", "    dispatch_flush(source->acceptor->dispatch);\n", ""),
+    ]),
+    ("server/accept.c", ["accept"], [
+        ("accept_full_comes_back", "    accept_pause(acceptor);\n    return false;\n}\n\nstatic int32_t", "    accept_suspend(acceptor);\n    return false;\n}\n\nstatic int32_t"),
+        ("accept_none_is_watched", "        accept_suspend(acceptor);\n        return false;", "        acceptor->paused = true;\n        return false;"),
+        ("accept_frees_descriptors", "return dispatch_gathered(acceptor->dispatch) < before;", "return dispatch_gathered(acceptor->dispatch) <= before;"),
+        ("accept_error_once", "        acceptor->error_logged = true;\n", ""),
     ]),
     ("worker/proto/frame.c", ["frame"], [
         ("frame_126_in_two", "case 2: return length >= LENGTH_16_BITS;", "case 2: return length > LENGTH_16_BITS;"),
@@ -452,6 +547,94 @@ GROUPS = [
         ("deflate_exactly_the_room", "!= Z_OK || !z->avail_out)", "!= Z_OK)"),
         ("deflate_begins_anew", "return deflateReset(&window->z) == Z_OK ? &window->z : NULL;", "return &window->z;"),
         ("deflate_own_window", "&deflater->windows[bits - DEFLATE_BITS_MIN];", "&deflater->windows[0];"),
+    ]),
+    ("server/signals.c", ["e2e/test_signals.py application_has_forked", "e2e/test_signals.py stop_handler_that_does_not_return"], [
+        ("signals_of_a_child", "    if (getpid() != signals_process)\n        signals_raise_default(signal);\n    else if", "    if"),
+        ("signals_hup_behind_the_loop", "    signals_ignore(SIGHUP);\n", ""),
+        ("signals_status_of_the_master", "    signals_status = status;\n", ""),
+    ]),
+    ("server/signals.c", ["e2e/test_early_signals.py moment_of_bind", "e2e/test_early_signals.py has_returned"], [
+        ("signals_to_a_thread", "if (!pthread_equal(pthread_self(), signals_thread)) {", "if (pthread_equal(pthread_self(), signals_thread) && signals_process < 0) {"),
+        ("signals_ignores_all", "for (size_t i = 0; i < count; i++)\n        signals_ignore(stop[i]);", "for (size_t i = 0; i + 1 < count; i++)\n        signals_ignore(stop[i]);"),
+    ]),
+    ("server/spawn.c", ["e2e/test_descriptors.py replaced_though", "e2e/test_descriptors.py workers_have_no_child"], [
+        ("spawn_leaves_a_file_that_hangs", "    if (inherited_may_hang(STDIN_FILENO))\n", "    if (inherited_may_hang(STDIN_FILENO) && !inherited_may_hang(STDIN_FILENO))\n"),
+    ]),
+    ("server/spawn.c", ["e2e/test_master.py inherit", "e2e/test_signals.py no_pidfds", "e2e/test_early_signals.py fork_and_exec"], [
+        ("spawn_last_wake", "    for (uint32_t i = 0; i < spawn->member_count; i++)\n        spawn_put(fds", "    for (uint32_t i = 0; i + 1 < spawn->member_count; i++)\n        spawn_put(fds"),
+        ("spawn_keeps_the_first", "if ((unsigned)keep[i] >= from && (unsigned)keep[i] < next)", "if ((unsigned)keep[i] > from && (unsigned)keep[i] < next)"),
+        ("spawn_without_pidfds", "if (*pidfd >= 0 || errno == ENOSYS || errno == EPERM)", "if (*pidfd >= 0 || errno == EPERM)"),
+    ]),
+    ("shm/disposition.c", ["e2e/test_signals.py", "e2e/test_early_signals.py fork_and_exec"], [
+        ("disposition_hup_of_nohup", "    if (disposition == DISPOSITION_STOP && signal == SIGHUP && before.sa_handler == SIG_IGN)\n        return;\n", ""),
+        ("disposition_last_realtime", "signal <= SIGRTMAX; signal++)", "signal < SIGRTMAX; signal++)"),
+        ("disposition_firm", "if (keep_handlers && !is_firm && before", "if (keep_handlers && before"),
+        ("disposition_handlers_stay", "if (keep_handlers && !is_firm && before", "if (!keep_handlers && !is_firm && before"),
+    ]),
+    ("shm/util/thread.c", ["e2e/test_descriptors.py thread"], [
+        ("thread_takes_no_signal", "    sigfillset(&all);\n", "    sigemptyset(&all);\n"),
+        ("thread_gives_the_mask_back", "    pthread_sigmask(SIG_SETMASK, &before, NULL);\n", ""),
+    ]),
+    ("shm/util/thread.c", ["e2e/test_limits.py needs_a_thread_waits"], [
+        ("thread_says_that_it_failed", "    return -rc;", "    return rc > 0 ? 0 : rc;"),
+    ]),
+    ("server/console_source.c", ["e2e/test_descriptors.py fifo", "e2e/test_console.py costs_nothing", "e2e/test_descriptors.py stop"], [
+        ("source_fifo_without_a_writer", "source->is_sure = source->input.type != S_IFIFO;", "source->is_sure = true;"),
+        ("source_is_sure_at_last", "    else if (got == -EAGAIN)\n        source->is_sure = true;\n", ""),
+    ]),
+    ("server/console_source.c", ["e2e/test_limits.py needs_a_thread_waits", "e2e/test_descriptors.py much_larger"], [
+        ("source_tries_again", "    event_add(source->again, &later);", "    event_add(source->readable, NULL);"),
+        ("source_looks_at_the_next", "        memcpy(data, chunk->data, (size_t)got);\n        source_look_again(source);\n", "        memcpy(data, chunk->data, (size_t)got);\n"),
+    ]),
+    ("server/accept.c", ["accept"], [
+        ("accept_hands_on_before_it_waits", "        if (accept_free_descriptors(acceptor))\n            return true;\n", ""),
+    ]),
+    ("server/master.c", ["e2e/test_signals.py no_pidfds"], [
+        ("master_tick_reaps", "    supervise_reap(&master->supervise);\n    log_retry();", "    log_retry();"),
+    ]),
+    ("server/master.c", ["e2e/test_console.py exit_on_eof", "e2e/test_descriptors.py ring_is_full"], [
+        ("master_closes_as_normal", "master_quiet(master, CLOSE_NORMAL);", "master_quiet(master, CLOSE_GOING_AWAY);"),
+    ]),
+    ("server/master.c", ["e2e/test_shutdown.py", "e2e/test_stuck_worker.py stopping", "e2e/test_edges.py sighup"], [
+        ("master_drains_without_end", "    if (conf->drain_ms)\n", ""),
+        ("master_ends_at_a_second_signal", "    if (signal == SIGQUIT || (master->phase", "    if (signal == SIGQUIT && (master->phase"),
+    ]),
+    ("server/options.c", ["e2e/test_command_line.py", "e2e/test_start.py timeout"], [
+        ("options_most_workers", "count < 1 ||\n        count > OPTIONS_WORKERS_MAX)", "count < 1 ||\n        count >= OPTIONS_WORKERS_MAX)"),
+        ("options_largest_message", "conf->max_message_bytes > options_message_max_bytes)", "conf->max_message_bytes >= options_message_max_bytes)"),
+        ("options_largest_ring", "if (conf->ring_bytes > RING_ARENA_MAX_BYTES)", "if (conf->ring_bytes >= RING_ARENA_MAX_BYTES)"),
+        ("options_four_messages", "    if (*bytes >= least)\n", "    if (*bytes > least)\n"),
+        ("options_given_by_a_variable", "if (options_row_named(parser, name)->given)", "if (options_row_named(parser, name)->typed)"),
+        ("options_list_is_replaced", "options_set(parser, row, row->arg ? optarg : \"1\", row->typed))", "options_set(parser, row, row->arg ? optarg : \"1\", row->given))"),
+        ("options_list_of_a_variable", "        again = true;\n", ""),
+        ("options_least_time", "if (ms == 0 || ms >= min_ms)", "if (ms == 0 || ms > min_ms)"),
+        ("options_port_of_an_origin", "if (word < 1 || word > 5)", "if (word > 5)"),
+    ]),
+    ("server/main.c", ["e2e/test_start.py member"], [
+        ("main_member_of_most", "member >= RING_OWNERS_MAX ?", "member > RING_OWNERS_MAX ?"),
+        ("main_member_whole", "end == text || *end ||", "end == text ||"),
+    ]),
+    ("worker/last_words.c", ["e2e/test_last_words.py"], [
+        ("last_words_of_a_child", "if (!me || getpid() != self || atomic_xchg", "if (!me || atomic_xchg"),
+        ("last_words_of_the_first", "|| atomic_xchg(&spoken, 1U))", "|| !(spoken = 1U))"),
+        ("last_words_of_its_own_signal", "if (info->si_code <= 0 && info->si_pid != self) {", "if (info->si_code <= 0) {"),
+        ("last_words_at_a_breakpoint", "return info->si_code > 0 &&\n           (signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL);", "return info->si_code > 0;"),
+        ("last_words_without_libc", "if (!module || module == libc)", "if (!module)"),
+    ]),
+    ("worker/worker.c", ["e2e/test_last_words.py", "e2e/test_signals.py sets_no_timer"], [
+        ("worker_words_behind_its_start", "    rc = app->start ? app->start(CRIER_WORKER) : 0;\n    last_words_during(NULL);\n", "    rc = app->start ? app->start(CRIER_WORKER) : 0;\n"),
+        ("worker_child_sets_no_timer", "if (getpid() == worker_process && getppid() != worker_master)", "if (getppid() != worker_master)"),
+        ("worker_stray_signal_sets_no_timer", "if (getpid() == worker_process && getppid() != worker_master)", "if (getpid() == worker_process)"),
+    ]),
+    ("tools/locate.c", ["e2e/test_crier_ring.py"], [
+        ("locate_the_master_alone", "is = atomic_load_relaxed(&segment.members[MEMBER_MASTER].pid) == (uint32_t)pid;", "is = atomic_load_relaxed(&segment.members[MEMBER_MASTER].pid) != 0;"),
+        ("locate_hidden_by_proc", "return errno == ENOENT && locate_is_hidden(pid) ? -EACCES : -errno;", "return -errno;"),
+    ]),
+    ("tools/image.c", ["e2e/test_crier_ring.py image"], [
+        ("image_overwrites_nothing", "O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);", "O_WRONLY | O_CREAT | O_CLOEXEC, 0600);"),
+        ("image_of_its_size", "rc = ftruncate(fd, (off_t)geometry->total_bytes) != 0 ?", "rc = ftruncate(fd, (off_t)geometry->clients_off) != 0 ?"),
+        ("image_without_holes", "off_t data = lseek(from, (off_t)begin, SEEK_DATA);", "off_t data = lseek(from, (off_t)begin, SEEK_SET);"),
+        ("image_that_failed_is_removed", "        unlink(path);\n", ""),
     ]),
     ("worker/liveness.c", ["e2e/test_liveness.py answers_no_ping"], [
         ("liveness_ping_is_no_sign", "conn->acked > LIVENESS_PING_BYTES)", "conn->acked > 0)"),
