@@ -296,15 +296,16 @@ def change_processes(server, limit):
     subprocess.run(["prlimit", f"--pid={server.pid}", f"--nproc={limit}:100"], check=True, user=USER, group=USER, extra_groups=[])
 
 
-def processes(count):
-    """The first process is the master."""
-    return dict(preexec_fn=limit_processes(count))
+@pytest.fixture
+def processes(for_other_users):
+    """processes(count): how to start the program as that user. The first process is the master."""
+    return lambda count: dict(program=for_other_users(CRIER), preexec_fn=limit_processes(count))
 
 
 @no_sanitizer
 @as_other_user
 @pytest.mark.parametrize("workers", [1, 10])
-def test_a_server_that_cannot_fork_ends_and_names_the_limit_that_is_enough(crier, workers):
+def test_a_server_that_cannot_fork_ends_and_names_the_limit_that_is_enough(crier, processes, workers):
     done = run_crier("--listen", "127.0.0.1:0", *SMALL, "--workers", str(workers), **processes(1))
     errors = [line for line in done.stderr.splitlines() if "cannot" in line]
     assert done.returncode == 4 and len(errors) == 1, done
@@ -319,7 +320,7 @@ def test_a_server_that_cannot_fork_ends_and_names_the_limit_that_is_enough(crier
 
 @no_sanitizer
 @as_other_user
-def test_workers_that_run_serve_while_others_cannot_be_forked(crier):
+def test_workers_that_run_serve_while_others_cannot_be_forked(crier, processes):
     server = crier(*SMALL, workers=4, stdin=None, url=False, **processes(3))
     line = server.wait_log("cannot start")
     assert line.endswith(f"cannot start 2 of 4 workers, trying again: the limit of processes (`ulimit -u`) is 3, and user {USER} "
@@ -343,7 +344,7 @@ def test_workers_that_run_serve_while_others_cannot_be_forked(crier):
 
 @no_sanitizer
 @as_other_user
-def test_input_that_needs_a_thread_waits_until_the_limit_allows_it(crier, tmp_path):
+def test_input_that_needs_a_thread_waits_until_the_limit_allows_it(crier, processes, tmp_path):
     lines = [f"line {number}" for number in range(5)]
     text = tmp_path / "input"
     text.write_text("".join(f"{line}\n" for line in lines))
@@ -373,14 +374,14 @@ def test_a_group_without_room_for_another_process_is_named(control_group):
 
 @no_sanitizer
 @as_other_user
-def test_the_limit_in_the_sentence_lets_the_log_be_written_that_needs_a_thread(crier, tmp_path):
+def test_the_limit_in_the_sentence_lets_the_log_be_written_that_needs_a_thread(for_other_users, tmp_path):
     path = tmp_path / "log"
-    arguments = [CRIER, "--listen", "127.0.0.1:0", *SMALL, "--workers", "2"]
+    arguments = [for_other_users(CRIER), "--listen", "127.0.0.1:0", *SMALL, "--workers", "2"]
     with open(path, "ab") as log:
         how = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, env=plain_environment())
-        assert subprocess.run(arguments, timeout=PATIENCE, **how, **processes(1)).returncode == 4
+        assert subprocess.run(arguments, timeout=PATIENCE, **how, preexec_fn=limit_processes(1)).returncode == 4
         assert "raise it to at least 4\n" in path.read_text()
-        with subprocess.Popen(arguments, **how, **processes(4)) as server:
+        with subprocess.Popen(arguments, **how, preexec_fn=limit_processes(4)) as server:
             try:
                 wait_until(lambda: "listening on" in path.read_text(), "the log")
             finally:

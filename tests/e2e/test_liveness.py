@@ -258,8 +258,9 @@ def test_a_ping_that_comes_late_leaves_the_whole_time_to_answer(probe):
 
 # ---- half open ----
 
-def in_namespace(name, *command):
-    return subprocess.run(["ip", "netns", "exec", name, *command], check=True, capture_output=True, timeout=20)
+def ip(name, *command):
+    """In the namespace: `ip netns exec` would need a root directory that is a mount point as well."""
+    return subprocess.run(["ip", "-n", name, *command], check=True, capture_output=True, timeout=20)
 
 
 @pytest.fixture
@@ -278,8 +279,8 @@ def island():
         for command in (f"link add {here} type veth peer name {there} netns {name}", f"addr add {near}/30 dev {here}",
                         f"link set {here} up"):
             subprocess.run(["ip", *command.split()], check=True, capture_output=True)
-        in_namespace(name, "ip", "addr", "add", f"{far}/30", "dev", there)
-        in_namespace(name, "ip", "link", "set", there, "up")
+        ip(name, "addr", "add", f"{far}/30", "dev", there)
+        ip(name, "link", "set", there, "up")
         yield name, there, near
     finally:
         subprocess.run(["ip", "netns", "del", name], capture_output=True)
@@ -306,14 +307,14 @@ def test_a_half_open_connection_is_found_also_while_broadcasts_are_sent_to_it(is
     name, cable, address = island
 
     def attempt(scale):
-        in_namespace(name, "ip", "link", "set", cable, "up")
+        ip(name, "link", "set", cable, "up")
         server = crier("--no-welcome", "--ping", str(0.5 * scale), "--ping-timeout", str(0.5 * scale), listen=f"{address}:0",
                        workers=1)
         lost = connect_in_namespace(name, server.address).handshake()
         near = server.connect()
         server.line("before")
         assert lost.recv_text() == near.recv_text() == "before"
-        in_namespace(name, "ip", "link", "set", cable, "down")  # no FIN, no RST: silence
+        ip(name, "link", "set", cable, "down")  # no FIN, no RST: silence
 
         def found():
             server.line("into the void")

@@ -1,7 +1,9 @@
 """Fixtures and hooks that every folder of pytest files takes into its conftest.py."""
 
 import os
+import shutil
 import signal
+import tempfile
 
 import pytest
 
@@ -39,6 +41,20 @@ def time_limit(request):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def for_other_users():
+    """for_other_users(program): the path of a copy that every user may execute, wherever the tree lies."""
+    folder = tempfile.mkdtemp(prefix="crier-")
+    os.chmod(folder, 0o755)
+
+    def copy(program):
+        path = os.path.join(folder, os.path.basename(program))
+        return path if os.path.exists(path) else shutil.copy(program, folder)
+
+    yield copy
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
