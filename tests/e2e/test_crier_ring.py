@@ -4,6 +4,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -146,6 +147,9 @@ def test_an_image_shows_the_same_when_the_server_is_gone(crier, tmp_path):
     server.stop()
     text = look(image)
     assert text.startswith(f"image {image} of server {server.pid}, phase serve")
+    shutil.copy(image, tmp_path / "2nd")  # a name that begins with a digit is no process
+    done = run_crier("2nd", program=os.path.abspath(CRIER_RING), cwd=tmp_path)
+    assert done.stdout.startswith(f"image 2nd of server {server.pid}, phase serve"), done
     expect_report(text, server, places)
     again = tmp_path / "again"
     look("--save", again, image)

@@ -259,6 +259,13 @@ def test_a_frozen_worker_does_not_keep_the_server_from_stopping(crier):
     assert server.wait_exit() == 0
 
 
+def test_a_frozen_worker_that_no_timeout_ends_is_killed_when_the_server_is_to_stop_at_once(crier):
+    server = crier("--no-welcome", "--stuck-timeout", "0", workers=2)
+    freeze(next(iter(server.connect_everywhere(2))))
+    server.send_signal(signal.SIGQUIT)
+    assert server.wait_exit() == 0
+
+
 @long
 def test_zero_turns_it_off(crier):
     server = crier("--no-welcome", "--stuck-timeout", "0", workers=2)

@@ -595,7 +595,8 @@ GROUPS = [
     ("server/master.c", ["e2e/test_console.py exit_on_eof", "e2e/test_descriptors.py ring_is_full"], [
         ("master_closes_as_normal", "master_quiet(master, CLOSE_NORMAL);", "master_quiet(master, CLOSE_GOING_AWAY);"),
     ]),
-    ("server/master.c", ["e2e/test_shutdown.py", "e2e/test_stuck_worker.py stopping", "e2e/test_edges.py sighup"], [
+    ("server/master.c", ["e2e/test_shutdown.py", "e2e/test_stuck_worker.py no_timeout_ends", "e2e/test_edges.py sighup"], [
+        ("master_kills_those_that_stay", "    master_set_deadline(master, MASTER_ABORT_MS);\n", ""),
         ("master_drains_without_end", "    if (conf->drain_ms)\n", ""),
         ("master_ends_at_a_second_signal", "    if (signal == SIGQUIT || (master->phase", "    if (signal == SIGQUIT && (master->phase"),
     ]),
@@ -628,6 +629,7 @@ GROUPS = [
     ]),
     ("tools/locate.c", ["e2e/test_crier_ring.py"], [
         ("locate_the_master_alone", "is = atomic_load_relaxed(&segment.members[MEMBER_MASTER].pid) == (uint32_t)pid;", "is = atomic_load_relaxed(&segment.members[MEMBER_MASTER].pid) != 0;"),
+        ("locate_number_or_file", "return *text && strspn(text, \"0123456789\") == strlen(text);", "return *text && strspn(text, \"0123456789\") > 0;"),
         ("locate_hidden_by_proc", "return errno == ENOENT && locate_is_hidden(pid) ? -EACCES : -errno;", "return -errno;"),
     ]),
     ("tools/image.c", ["e2e/test_crier_ring.py image"], [
