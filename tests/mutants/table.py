@@ -460,6 +460,8 @@ GROUPS = [
     ]),
     ("server/accept.c", ["accept"], [
         ("accept_full_comes_back", "    accept_pause(acceptor);\n    return false;\n}\n\nstatic int32_t", "    accept_suspend(acceptor);\n    return false;\n}\n\nstatic int32_t"),
+        ("accept_none_costs_nothing", "        accept_suspend(acceptor);\n        return false;", "        accept_pause(acceptor);\n        return false;",
+         "let live: what it costs is ten wake-ups a second while no worker is ready"),
         ("accept_none_is_watched", "        accept_suspend(acceptor);\n        return false;", "        acceptor->paused = true;\n        return false;"),
         ("accept_frees_descriptors", "return dispatch_gathered(acceptor->dispatch) < before;", "return dispatch_gathered(acceptor->dispatch) <= before;"),
         ("accept_error_once", "        acceptor->error_logged = true;\n", ""),
@@ -559,6 +561,8 @@ GROUPS = [
     ]),
     ("server/spawn.c", ["e2e/test_descriptors.py replaced_though", "e2e/test_descriptors.py workers_have_no_child"], [
         ("spawn_leaves_a_file_that_hangs", "    if (inherited_may_hang(STDIN_FILENO))\n", "    if (inherited_may_hang(STDIN_FILENO) && !inherited_may_hang(STDIN_FILENO))\n"),
+        ("spawn_collects_its_helper", "waitpid(helper, NULL, WNOHANG | __WALL)", "waitpid(helper, NULL, WNOHANG)",
+         "let live: no test notices"),
     ]),
     ("server/spawn.c", ["e2e/test_master.py inherit", "e2e/test_signals.py no_pidfds", "e2e/test_early_signals.py fork_and_exec"], [
         ("spawn_last_wake", "    for (uint32_t i = 0; i < spawn->member_count; i++)\n        spawn_put(fds", "    for (uint32_t i = 0; i + 1 < spawn->member_count; i++)\n        spawn_put(fds"),
@@ -569,6 +573,8 @@ GROUPS = [
         ("disposition_hup_of_nohup", "    if (disposition == DISPOSITION_STOP && signal == SIGHUP && before.sa_handler == SIG_IGN)\n        return;\n", ""),
         ("disposition_last_realtime", "signal <= SIGRTMAX; signal++)", "signal < SIGRTMAX; signal++)"),
         ("disposition_firm", "if (keep_handlers && !is_firm && before", "if (keep_handlers && before"),
+        ("disposition_before_exec", "disposition_set_all(DISPOSITION_WORKER, SIG_IGN, false);", "disposition_set_all(DISPOSITION_WORKER, SIG_DFL, false);",
+         "let live: no test sends a signal between exec and the moment at which the worker applies the table itself"),
         ("disposition_handlers_stay", "if (keep_handlers && !is_firm && before", "if (!keep_handlers && !is_firm && before"),
     ]),
     ("shm/util/thread.c", ["e2e/test_descriptors.py thread"], [
@@ -580,6 +586,10 @@ GROUPS = [
     ]),
     ("server/console_source.c", ["e2e/test_descriptors.py fifo", "e2e/test_console.py costs_nothing", "e2e/test_descriptors.py stop"], [
         ("source_fifo_without_a_writer", "source->is_sure = source->input.type != S_IFIFO;", "source->is_sure = true;"),
+        ("source_stops_while_it_reads", "        if (inbox_bytes(&reader.inbox) == 0)\n            return false;\n", "",
+         "let live: no test notices"),
+        ("source_stops_behind_what_was_read", "        source->is_cut = true;\n", "",
+         "let live: no test notices"),
         ("source_is_sure_at_last", "    else if (got == -EAGAIN)\n        source->is_sure = true;\n", ""),
     ]),
     ("server/console_source.c", ["e2e/test_limits.py needs_a_thread_waits", "e2e/test_descriptors.py much_larger"], [
@@ -593,6 +603,7 @@ GROUPS = [
         ("master_tick_reaps", "    supervise_reap(&master->supervise);\n    log_retry();", "    log_retry();"),
     ]),
     ("server/master.c", ["e2e/test_console.py exit_on_eof", "e2e/test_descriptors.py ring_is_full"], [
+        ("master_waits_for_the_console", "console_is_done(&master->console) &&\n        supervise_all_in", "supervise_all_in"),
         ("master_closes_as_normal", "master_quiet(master, CLOSE_NORMAL);", "master_quiet(master, CLOSE_GOING_AWAY);"),
     ]),
     ("server/master.c", ["e2e/test_shutdown.py", "e2e/test_stuck_worker.py no_timeout_ends", "e2e/test_edges.py sighup"], [
