@@ -96,7 +96,9 @@ def test_without_an_argument_it_finds_the_server_or_names_those_that_run(crier):
     another = crier("--no-welcome")
     asked = look(status=1)
     assert asked.startswith("crier-ring: name one of the servers that run: ")
-    assert {str(server.pid), str(another.pid)} <= set(asked.split()), asked
+    named = set(asked.split())
+    assert {str(server.pid), str(another.pid)} <= named, asked
+    assert not named & {str(pid) for pid in server.workers() + another.workers()}, f"workers are named: {asked}"
 
 
 def test_it_works_while_every_process_is_stopped_and_changes_nothing(crier):

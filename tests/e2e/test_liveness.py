@@ -259,8 +259,8 @@ def test_a_ping_that_comes_late_leaves_the_whole_time_to_answer(probe):
 # ---- half open ----
 
 def ip(name, *command):
-    """In the namespace: `ip netns exec` would need a root directory that is a mount point as well."""
-    return subprocess.run(["ip", "-n", name, *command], check=True, capture_output=True, timeout=20)
+    """In the namespace: `ip netns exec` and `ip -n` need a root directory that is a mount point as well."""
+    return subprocess.run(["nsenter", f"--net=/run/netns/{name}", "ip", *command], check=True, capture_output=True, timeout=20)
 
 
 @pytest.fixture

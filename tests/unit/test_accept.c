@@ -377,7 +377,7 @@ leave_descriptors(int count)
     assert_true(next >= 0);
     close(next);
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
-    limit.rlim_cur = (rlim_t)(next + count);
+    limit.rlim_cur = (rlim_t)next + (rlim_t)count;
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
 }
 
