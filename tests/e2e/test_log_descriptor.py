@@ -100,7 +100,7 @@ def small_pipe():
 
 
 def check_a_stopped_reader(server, ours, clients=200):
-    """All serve while nobody reads; afterwards lines flow again, and those that are missing are counted."""
+    """All serve while standard error is not read; afterwards lines flow again, and those that are missing are counted."""
     with server.connect() as stays:
         workers = server.workers()
         server.make_lines(clients)

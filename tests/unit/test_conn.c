@@ -790,7 +790,7 @@ test_conn_newcomers_of_one_turn_get_each_welcome_once(void **state)
     conn_rig_settle();
     receive(first);
     receive(second);
-    if (first->end < second->end) { /* whoever came first */
+    if (first->end < second->end) { /* the peer that got more comes first */
         struct peer *swap = first;
         first = second;
         second = swap;

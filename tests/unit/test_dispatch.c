@@ -314,7 +314,7 @@ test_dispatch_gives_a_worker_exactly_as_many_as_it_can_hold(void **state)
         assert_int_equal(chosen(), FIRST);
     }
     assert_int_equal(dispatch_room(&dispatch), DISPATCH_FULL);
-    assert_int_equal(chosen(), MEMBER_MASTER); /* closed: nobody had room for it */
+    assert_int_equal(chosen(), MEMBER_MASTER); /* closed: no worker had room for it */
     segment.members[FIRST].clients_returned = 1;
     assert_int_equal(dispatch_room(&dispatch), DISPATCH_ROOM);
     assert_int_equal(chosen(), FIRST);

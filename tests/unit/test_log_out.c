@@ -122,7 +122,7 @@ fill_and_retry(void)
 {
     put_lines(0, 1000, false);
     CHECK(log_out_is_waiting());
-    log_out_retry(); /* nobody has read: returns at once */
+    log_out_retry(); /* not read yet: returns at once */
     read_some(ends[0]);
     CHECK(count_lines() > 0 && count_lines() < 1000);
     while (log_out_is_waiting()) {
@@ -173,7 +173,7 @@ static void
 fill_and_finish(void)
 {
     put_lines(0, 60, false); /* more than the pipe takes, less than the queue */
-    log_out_finish(1);       /* nobody reads: ends all the same */
+    log_out_finish(1);       /* not read: ends all the same */
     CHECK(log_out_is_waiting());
     if (fork() == 0) {
         while (count_lines() < 60)
@@ -350,7 +350,7 @@ log_around_the_longest(void)
             CHECK(strspn(text + strlen(prefix), "x: Operationmd") == bytes - strlen(prefix));
         }
     }
-    while (!log_is_waiting()) { /* nobody reads: the calls that write fail */
+    while (!log_is_waiting()) { /* not read: the calls that write fail */
         errno = EPERM;
         log_errorx("%.*s", 1000, word);
         CHECK(errno == EPERM);

@@ -272,7 +272,7 @@ test_stopping_looks_behind_one_that_does_not_read(void **state)
     conn_rig_settle();
     assert_true(read_all(reads, end) > 4);
     assert_int_equal(conn_rig_worker()->conn_count, 3);
-    conn_tick(conn_rig_worker()); /* while it serves nobody is hurried */
+    conn_tick(conn_rig_worker()); /* while it serves, no client is hurried */
     conn_rig_settle();
     assert_int_equal(conn_rig_worker()->conn_count, 3);
     set_phase(PHASE_QUIET);

@@ -143,7 +143,7 @@ set_up(void **state)
     return 0;
 }
 
-/* It has ended, and nobody has asked for its status yet. */
+/* It has ended; its status is not collected yet. */
 static void
 await_death(uint32_t member)
 {
