@@ -8,6 +8,7 @@ import pytest
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 pytest.register_assert_rewrite("harness")
 
-from harness.fixtures import crier, for_other_users, probe, pytest_configure, pytest_sessionstart, time_limit  # noqa: E402
+from harness.fixtures import (crier, for_other_users, probe, pytest_configure, pytest_sessionstart, terminal,  # noqa: E402
+                              time_limit)
 
-__all__ = ["crier", "for_other_users", "probe", "pytest_configure", "pytest_sessionstart", "time_limit"]
+__all__ = ["crier", "for_other_users", "probe", "pytest_configure", "pytest_sessionstart", "terminal", "time_limit"]

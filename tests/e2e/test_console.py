@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import termios
 
 import pytest
 
@@ -16,19 +15,6 @@ from harness.procs import status_flags
 
 COUNT = 500000 if os.environ.get("CRIER_LONG") else 100000
 BACKGROUND = [sys.executable, harness.background_job.__file__]
-
-
-@pytest.fixture
-def terminal():
-    """(our end, the server's end) of a pseudo-terminal without echo. To be asked for before `crier`, so that it
-    is there until the server has ended."""
-    ours, theirs = os.openpty()
-    settings = termios.tcgetattr(theirs)
-    settings[3] &= ~termios.ECHO
-    termios.tcsetattr(theirs, termios.TCSANOW, settings)
-    yield ours, theirs
-    os.close(ours)
-    os.close(theirs)
 
 
 # ---- lines ----

@@ -303,6 +303,39 @@ def test_a_stop_while_the_ring_is_full_publishes_every_line_that_was_read(crier,
         assert file.tell() == read, "more was read after the stop"
 
 
+def test_a_stop_while_the_thread_waits_for_input_publishes_what_it_has_read_before(crier, refused):
+    """The ring is full, so that the console takes nothing, and the thread has room for all that was written."""
+    server = crier(*SMALL_RING, "-v", "--drain", "0", stdin=refused.reads, workers=1, **refused.how)
+    client = server.connect(receive_buffer=4096)
+    client.expect_pong()
+    worker = server.workers()[0]
+    os.kill(worker, signal.SIGSTOP)  # no room is made from here on
+    lines = []
+
+    def write_until_full():
+        if server.counters()["publish_again"] > full:
+            return True
+        if unread(refused.writes) == 0:
+            lines.append(b"%04d" % len(lines) * 100)
+            refused.write(lines[-1] + b"\n")
+        return False
+
+    full = server.counters()["publish_again"]
+    wait_until(write_until_full, "the ring to be full")
+    for _ in range(3):  # the second and third stay in the inbox
+        lines.append(b"%04d" % len(lines) * 100)
+        refused.write(lines[-1] + b"\n")
+        wait_until(lambda: unread(refused.writes) == 0, "the thread to read")
+    wait_until(lambda: waits_in(server.pid, BLOCKED_READ), "the thread to wait for input")
+    server.send_signal(signal.SIGTERM)
+    server.wait_log("stopping: quiet")
+    os.kill(worker, signal.SIGCONT)
+    expected = b"".join(server_frame(TEXT, line) for line in lines)
+    assert client.read(len(expected)) == expected
+    client.expect_close(1001)
+    assert server.wait_exit() == 0
+
+
 def test_another_users_pipe_is_read_by_a_thread(crier, refused):
     server = crier("--no-welcome", "-E", stdin=refused.reads, workers=1, **refused.how)
     client = server.connect()
@@ -438,6 +471,25 @@ def test_workers_have_no_child_when_input_is_a_file(crier, tmp_path):
         server = crier("--no-welcome", stdin=file, workers=2)
     server.connect().expect_pong()
     assert [children(pid) for pid in server.workers()] == [[], []]
+
+
+def test_a_worker_collects_the_helper_that_has_closed_its_input(crier, tmp_path):
+    """It asks a limited number of times, which may be too few on a busy machine; so one worker of several is enough."""
+    path = tmp_path / "input"
+    path.write_bytes(b"line\n")
+    with open(path, "rb") as file:
+        server = crier("--no-welcome", "--stdin", "off", stdin=file, workers=1)
+    left = []
+    while len(left) < 10:
+        server.connect().expect_pong()
+        worker, = server.workers()
+        left.append(children(worker, with_dead=True))
+        if not left[-1]:
+            return
+        server.drop_clients()
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: server.workers() not in ([], [worker]), "a successor of the worker")
+    pytest.fail(f"processes that no worker has collected: {left}")
 
 
 def test_a_file_system_that_hangs_is_not_asked_about_standard_input(one_file, crier):

@@ -95,6 +95,15 @@ bind(int fd, const struct sockaddr *addr, socklen_t bytes)
     return rc;
 }
 
+static void
+raise_all(void)
+{
+    raise(SIGTERM);
+    raise(SIGINT);
+    raise(SIGUSR1);
+    raise(SIGUSR2);
+}
+
 pid_t
 fork(void)
 {
@@ -102,13 +111,26 @@ fork(void)
     pid_t pid = real();
 
     if (getenv("CHILD") && pid == 0) {
-        raise(SIGTERM);
-        raise(SIGINT);
-        raise(SIGUSR1);
+        raise_all();
     } else if (getenv("PARENT")) {
         kill(getpid(), SIGTERM);
     }
     return pid;
+}
+
+static void
+handle(int number)
+{
+    (void)number;
+}
+
+__attribute__((constructor)) static void
+before_main(void)
+{
+    if (getenv("EXECUTED") && getenv("_CRIER_MEMBER"))
+        raise_all();
+    else if (getenv("EXECUTED"))
+        signal(SIGUSR2, handle);
 }
 """
 
@@ -152,8 +174,9 @@ def test_a_signal_while_workers_are_forked_ends_it_with_0_and_leaves_nothing(cri
 
 
 @unsanitized
-def test_signals_to_a_worker_between_fork_and_exec_have_no_effect(crier, slow_start):
-    server = crier("--no-welcome", workers=2, env={"LD_PRELOAD": slow_start, "CHILD": "1"})
+@pytest.mark.parametrize("moment", ["CHILD", "EXECUTED"], ids=["between fork and exec", "between exec and main"])
+def test_signals_to_a_worker_that_starts_have_no_effect(crier, slow_start, moment):
+    server = crier("--no-welcome", workers=2, env={"LD_PRELOAD": slow_start, moment: "1"})
     server.connect_everywhere(2)
     for client in server.clients:
         assert_echo(client)
@@ -264,15 +287,6 @@ def test_a_server_whose_log_nobody_reads_serves(crier, tmp_path):
     finally:
         process.terminate()
         assert process.wait(PATIENCE) == 0
-
-
-@pytest.fixture
-def terminal():
-    """(our end, the other end) of a pseudo-terminal."""
-    ours, theirs = os.openpty()
-    yield ours, theirs
-    os.close(ours)
-    os.close(theirs)
 
 
 @pytest.mark.parametrize("flags, status, answer", [(["--help"], 0, b"Usage: "), (["--nonsense"], 2, b"crier: ")])

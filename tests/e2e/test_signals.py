@@ -250,15 +250,6 @@ def states(pids):
     return {process_state(pid) for pid in pids}
 
 
-@pytest.fixture
-def terminal():
-    """(our end, the other end) of a pseudo-terminal, which is there until the server has ended."""
-    ours, theirs = os.openpty()
-    yield ours, theirs
-    os.close(ours)
-    os.close(theirs)
-
-
 def test_a_job_that_is_stopped_and_continued_keeps_its_clients(terminal, crier):
     server = crier("--no-welcome", workers=2, stdin=terminal[1], prefix=BACKGROUND)
     server.connect_everywhere(2)

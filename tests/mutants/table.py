@@ -460,8 +460,7 @@ GROUPS = [
     ]),
     ("server/accept.c", ["accept"], [
         ("accept_full_comes_back", "    accept_pause(acceptor);\n    return false;\n}\n\nstatic int32_t", "    accept_suspend(acceptor);\n    return false;\n}\n\nstatic int32_t"),
-        ("accept_none_costs_nothing", "        accept_suspend(acceptor);\n        return false;", "        accept_pause(acceptor);\n        return false;",
-         "let live: what it costs is ten wake-ups a second while no worker is ready"),
+        ("accept_none_costs_nothing", "        accept_suspend(acceptor);\n        return false;", "        accept_pause(acceptor);\n        return false;"),
         ("accept_none_is_watched", "        accept_suspend(acceptor);\n        return false;", "        acceptor->paused = true;\n        return false;"),
         ("accept_frees_descriptors", "return dispatch_gathered(acceptor->dispatch) < before;", "return dispatch_gathered(acceptor->dispatch) <= before;"),
         ("accept_error_once", "        acceptor->error_logged = true;\n", ""),
@@ -559,22 +558,22 @@ GROUPS = [
         ("signals_to_a_thread", "if (!pthread_equal(pthread_self(), signals_thread)) {", "if (pthread_equal(pthread_self(), signals_thread) && signals_process < 0) {"),
         ("signals_ignores_all", "for (size_t i = 0; i < count; i++)\n        signals_ignore(stop[i]);", "for (size_t i = 0; i + 1 < count; i++)\n        signals_ignore(stop[i]);"),
     ]),
-    ("server/spawn.c", ["e2e/test_descriptors.py replaced_though", "e2e/test_descriptors.py workers_have_no_child"], [
+    ("server/spawn.c", ["e2e/test_descriptors.py replaced_though", "e2e/test_descriptors.py workers_have_no_child", "e2e/test_descriptors.py collects_the_helper"], [
         ("spawn_leaves_a_file_that_hangs", "    if (inherited_may_hang(STDIN_FILENO))\n", "    if (inherited_may_hang(STDIN_FILENO) && !inherited_may_hang(STDIN_FILENO))\n"),
-        ("spawn_collects_its_helper", "waitpid(helper, NULL, WNOHANG | __WALL)", "waitpid(helper, NULL, WNOHANG)",
-         "let live: no test notices"),
+        ("spawn_collects_its_helper", "waitpid(helper, NULL, WNOHANG | __WALL)", "waitpid(helper, NULL, WNOHANG)"),
     ]),
-    ("server/spawn.c", ["e2e/test_master.py inherit", "e2e/test_signals.py no_pidfds", "e2e/test_early_signals.py fork_and_exec"], [
+    ("server/spawn.c", ["e2e/test_master.py inherit", "e2e/test_signals.py no_pidfds", "e2e/test_early_signals.py worker_that_starts"], [
         ("spawn_last_wake", "    for (uint32_t i = 0; i < spawn->member_count; i++)\n        spawn_put(fds", "    for (uint32_t i = 0; i + 1 < spawn->member_count; i++)\n        spawn_put(fds"),
         ("spawn_keeps_the_first", "if ((unsigned)keep[i] >= from && (unsigned)keep[i] < next)", "if ((unsigned)keep[i] > from && (unsigned)keep[i] < next)"),
         ("spawn_without_pidfds", "if (*pidfd >= 0 || errno == ENOSYS || errno == EPERM)", "if (*pidfd >= 0 || errno == EPERM)"),
     ]),
-    ("shm/disposition.c", ["e2e/test_signals.py", "e2e/test_early_signals.py fork_and_exec"], [
+    ("shm/disposition.c", ["e2e/test_signals.py", "e2e/test_early_signals.py worker_that_starts"], [
         ("disposition_hup_of_nohup", "    if (disposition == DISPOSITION_STOP && signal == SIGHUP && before.sa_handler == SIG_IGN)\n        return;\n", ""),
         ("disposition_last_realtime", "signal <= SIGRTMAX; signal++)", "signal < SIGRTMAX; signal++)"),
         ("disposition_firm", "if (keep_handlers && !is_firm && before", "if (keep_handlers && before"),
         ("disposition_before_exec", "disposition_set_all(DISPOSITION_WORKER, SIG_IGN, false);", "disposition_set_all(DISPOSITION_WORKER, SIG_DFL, false);",
-         "let live: no test sends a signal between exec and the moment at which the worker applies the table itself"),
+         "the second argument is for the signals that stop a process, and a worker has none of these"),
+        ("disposition_leaves_no_handler", "disposition_set_all(DISPOSITION_WORKER, SIG_IGN, false);", "disposition_set_all(DISPOSITION_WORKER, SIG_IGN, true);"),
         ("disposition_handlers_stay", "if (keep_handlers && !is_firm && before", "if (!keep_handlers && !is_firm && before"),
     ]),
     ("shm/util/thread.c", ["e2e/test_descriptors.py thread"], [
@@ -587,9 +586,8 @@ GROUPS = [
     ("server/console_source.c", ["e2e/test_descriptors.py fifo", "e2e/test_console.py costs_nothing", "e2e/test_descriptors.py stop"], [
         ("source_fifo_without_a_writer", "source->is_sure = source->input.type != S_IFIFO;", "source->is_sure = true;"),
         ("source_stops_while_it_reads", "        if (inbox_bytes(&reader.inbox) == 0)\n            return false;\n", "",
-         "let live: no test notices"),
-        ("source_stops_behind_what_was_read", "        source->is_cut = true;\n", "",
-         "let live: no test notices"),
+         "the console then finds in the next turn of the loop that nothing is left, and is closed in the same way"),
+        ("source_stops_behind_what_was_read", "        source->is_cut = true;\n", ""),
         ("source_is_sure_at_last", "    else if (got == -EAGAIN)\n        source->is_sure = true;\n", ""),
     ]),
     ("server/console_source.c", ["e2e/test_limits.py needs_a_thread_waits", "e2e/test_descriptors.py much_larger"], [

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import tempfile
+import termios
 
 import pytest
 
@@ -55,6 +56,19 @@ def for_other_users():
 
     yield copy
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def terminal():
+    """(our end, the other end) of a pseudo-terminal without echo. To be asked for before `crier`, so that it is there
+    until the server has ended."""
+    ours, theirs = os.openpty()
+    settings = termios.tcgetattr(theirs)
+    settings[3] &= ~termios.ECHO
+    termios.tcsetattr(theirs, termios.TCSANOW, settings)
+    yield ours, theirs
+    os.close(ours)
+    os.close(theirs)
 
 
 @pytest.fixture

@@ -35,12 +35,12 @@ def all_pids():
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def children(pid):
-    """The living children of a process."""
+def children(pid, with_dead=False):
+    """The living children of a process; `with_dead`: also those that it has not waited for yet."""
     found = []
     for child in all_pids():
         fields = stat(child)
-        if fields and int(fields[1]) == pid and fields[0] not in (b"Z", b"X"):
+        if fields and int(fields[1]) == pid and (with_dead or fields[0] not in (b"Z", b"X")):
             found.append(child)
     return sorted(found)
 
