@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import struct
+import subprocess
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -120,10 +121,14 @@ def resident(pids):
     return found
 
 
-def tcp_memory():
-    """Bytes that TCP sockets hold, of the whole machine."""
-    with open("/proc/net/sockstat") as f:
-        return int(re.search(r"^TCP:.* mem (\d+)", f.read(), re.M).group(1)) * os.sysconf("SC_PAGE_SIZE")
+def tcp_memory(port):
+    """Bytes that the TCP sockets with this port, at either end, hold in the kernel: data in both directions, and what the
+    kernel has set aside for more."""
+    shown = subprocess.run(["ss", "-tmnH", "state", "connected", f"( sport = :{port} or dport = :{port} )"],
+                           capture_output=True, text=True, check=True).stdout
+    sockets = re.findall(r"skmem:\(r(\d+),rb\d+,t\d+,tb\d+,f(\d+),w(\d+)", shown)
+    assert sockets, f"ss does not show the memory of the sockets: {shown[:200]!r}"
+    return sum(int(number) for numbers in sockets for number in numbers)
 
 
 def socket_inode(local, remote):
