@@ -108,7 +108,7 @@ struct limits_memory {
     uint64_t ring_bytes;   /* for the sentence */
     uint64_t shared_bytes; /* allocated when the segment is created */
     uint64_t mapped_bytes; /* the whole segment, as each process maps it */
-    uint64_t pool_bytes;   /* --pool: a worker may use it for its clients */
+    uint64_t pool_bytes;   /* --pool: a worker may use 1.1 times as much for its clients */
 };
 
 /* With less memory the server would be killed at start or at its first broadcasts. */
@@ -122,7 +122,8 @@ limits_needed_bytes(const struct limits_memory *memory)
 static inline uint64_t
 limits_used_bytes_max(const struct limits_memory *memory)
 {
-    return limits_needed_bytes(memory) + memory->workers * memory->pool_bytes;
+    return limits_needed_bytes(memory) +
+           memory->workers * (memory->pool_bytes + memory->pool_bytes / 10);
 }
 
 /* Compares with RLIMIT_FSIZE, RLIMIT_AS and RLIMIT_DATA, with the control groups, and with the memory

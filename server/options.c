@@ -28,6 +28,7 @@ enum {
     OPTIONS_FIRST_ROW = 256, /* what getopt_long returns for row 0 */
     OPTIONS_NAME_BYTES = 64,
     OPTIONS_WORKERS_MAX = RING_OWNERS_MAX - 1, /* the master is a member, too */
+    OPTIONS_POOL_MIN_BYTES = 64 * 1024,        /* sixteen pages: a buffer has one at least */
 };
 
 /* Four of them and their heads fit the largest arena. */
@@ -379,6 +380,8 @@ options_check_memory(struct options_parser *parser)
         return false;
     if (conf->ring_bytes > RING_ARENA_MAX_BYTES)
         return options_refuse("--ring wants at most 1G");
+    if (conf->pool_bytes < OPTIONS_POOL_MIN_BYTES)
+        return options_refuse("--pool wants at least %dk", OPTIONS_POOL_MIN_BYTES / 1024);
     if (conf->slow == CONF_SLOW_BLOCK && conf->max_lag.amount > 0)
         return options_refuse("--max-lag means nothing with --slow block, which waits however long "
                               "it takes");

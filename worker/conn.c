@@ -6,7 +6,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -22,7 +21,10 @@
 #include "worker/slow.h"
 #include "worker/watch.h"
 
-enum { CONN_PART_CHUNK = 64 }; /* of those who part, in a turn of the loop */
+enum {
+    CONN_PART_CHUNK = 64, /* of those who part, in a turn of the loop */
+    CONN_ITEM_BYTES = SLAB_HEAD_BYTES + sizeof(struct conn), /* 22 in a page */
+};
 
 const char *
 conn_state_name(enum conn_state state)
@@ -203,13 +205,14 @@ struct conn *
 conn_new(struct worker *worker, int fd, uint32_t index)
 {
     struct client_shm *record = &worker->segment.clients[index];
-    struct conn *conn = calloc(1, sizeof(*conn));
+    struct conn *conn = slab_small_new(&worker->pool.heap, &worker->conn_slabs, CONN_ITEM_BYTES);
 
     if (!conn) {
         close(fd);
         conn_return_record(worker, record);
         return NULL;
     }
+    memset(conn, 0, sizeof(*conn));
     atomic_store_release(&record->state, (uint8_t)CLIENT_TAKEN);
     conn->worker = worker;
     conn->fd = fd;
@@ -490,7 +493,7 @@ conn_reap(struct worker *worker)
         pool_buf_free(&worker->pool, &conn->message);
         conn_return_record(worker, conn->record);
         worker->conn_count--;
-        free(conn);
+        (void)slab_small_free(&worker->pool.heap, conn);
     }
 }
 
@@ -548,47 +551,25 @@ conn_tick(struct worker *worker)
 
 /* --- memory --- */
 
-static size_t
-conn_cost(const struct conn *conn)
+/* Would closing the client give memory back? Not when it has left already, in its own turn, or when it
+ * is `current` and its Close is queued: its buffers are in use by the callers, and are freed at the
+ * end of its turn. */
+static bool
+conn_counts(const void *owner)
 {
-    const struct worker *worker = conn->worker;
+    const struct conn *conn = owner;
 
-    if (worker->current == conn && conn->close_sent)
-        return 0; /* has been told; what it holds is freed when its input is done with */
-    return pool_buf_cost(conn->input) + pool_buf_cost(conn->message) + pool_buf_cost(conn->output) +
-           (worker->current == conn ? pool_buf_cost(worker->packed) : 0);
+    return conn->state != CONN_GONE && !(conn->worker->current == conn && conn->close_sent);
 }
 
-static struct conn *
-conn_costlier(struct conn *a, struct conn *b)
-{
-    return !a || conn_cost(b) > conn_cost(a) ? b : a;
-}
-
-static struct conn *
-conn_costliest(struct worker *worker)
-{
-    struct conn_list *lists[] = {&worker->handshaking, &worker->waiting, &worker->eager,
-                                 &worker->parting, &worker->closing};
-    struct conn *most = NULL;
-    struct conn *conn;
-
-    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
-        TAILQ_FOREACH(conn, lists[i], link)
-        most = conn_costlier(most, conn);
-    }
-    for (size_t i = 0; i < worker->fanout.count; i++)
-        most = conn_costlier(most, worker->fanout.conns[i]);
-    return most && conn_cost(most) > 0 ? most : NULL;
-}
-
-/* The pool is used up: closes whoever holds most with 1013. False: nobody holds anything. Who has
- * whole frames only may be told so, unless the Close itself would need memory: the current one's
- * message is in use further up, so that nothing but its output can be given back here. */
+/* The pool is used up: ends a client that holds one of the largest buffers. False: none would give
+ * anything back. The client gets a Close with 1013 if all frames that it was sent are whole, unless
+ * the Close itself needed memory: the message of the current client is in use by the callers, so
+ * that only its output can be given back here. */
 static bool
 conn_relieve_pool(struct worker *worker)
 {
-    struct conn *conn = conn_costliest(worker);
+    struct conn *conn = pool_costliest(&worker->pool, conn_counts);
     bool whole_frames;
     bool input_lost;
 
@@ -631,6 +612,7 @@ conn_reserve(struct conn *conn, struct pool_buf **buf, size_t bytes)
         if (conn->state == CONN_GONE || conn->close_sent != closing)
             return -ENOMEM;
     }
+    (*buf)->owner = conn;
     return 0;
 }
 

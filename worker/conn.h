@@ -196,8 +196,9 @@ void conn_reap(struct worker *worker);
 /* Timeouts of the handshake and of closing; several times a second. */
 void conn_tick(struct worker *worker);
 
-/* Room for `bytes` more in one of the connection's own buffers: the pool gives it, or takes it from
- * whoever has most. -ENOMEM: that was this connection, which is being closed or has left. */
+/* Room for `bytes` more in one of the connection's own buffers: free in the pool, or freed by ending
+ * clients that hold the largest buffers. -ENOMEM: this connection was one of them; it is being
+ * closed or has left. */
 int conn_reserve(struct conn *conn, struct pool_buf **buf, size_t bytes)
     __attribute__((warn_unused_result));
 int conn_append(struct conn *conn, struct pool_buf **buf, const void *data, size_t bytes);

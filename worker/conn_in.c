@@ -299,9 +299,12 @@ conn_in_finish(struct conn *conn)
     conn->worker->gather_bytes = 0;
     conn->worker->current = NULL;
     conn->worker->turn_work = 0;
-    member_beat(conn->worker->me); /* many turns that cost much may follow each other */
-    if (conn->state == CONN_GONE)
+    member_beat(conn->worker->me);  /* many turns that cost much may follow each other */
+    if (conn->state == CONN_GONE) { /* conn_leave kept them: they were in use here */
+        pool_buf_free(&conn->worker->pool, &conn->input);
+        pool_buf_free(&conn->worker->pool, &conn->message);
         return;
+    }
     if (conn->deferred || (conn_is_open(conn) && conn->stalled && conn_may_read(conn)))
         conn_set_eager(conn, true);
     if (conn->close_sent) /* nobody will ask for it any more */

@@ -55,19 +55,27 @@ fanout_put(struct fanout *fanout, size_t index, struct conn *conn)
     conn->place = (uint32_t)index;
 }
 
+/* False: no memory; nothing has changed. */
+static bool
+fanout_resize(struct fanout *fanout, size_t capacity)
+{
+    struct conn **conns = reallocarray(fanout->conns, capacity, sizeof(struct conn *));
+
+    if (!conns)
+        return false;
+    fanout->conns = conns;
+    fanout->capacity = capacity;
+    return true;
+}
+
 int
 fanout_add(struct worker *worker, struct conn *conn)
 {
     struct fanout *fanout = &worker->fanout;
 
-    if (fanout->count == fanout->capacity) {
-        size_t capacity = fanout->capacity ? fanout->capacity * 2 : FANOUT_CHUNK;
-        struct conn **conns = reallocarray(fanout->conns, capacity, sizeof(struct conn *));
-        if (!conns)
-            return -ENOMEM;
-        fanout->conns = conns;
-        fanout->capacity = capacity;
-    }
+    if (fanout->count == fanout->capacity &&
+        !fanout_resize(fanout, fanout->capacity ? fanout->capacity * 2 : FANOUT_CHUNK))
+        return -ENOMEM;
     if (fanout->left > fanout->place)
         fanout->left++; /* the sweep will come by: this is the end of the array */
     fanout_put(fanout, fanout->count++, conn);
@@ -106,6 +114,8 @@ fanout_remove(struct worker *worker, struct conn *conn)
     fanout->count--;
     if (fanout->place > fanout->count)
         fanout->place = fanout->count;
+    if (fanout->count < fanout->capacity / 4 && fanout->capacity > FANOUT_CHUNK)
+        (void)fanout_resize(fanout, fanout->capacity / 2);
 }
 
 void

@@ -207,17 +207,13 @@ slow_cut_find(struct worker *worker, uint64_t seq, struct fanout_frame frame)
 static struct slow_cut *
 slow_cut_new(struct worker *worker, uint64_t seq, struct fanout_frame frame)
 {
-    size_t bytes = sizeof(struct slow_cut) + frame.bytes;
-    struct slow_cut *cut = NULL;
+    struct slow_cut *cut = pool_block_new(&worker->pool, sizeof(*cut) + frame.bytes);
 
-    if (bytes <= worker->pool.limit_bytes / 2 - worker->slow.cut_bytes)
-        cut = pool_block_new(&worker->pool, bytes);
     if (!cut)
         return NULL;
     *cut = (struct slow_cut){.seq = seq, .bytes = frame.bytes, .twin = frame.twin};
     memcpy(cut->frame, frame.at, frame.bytes);
     LIST_INSERT_HEAD(slow_cut_list(worker, seq), cut, link);
-    worker->slow.cut_bytes += bytes;
     counter_add(worker->counters, slow_copies, 1);
     return cut;
 }
@@ -245,9 +241,7 @@ slow_cut(struct conn *conn)
 void
 slow_forget(struct conn *conn)
 {
-    struct slow *slow = &conn->worker->slow;
     struct slow_cut *cut = conn->cut;
-    size_t bytes;
 
     if (!cut)
         return;
@@ -256,10 +250,8 @@ slow_forget(struct conn *conn)
     conn->record->cut = 0;
     if (--cut->clients > 0)
         return;
-    bytes = sizeof(*cut) + cut->bytes;
     LIST_REMOVE(cut, link);
-    slow->cut_bytes -= bytes;
-    pool_block_free(&conn->worker->pool, cut, bytes);
+    pool_block_free(&conn->worker->pool, cut, sizeof(*cut) + cut->bytes);
 }
 
 const uint8_t *

@@ -101,7 +101,6 @@ struct slow {
     uint64_t pressure;  /* the same; --slow close */
     size_t to_look;     /* those who are held and have not been looked at since */
     struct slow_cut_list cuts[SLOW_CUT_LISTS];
-    uint64_t cut_bytes; /* of the pool */
 
     struct slow_mark marks[SLOW_MARKS]; /* oldest first, from first_mark on, around */
     uint32_t first_mark;

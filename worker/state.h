@@ -58,6 +58,7 @@ struct worker {
     int wake_fds[RING_OWNERS_MAX];
     struct handshake_policy policy;
     struct pool pool;
+    struct slab_class conn_slabs; /* its connections, in the pool's heap, but not counted */
     struct fanout fanout;
     struct liveness liveness;
     struct slow slow;

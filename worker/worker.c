@@ -398,7 +398,7 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
     worker->me = &worker->segment.members[member];
     worker->counters = worker->me->counters;
     worker->close_code = CLOSE_GOING_AWAY;
-    worker->pool.limit_bytes = worker->conf->pool_bytes;
+    pool_init(&worker->pool, worker->conf->pool_bytes);
     worker_set_policy(worker);
     TAILQ_INIT(&worker->handshaking);
     TAILQ_INIT(&worker->waiting);

@@ -237,11 +237,11 @@ def test_a_holder_of_the_last_bytes_of_the_pool_whose_socket_is_full_is_cut_off(
         good.binary(b"x" * 60000)
         assert good.recv_message() == (BINARY, b"x" * 60000)
     for _ in range(13):  # each has a buffer of 16 KiB, so that 48 KiB are left
-        server.connect().send_frame(BINARY, b"x" * 16368, fin=False)
+        server.connect().send_frame(BINARY, b"x" * 16000, fin=False)
     with contextlib.suppress(ConnectionError):
-        holder.send_frame(BINARY, b"x" * 32752, fin=False)
+        holder.send_frame(BINARY, b"x" * 32700, fin=False)
         holder.send_frame(CONTINUATION, b"x" * 16284, fin=False)
-        for _ in range(200):  # the hundredth takes what is left: not even a Close would find room behind it
+        for _ in range(200):  # one of them takes what is left: not even a Close would find room behind it
             holder.send_raw(encode_frame(CONTINUATION, b"x", fin=False))
             good.expect_pong()
     server.wait_counter("clients_overload_closed", 1)

@@ -61,6 +61,7 @@ def test_version_is_one_line_on_stdout():
     (["--ring", "1M"], "--ring"),
     (["--ring", "3999k", "--max-message", "1000k"], "--ring"),
     (["--pool", "1M"], "--pool"),
+    (["--pool", "63k", "--max-message", "1k"], "--pool"),
     (["--ring", "99999999999999999999G"], "--ring"),
     (["--no-welcome=yes"], "--no-welcome"),
     (["--ring", "4k", "--max-message", "512", "--welcome", "x" * 1000], "--ring"),

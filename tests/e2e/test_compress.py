@@ -211,14 +211,14 @@ def test_what_inflates_to_the_longest_message_is_taken_and_one_byte_more_closes_
 
 def test_a_message_counts_for_its_client_compressed_and_inflated_when_the_pool_is_used_up(crier):
     server = crier("--no-welcome", "--on-message", "drop", "--pool", "4M", workers=1)
-    holders = [server.connect() for _ in range(5)]
-    for holder in holders:  # five times half a megabyte
+    holders = [server.connect() for _ in range(6)]
+    for holder in holders:  # six times less than half a megabyte
         holder.send_frame(BINARY, noise(400000), fin=False)
         holder.expect_pong()
     most = connect_deflating(server)
     packed = deflate(noise(900000))
     most.send_raw(encode_frame(BINARY, packed[:1000], fin=False, rsv=4))
-    most.send_frame(CONTINUATION, packed[1000:])  # a megabyte, and 900 kB more of what it inflates to
+    most.send_frame(CONTINUATION, packed[1000:])  # 900 kB, and as many of what it inflates to
     most.expect_close(1013)
     for holder in holders:
         holder.expect_pong()

@@ -37,7 +37,7 @@ enum {
     TALKS = 12,
     PIECES_MAX = 64,        /* then all the rest: many pieces take long, and show no more */
     SMALL_BUFFER_BYTES = 1, /* the kernel makes its minimum of it */
-    POOL_BYTES = 4 * MODEL_MESSAGE_MAX_BYTES,
+    POOL_BYTES = 2 * SLAB_PAGE_BYTES,
     CLIENT_BUFFER_BYTES = 600,
     COMPRESS_MIN_BYTES = 8,
     RING_BYTES = 8 * 1024,

@@ -263,7 +263,8 @@ conn_rig_require_idle(void)
     const uint32_t *held = worker->fanout.held_at;
 
     REQUIRE(client_count == 0 && worker->conn_count == 0 && worker->fanout.count == 0);
-    REQUIRE(worker->pool.used_bytes == 0);
+    REQUIRE(worker->pool.used_bytes == 0 && worker->pool.block_bytes == 0);
+    REQUIRE(worker->fanout.capacity <= FANOUT_CHUNK);
     REQUIRE(TAILQ_EMPTY(&worker->handshaking) && TAILQ_EMPTY(&worker->waiting) &&
             TAILQ_EMPTY(&worker->held) && TAILQ_EMPTY(&worker->parting) &&
             TAILQ_EMPTY(&worker->closing) && TAILQ_EMPTY(&worker->gone));

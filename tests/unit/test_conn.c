@@ -1404,6 +1404,102 @@ test_conn_whose_compressed_message_is_the_largest_is_closed_itself(void **state)
     deflate_free(deflate);
 }
 
+static struct crier_client *other;
+
+static int
+note_other(struct crier_client *client)
+{
+    other = client;
+    return 0;
+}
+
+static int
+close_and_send_to_other(struct crier_client *client, const struct crier_message *said)
+{
+    (void)said;
+    assert_int_equal(crier_close(client, 4000, "enough"), 0);
+    assert_int_equal(crier_send(other, CRIER_BINARY, noise(), 30000), -ENOMEM);
+    return 0;
+}
+
+/* Its message is in use, and a second Close would do nothing for it: there is none to be closed but
+ * the one that wants room. */
+static void
+test_conn_that_was_told_keeps_its_close_when_another_finds_no_room(void **state)
+{
+    struct peer *told = join(0);
+    struct peer *wants;
+
+    (void)state;
+    on_connect = note_other;
+    wants = join(0);
+    hold(told, LONG_BYTES);
+    set_pool(conn_rig_worker()->pool.used_bytes);
+    on_message = close_and_send_to_other;
+    say_frame(told, REST, NULL, 0);
+    conn_rig_settle();
+    receive(told);
+    assert_next_close(told, 4000);
+    assert_cut_off(wants);
+    assert_int_equal(GREW(clients_overload_closed), 1);
+}
+
+static int
+send_to_it_and_to_other(struct crier_client *client, const struct crier_message *said)
+{
+    if (said->bytes < LONG_BYTES * 2)
+        return crier_send(client, CRIER_BINARY, said->data, said->bytes);
+    assert_int_equal(crier_send(client, CRIER_BINARY, noise(), LONG_BYTES), -ENOMEM);
+    assert_int_equal(crier_send(other, CRIER_BINARY, noise(), LONG_BYTES), -ENOMEM);
+    return 0;
+}
+
+static void
+test_conn_that_has_left_in_its_own_turn_is_not_closed_again_for_room(void **state)
+{
+    struct peer *leaves = join(SMALL);
+    struct peer *wants;
+
+    (void)state;
+    conn_rig_conf()->client_buffer_bytes = POOL_BYTES;
+    on_connect = note_other;
+    wants = join(0);
+    on_message = send_to_it_and_to_other;
+    say_frame(leaves, BINARY, noise(), LONG_BYTES); /* its echo is half out */
+    conn_rig_settle();
+    hold(leaves, LONG_BYTES * 2);
+    set_pool(conn_rig_worker()->pool.used_bytes);
+    say_frame(leaves, REST, NULL, 0);
+    assert_cut_off(leaves);
+    assert_cut_off(wants);
+    assert_int_equal(GREW(clients_overload_closed), 2);
+}
+
+/* Each of a crowd has a page, and each of the newcomers wants one. */
+static void
+test_conn_that_is_closed_for_room_is_found_without_a_look_at_the_others(void **state)
+{
+    enum { CROWD = 250, NEWCOMERS = 30, HELD_BYTES = 3000 };
+    static uint8_t part[8 + HELD_BYTES] = {FRAGMENT, 0xfe, HELD_BYTES >> 8, HELD_BYTES & 0xff};
+    static int crowd[CROWD + NEWCOMERS];
+    struct pool *pool = &conn_rig_worker()->pool;
+    uint64_t looks = pool->looks;
+
+    (void)state;
+    for (size_t i = 0; i < CROWD + NEWCOMERS; i++)
+        crowd[i] = conn_rig_open_client("");
+    for (size_t i = 0; i < CROWD + NEWCOMERS; i++) {
+        assert_int_equal(send(crowd[i], part, sizeof(part), MSG_NOSIGNAL), sizeof(part));
+        conn_rig_settle();
+        if (i + 1 == CROWD)
+            set_pool(pool->used_bytes);
+    }
+    assert_int_equal(GREW(clients_overload_closed), NEWCOMERS);
+    assert_int_equal(pool->looks - looks, NEWCOMERS);
+    for (size_t i = 0; i < CROWD + NEWCOMERS; i++)
+        conn_rig_hang_up(crowd[i]);
+}
+
 static uint64_t counted;
 
 static int
@@ -1509,6 +1605,9 @@ main(void)
         EDGE(test_conn_whose_input_was_given_up_is_not_heard_any_more),
         EDGE(test_conn_whose_own_input_finds_no_room_is_not_heard_any_more),
         EDGE(test_conn_whose_compressed_message_is_the_largest_is_closed_itself),
+        EDGE(test_conn_that_was_told_keeps_its_close_when_another_finds_no_room),
+        EDGE(test_conn_that_has_left_in_its_own_turn_is_not_closed_again_for_room),
+        EDGE(test_conn_that_is_closed_for_room_is_found_without_a_look_at_the_others),
         EDGE(test_conn_newcomer_is_counted_while_its_handler_runs),
         EDGE(test_conn_record_that_does_not_exist_is_refused),
         EDGE(test_conn_whose_descriptor_was_lost_on_the_way_was_refused),
