@@ -8,7 +8,7 @@
 VERSION := 0.1.0
 VARIANT ?= release#  release, asan, tsan, cov, fuzz; lint is release with warnings as errors
 ARGS    ?=#          make run ARGS="--workers 4"
-E2E     ?= tests/commands tests/e2e tests/conform tests/interop/test_libraries.py#  make test E2E=tests/e2e/test_welcome.py
+E2E     ?= tests/commands tests/e2e tests/attack tests/conform tests/interop/test_libraries.py#  make test E2E=tests/e2e/test_welcome.py
 PYTEST  ?= -q#       more for pytest: make test PYTEST="-x -k welcome"
 V       ?=#          V=1 shows the commands
 PREFIX  ?= /usr/local
