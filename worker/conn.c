@@ -19,7 +19,7 @@
 #include "worker/conn_out.h"
 #include "worker/liveness.h"
 #include "worker/slow.h"
-#include "worker/watch.h"
+#include "worker/unwatched.h"
 
 enum {
     CONN_PART_CHUNK = 64, /* of those who part, in a turn of the loop */
@@ -79,6 +79,8 @@ conn_list(struct conn *conn)
 {
     struct worker *worker = conn->worker;
 
+    if (conn->unwatched)
+        return &worker->unwatched;
     if (conn->waits)
         return &worker->waiting;
     if (conn->eager)
@@ -144,6 +146,14 @@ conn_set_parting(struct conn *conn)
 }
 
 void
+conn_set_unwatched(struct conn *conn, bool unwatched)
+{
+    conn_list_leave(conn);
+    conn->unwatched = unwatched;
+    conn_list_enter(conn);
+}
+
+void
 conn_wait(struct conn *conn, bool waits)
 {
     if (conn->waits == waits)
@@ -168,6 +178,7 @@ conn_set_state(struct conn *conn, enum conn_state state)
     conn->waits = false;
     conn->eager = false;
     conn->parting = false;
+    conn->unwatched = false;
     conn->deferred = false;
     conn->full = false;
     conn->since_ms = conn->worker->now_ms;
@@ -185,9 +196,7 @@ conn_update_events(struct conn *conn)
         liveness_stop_clock(conn, !reads);
     if (conn->blocked && conn->state != CONN_GONE)
         wants |= EPOLLOUT;
-    if (watch_set(conn, wants) != 0)
-        log_warn("cannot watch the socket of %s; it is dropped when its time is up",
-                 conn_addr(conn));
+    unwatched_update(conn, wants);
     if (conn->stalled && reads)
         conn_set_eager(conn, true);
 }

@@ -26,8 +26,9 @@
  * OPEN worker.waiting while a message waits for room, else a bucket of liveness.h (fanout has it
  * either way); CLOSING worker.closing; LINGER worker.parting for a moment after the FIN, else
  * worker.closing; GONE worker.gone. While input that is here waits for its turn it is worker.eager
- * in any of them. Only conn_set_state, conn_wait, conn_set_eager, conn_set_parting and conn_enlist
- * move it from one to another. A connection is freed by conn_reap alone, between two turns of the
+ * in any of them, and worker.unwatched until the end of the turn if its socket cannot be watched
+ * (unwatched.h). Only conn_set_state, conn_wait, conn_set_eager, conn_set_parting, conn_set_unwatched
+ * and conn_enlist move it from one to another. A connection is freed by conn_reap alone, between two turns of the
  * loop: until then a pointer to it stays good.
  */
 #ifndef CRIER_WORKER_CONN_H
@@ -81,8 +82,9 @@ struct conn {
     bool close_sent : 1;     /* our Close is queued or out: nothing may follow */
     bool close_received : 1; /* the peer's Close is here */
     bool fin_sent : 1;
-    bool parting : 1; /* and nobody has looked for its answer yet */
-    bool opened : 1;  /* was CONN_OPEN: is counted, is due broadcasts, has a disconnect handler */
+    bool parting : 1;   /* and nobody has looked for its answer yet */
+    bool unwatched : 1; /* unwatched.h */
+    bool opened : 1;    /* was CONN_OPEN: is counted, is due broadcasts, has a disconnect handler */
 
     struct worker *worker;
     TAILQ_ENTRY(conn) link;      /* in the list that the state names */
@@ -166,6 +168,9 @@ void conn_go_on(struct worker *worker);
  * CONN_PARTING_MS. True: there are more. */
 void conn_set_parting(struct conn *conn);
 bool conn_part(struct worker *worker);
+
+/* The kernel refuses to watch its socket: it is dropped by unwatched_drop. */
+void conn_set_unwatched(struct conn *conn, bool unwatched);
 
 /* To the list where it belongs now. */
 void conn_enlist(struct conn *conn);

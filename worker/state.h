@@ -21,6 +21,7 @@
 #include "worker/pool.h"
 #include "worker/proto/handshake.h"
 #include "worker/slow.h"
+#include "worker/unwatched.h"
 
 TAILQ_HEAD(conn_list, conn);
 
@@ -55,6 +56,7 @@ struct worker {
     struct event tick_event;
     struct event watch_event;
     int watch_fd; /* watch.h */
+    struct unwatched_news unwatched_news;
     int wake_fds[RING_OWNERS_MAX];
     struct handshake_policy policy;
     struct pool pool;
@@ -80,9 +82,10 @@ struct worker {
     struct conn_list eager;       /* those with input that waits for its turn, oldest first */
     struct conn_list held;        /* hold the ring back: not all that is due is out */
     size_t held_count;
-    struct conn_list parting; /* CONN_LINGER, their FIN is out, nobody looked since */
-    struct conn_list closing; /* CONN_CLOSING, CONN_LINGER, oldest first */
-    struct conn_list gone;    /* CONN_GONE, oldest first */
+    struct conn_list parting;   /* CONN_LINGER, their FIN is out, nobody looked since */
+    struct conn_list closing;   /* CONN_CLOSING, CONN_LINGER, oldest first */
+    struct conn_list unwatched; /* unwatched.h */
+    struct conn_list gone;      /* CONN_GONE, oldest first */
 
     struct conn *current; /* whose input is being worked on: its output is gathered in `gather` */
     struct pool_buf *packed; /* its message while that is inflated into another buffer */

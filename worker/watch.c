@@ -47,9 +47,8 @@ watch_set(struct conn *conn, unsigned wants)
 
     if (wants == conn->watched)
         return 0;
+    if (epoll_ctl(conn->worker->watch_fd, op, conn->fd, &event) != 0)
+        return -errno;
     conn->watched = (uint8_t)wants;
-    if (epoll_ctl(conn->worker->watch_fd, op, conn->fd, &event) == 0)
-        return 0;
-    conn->watched = 0;
-    return -errno;
+    return 0;
 }

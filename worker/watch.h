@@ -20,7 +20,7 @@ struct conn;
 int watch_init(struct worker *worker) __attribute__((warn_unused_result));
 
 /* Waits for EPOLLIN, EPOLLOUT, both, or 0: neither, as is right before its descriptor is closed (a
- * child of the application's may hold a copy). -errno: it waits for nothing. */
+ * child of the application's may hold a copy). -errno: it waits for what it did before. */
 int watch_set(struct conn *conn, unsigned wants) __attribute__((warn_unused_result));
 
 #endif

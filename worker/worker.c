@@ -27,6 +27,7 @@
 #include "worker/proto/inflate.h"
 #include "worker/slow.h"
 #include "worker/state.h"
+#include "worker/unwatched.h"
 #include "worker/watch.h"
 
 enum {
@@ -103,7 +104,7 @@ static void
 worker_abort(struct worker *worker)
 {
     struct conn_list *lists[] = {&worker->handshaking, &worker->waiting, &worker->parting,
-                                 &worker->closing};
+                                 &worker->closing, &worker->unwatched};
     struct conn *conn;
 
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
@@ -200,6 +201,7 @@ worker_on_tick(int fd, short what, void *arg)
     log_retry();
     conn_tick(worker);
     slow_tick(worker);
+    unwatched_tick(worker);
 }
 
 static int
@@ -241,6 +243,7 @@ worker_turn(struct worker *worker)
     conn_go_on(worker);
     more |= slow_run(worker); /* behind those who may have found no room just now */
     more |= conn_part(worker);
+    unwatched_drop(worker);
     conn_reap(worker);
     if (worker->orphaned)
         worker_follow_nobody(worker);
@@ -257,7 +260,8 @@ worker_turn(struct worker *worker)
     ring_flush(&worker->ring);
     if (worker->done)
         return;
-    more |= !TAILQ_EMPTY(&worker->eager); /* whatever of the above has made somebody so */
+    /* Whatever of the above has made a connection so. */
+    more |= !TAILQ_EMPTY(&worker->eager) || !TAILQ_EMPTY(&worker->unwatched);
     if (!more)
         more = !ring_sleep_begin(&worker->ring, worker->fanout.end);
     event_base_loop(worker->base, EVLOOP_ONCE | (more ? EVLOOP_NONBLOCK : 0));
@@ -406,6 +410,7 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
     TAILQ_INIT(&worker->held);
     TAILQ_INIT(&worker->parting);
     TAILQ_INIT(&worker->closing);
+    TAILQ_INIT(&worker->unwatched);
     TAILQ_INIT(&worker->gone);
     for (uint32_t i = 0; i < worker->segment.geometry.member_count; i++)
         worker->wake_fds[i] = (int)(CHAN_FD_WAKE + i);

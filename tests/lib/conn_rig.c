@@ -267,7 +267,8 @@ conn_rig_require_idle(void)
     REQUIRE(worker->fanout.capacity <= FANOUT_CHUNK);
     REQUIRE(TAILQ_EMPTY(&worker->handshaking) && TAILQ_EMPTY(&worker->waiting) &&
             TAILQ_EMPTY(&worker->held) && TAILQ_EMPTY(&worker->parting) &&
-            TAILQ_EMPTY(&worker->closing) && TAILQ_EMPTY(&worker->gone));
+            TAILQ_EMPTY(&worker->closing) && TAILQ_EMPTY(&worker->unwatched) &&
+            TAILQ_EMPTY(&worker->gone));
     REQUIRE(worker->me->clients_open == 0 &&
             worker->me->clients_returned == counter_get(counters, clients_accepted));
     REQUIRE(worker->fanout.cursor == ring_tail(&worker->ring));

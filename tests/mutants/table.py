@@ -395,7 +395,15 @@ GROUPS = [
         ("watch_error_while_writing", "            ready |= EPOLLIN | EPOLLOUT;", "            ready |= EPOLLIN;"),
         ("watch_nothing", "wants ? EPOLL_CTL_MOD : EPOLL_CTL_DEL;", "EPOLL_CTL_MOD;"),
         ("watch_of_what_is_wanted", "conn_in_event(conn, ready & conn->watched);", "conn_in_event(conn, ready);"),
-        ("watch_that_failed", "    conn->watched = 0;\n    return -errno;", "    return -errno;"),
+        ("watch_that_failed", "        return -errno;\n    conn->watched", "        wants = 0;\n    conn->watched"),
+    ]),
+    ("worker/unwatched.c", ["unwatched"], [
+        ("unwatched_is_dropped", "    conn_set_unwatched(conn, true);\n", ""),
+        ("unwatched_full_is_cut_off", "    if (conn->blocked || conn->watched) {", "    if (conn->watched) {"),
+        ("unwatched_in_the_set_is_cut_off", "    if (conn->blocked || conn->watched) {", "    if (conn->blocked) {"),
+        ("unwatched_client_gets_its_fin", "        conn_set_state(conn, CONN_LINGER);", "        ;"),
+        ("unwatched_newcomer_is_refused", "    if (!conn_is_open(conn)) {", "    if (conn->state == CONN_JOINING) {"),
+        ("unwatched_once", "    if (conn->state < CONN_CLOSING)\n", ""),
     ]),
     ("server/supervise.c", ["supervise"], [
         ("supervise_frozen_again_killed", "    worker->killed = SUPERVISE_KILLED_NOT;\n", ""),
