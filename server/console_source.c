@@ -184,6 +184,16 @@ source_try_thread(struct console_source *source)
     event_add(source->again, &later);
 }
 
+/* The kernel may refuse to watch it (fs.epoll.max_user_watches), which is retried. */
+static void
+source_watch_readable(struct console_source *source)
+{
+    static const struct timeval later = {.tv_sec = SOURCE_TRY_AGAIN_MS / 1000};
+
+    if (event_add(source->readable, NULL) != 0)
+        event_add(source->again, &later);
+}
+
 void
 console_source_watch(struct console_source *source, bool on)
 {
@@ -191,7 +201,7 @@ console_source_watch(struct console_source *source, bool on)
     event_del(source->again);
     if (!on)
         return;
-    event_add(source->readable, NULL);
+    source_watch_readable(source);
     if (console_source_has_thread(source) || !source->is_sure)
         source_look_again(source);
     if (console_source_has_thread(source) && atomic_load_acquire(&reader.turn) == SOURCE_IDLE)
@@ -246,6 +256,8 @@ source_take(struct console_source *source, char *data)
 ssize_t
 console_source_read(struct console_source *source, char *data)
 {
+    if (!event_pending(source->readable, EV_READ, NULL))
+        source_watch_readable(source);
     return console_source_has_thread(source) ? source_take(source, data)
                                              : source_read_own(source, data);
 }

@@ -93,10 +93,9 @@ dispatch_wait(struct dispatch_worker *worker, bool was_writable)
     static const struct timeval later = {.tv_usec = DISPATCH_LATER_MS * 1000};
 
     worker->waiting = true;
-    if (was_writable)
+    if (was_writable ||
+        event_add(worker->writable, NULL) != 0) /* the kernel may refuse to watch it */
         event_add(worker->later, &later);
-    else
-        event_add(worker->writable, NULL);
 }
 
 uint32_t

@@ -1,4 +1,4 @@
-"""Clients whose sockets the kernel refuses to watch: strace makes epoll_ctl fail in a worker."""
+"""Descriptors that the kernel refuses to watch: strace makes epoll_ctl fail in a worker, or in the master."""
 
 import contextlib
 import subprocess
@@ -18,7 +18,7 @@ def epoll_ctl_fails(pid, error, which="1+"):
     tracer = subprocess.Popen(["strace", "-qq", "-o", "/dev/null", "-e", "trace=epoll_ctl",
                                "-e", f"inject=epoll_ctl:error={error}:when={which}", "-p", str(pid)])
     try:
-        wait_until(lambda: "TracerPid:\t0" not in open(f"/proc/{pid}/status").read(), "strace at the worker")
+        wait_until(lambda: "TracerPid:\t0" not in open(f"/proc/{pid}/status").read(), "strace at the process")
         yield
     finally:
         tracer.terminate()
@@ -99,3 +99,14 @@ def test_a_client_that_stays_in_the_set_after_its_close_hears_everything_and_lea
     server.assert_idle(worker)
     assert server.counters()["clients_unwatched"] == 0 and not warnings(server), server.log
     server.connect().expect_pong()
+
+
+def test_the_console_is_read_although_it_could_not_be_watched_at_first(crier):
+    server = crier("--no-welcome", "--wait-clients", "1", workers=1)
+    with epoll_ctl_fails(server.pid, "ENOSPC", "1..2"):
+        server.line("hello")
+        client = server.connect()
+        assert client.recv_text() == "hello"
+    server.line("again")
+    assert client.recv_text() == "again"
+    server.assert_idle()

@@ -10,7 +10,9 @@
 #include <netinet/in.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -36,6 +38,18 @@ static struct event_base *base;
 static struct dispatch dispatch;
 static unsigned rooms; /* that were announced */
 
+static bool kernel_refuses; /* to watch another descriptor */
+
+/* In place of the C library's. */
+int
+epoll_ctl(int set, int op, int fd, struct epoll_event *event)
+{
+    if (op != EPOLL_CTL_ADD || !kernel_refuses)
+        return (int)syscall(SYS_epoll_ctl, set, op, fd, event);
+    errno = ENOSPC;
+    return -1;
+}
+
 static void
 on_room(void *arg)
 {
@@ -58,6 +72,7 @@ set_up(void **state)
     alarm(DEADLINE_S);
     assert_true(fd >= 0);
     close(fd);
+    kernel_refuses = false;
     base = event_base_new();
     assert_int_equal(dispatch_open(&dispatch, base, &segment, on_room, NULL), 0);
     for (uint32_t member = FIRST; member < MEMBERS; member++) {
@@ -204,6 +219,20 @@ test_dispatch_sends_what_a_full_channel_refused_when_it_has_room(void **state)
     assert_int_equal(rooms, 1);
     assert_int_equal(take_all(FIRST, true), WAITING);
     assert_int_equal(worker_at(FIRST)->passed, in_channel + WAITING);
+}
+
+static void
+test_dispatch_sends_what_a_full_channel_refused_although_the_channel_cannot_be_watched(void **state)
+{
+    uint64_t in_channel;
+
+    (void)state;
+    leave_only_the_first();
+    kernel_refuses = true;
+    in_channel = fill_channel();
+    assert_int_equal(take_all(FIRST, true), in_channel);
+    turn_loop_until_sent(worker_at(FIRST));
+    assert_int_equal(take_all(FIRST, true), WAITING);
 }
 
 static void
@@ -384,6 +413,8 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_DISPATCH(test_dispatch_sends_what_a_full_channel_refused_when_it_has_room),
+        WITH_DISPATCH(
+            test_dispatch_sends_what_a_full_channel_refused_although_the_channel_cannot_be_watched),
         WITH_DISPATCH(test_dispatch_batch_that_a_full_channel_refused_goes_to_the_successor),
         WITH_DISPATCH(test_dispatch_batch_that_waits_is_not_lost_with_those_that_were_taken_out),
         WITH_DISPATCH(test_dispatch_channel_stays_full_over_two_deaths),
