@@ -59,6 +59,11 @@ _Static_assert(sizeof(struct record_shm) == RECORD_HEAD_BYTES, "the frame starts
  * together with the opcode. */
 enum { RECORD_FRAME_COMPRESSED = 0x40 };
 
+/* The longest payload that is deflated, of a broadcast or of a message to one client. Deflating is done in
+ * one piece, about 30 ms for a mebibyte of text, and keeps every other client of the process waiting.
+ * RFC 7692 section 6 leaves it to the sender which messages are compressed. */
+enum { RECORD_DEFLATE_MAX_BYTES = 256 * 1024 };
+
 /* Writes the head of an unmasked, unfragmented frame; returns its length, 2, 4 or 10. */
 size_t record_frame_head(uint8_t out[RECORD_FRAME_HEAD_MAX_BYTES], uint8_t opcode,
                          uint64_t payload_bytes);

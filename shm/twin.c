@@ -19,7 +19,8 @@ twin_init(struct twin *twin, const struct segment *segment, uint32_t self, twin_
 static bool
 twin_is_wanted(const struct twin *twin, uint64_t payload_bytes)
 {
-    if (!twin->deflate || payload_bytes < twin->min_bytes || payload_bytes == 0)
+    if (!twin->deflate || payload_bytes < twin->min_bytes || payload_bytes == 0 ||
+        payload_bytes > RECORD_DEFLATE_MAX_BYTES)
         return false;
     for (uint32_t i = 0; i < twin->member_count; i++) {
         if (atomic_load_relaxed(&twin->members[i].clients_deflate) > 0)

@@ -38,8 +38,8 @@ void twin_init(struct twin *twin, const struct segment *segment, uint32_t self,
                twin_deflate_fn *make, struct deflate *deflate);
 
 /* The size to reserve for a record, at most `most_bytes` unless it has to be more: with room for a
- * twin if one is wanted, that is if the payload is long enough and a client that can use it is
- * connected. */
+ * twin if one is wanted, that is if the payload is long enough, not longer than
+ * RECORD_DEFLATE_MAX_BYTES, and a client that can use it is connected. */
 uint64_t twin_record_size(const struct twin *twin, uint64_t payload_bytes, uint64_t most_bytes);
 
 /* Gives the record, which was written with `opcode` and the payload, a twin if `reserved_bytes` have

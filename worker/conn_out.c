@@ -350,7 +350,8 @@ conn_out_deflate(struct conn *conn, const void *data, size_t bytes, uint8_t *to)
 {
     struct worker *worker = conn->worker;
 
-    if (!conn->window_bits || bytes < worker->conf->compress_min_bytes || bytes == 0)
+    if (!conn->window_bits || bytes < worker->conf->compress_min_bytes || bytes == 0 ||
+        bytes > RECORD_DEFLATE_MAX_BYTES)
         return 0;
     counter_add(worker->counters, private_deflate_calls, 1);
     return deflate_message(worker->deflate, conn->window_bits, data, bytes, to, bytes - 1);

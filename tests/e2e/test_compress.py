@@ -10,6 +10,7 @@ from harness import (BINARY, CONTINUATION, PING, PONG, SANITIZED, TEXT, DeflateC
                      is_alive, memory, server_frame, wait_until)
 
 MIN = 256  # --compress-min
+LONGEST = 256 << 10  # RECORD_DEFLATE_MAX_BYTES
 
 
 def words(count, seed=1):
@@ -78,6 +79,20 @@ def test_the_shortest_broadcast_that_is_deflated_has_as_many_bytes_as_compress_m
     client.expect_texts(["b" * 1024])
     assert len(client.compressed) == 1
     assert server.counters()["broadcast_deflate_calls"] == 1
+
+
+@pytest.mark.parametrize("source", ["broadcast", "echo"])
+def test_the_longest_message_that_is_deflated_has_256_kib(crier, source):
+    server = crier("--no-welcome", "--on-message", source, workers=1)
+    client, plain = connect_deflating(server), server.connect()
+    sender = plain if source == "broadcast" else client
+    for more in (1, 0):  # the byte more comes first
+        payload = b"a" * (LONGEST + more)
+        sender.text(payload)
+        client.expect_texts([payload.decode()])
+        assert len(client.compressed) == 1 - more
+    name = "broadcast_deflate_calls" if source == "broadcast" else "private_deflate_calls"
+    assert server.counters()[name] == 1
 
 
 def test_a_broadcast_that_does_not_get_smaller_goes_out_as_it_is(crier):
@@ -159,7 +174,7 @@ def test_a_client_with_a_small_window_gets_broadcasts_plain_and_its_echoes_in_it
 def test_echoes_are_compressed_for_each_client_and_counted_apart(crier):
     server = crier("--no-welcome", workers=1)
     client, plain = connect_deflating(server), server.connect()
-    for text in (words(100), "short", words(30000)):
+    for text in (words(100), "short", words(20000)):
         for one in (client, plain):
             one.text(text)
             one.expect_texts([text])

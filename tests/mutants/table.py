@@ -391,6 +391,14 @@ GROUPS = [
         ("intake_record_out_of_range", "if (client >= worker->segment.geometry.client_capacity) {", "if (client > worker->segment.geometry.client_capacity) {"),
         ("intake_no_descriptor", "        counter_add(worker->counters, clients_accepted, 1);\n        counter_add(worker->counters, clients_refused, 1);", "        counter_add(worker->counters, clients_refused, 1);"),
     ]),
+    ("shm/twin.c", ["twin", "e2e/test_compress.py longest_message_that_is_deflated"], [
+        ("twin_of_the_longest", "        payload_bytes > RECORD_DEFLATE_MAX_BYTES)", "        payload_bytes >= RECORD_DEFLATE_MAX_BYTES)"),
+        ("twin_of_a_longer_one", "        payload_bytes > RECORD_DEFLATE_MAX_BYTES)", "        false)"),
+    ]),
+    ("worker/conn_out.c", ["e2e/test_compress.py longest_message_that_is_deflated"], [
+        ("conn_out_deflates_the_longest", "        bytes > RECORD_DEFLATE_MAX_BYTES)", "        bytes >= RECORD_DEFLATE_MAX_BYTES)"),
+        ("conn_out_deflates_a_longer_one", "        bytes > RECORD_DEFLATE_MAX_BYTES)", "        false)"),
+    ]),
     ("worker/watch.c", ["watch"], [
         ("watch_error_while_writing", "            ready |= EPOLLIN | EPOLLOUT;", "            ready |= EPOLLIN;"),
         ("watch_nothing", "wants ? EPOLL_CTL_MOD : EPOLL_CTL_DEL;", "EPOLL_CTL_MOD;"),

@@ -133,6 +133,19 @@ test_twin_is_made_from_the_least_length_on(void **state)
 }
 
 static void
+test_twin_is_made_up_to_the_greatest_length(void **state)
+{
+    const struct twin *twin = &rings[WRITER].twin;
+    uint64_t most = RECORD_DEFLATE_MAX_BYTES;
+
+    (void)state;
+    rig.segment.members[READER].clients_deflate = 1;
+    assert_int_equal(twin_record_size(twin, most, UINT32_MAX),
+                     record_size_with_twin(most, most + TWIN_SLACK_BYTES));
+    assert_int_equal(twin_record_size(twin, most + 1, UINT32_MAX), record_size(most + 1));
+}
+
+static void
 test_twin_has_each_length_of_head(void **state)
 {
     (void)state;
@@ -314,6 +327,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         TWIN_TEST(test_twin_is_made_only_while_somebody_can_use_it),
         TWIN_TEST(test_twin_is_made_from_the_least_length_on),
+        TWIN_TEST(test_twin_is_made_up_to_the_greatest_length),
         TWIN_TEST(test_twin_has_each_length_of_head),
         TWIN_TEST(test_twin_that_would_not_be_smaller_is_not_kept),
         TWIN_TEST(test_twin_gives_back_the_room_that_it_did_not_need),
