@@ -54,6 +54,10 @@ dispatch_close_batch(struct chan_batch *batch)
 static void
 dispatch_drop(struct dispatch_worker *worker, int rc)
 {
+    uint64_t *counters = worker->dispatch->roster.counters;
+
+    counter_add(counters, clients_accepted, worker->batch.count);
+    counter_add(counters, clients_refused, worker->batch.count);
     errno = -rc;
     log_warn("cannot pass %u connections to worker %u; closing them", worker->batch.count,
              worker->member);

@@ -50,6 +50,17 @@ epoll_ctl(int set, int op, int fd, struct epoll_event *event)
     return -1;
 }
 
+static bool channel_is_broken; /* in a way that is not known */
+
+ssize_t
+sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+    if (!channel_is_broken)
+        return syscall(SYS_sendmsg, fd, msg, flags);
+    errno = EPERM;
+    return -1;
+}
+
 static void
 on_room(void *arg)
 {
@@ -72,7 +83,7 @@ set_up(void **state)
     alarm(DEADLINE_S);
     assert_true(fd >= 0);
     close(fd);
-    kernel_refuses = false;
+    kernel_refuses = channel_is_broken = false;
     base = event_base_new();
     assert_int_equal(dispatch_open(&dispatch, base, &segment, on_room, NULL), 0);
     for (uint32_t member = FIRST; member < MEMBERS; member++) {
@@ -254,6 +265,31 @@ test_dispatch_batch_that_a_full_channel_refused_goes_to_the_successor(void **sta
     assert_int_equal(segment.members[MEMBER_MASTER].counters[COUNTER_clients_refused], 0);
 }
 
+static void
+test_dispatch_closes_and_counts_what_cannot_be_passed_and_goes_on(void **state)
+{
+    const uint64_t *counters = segment.members[MEMBER_MASTER].counters;
+    struct sockaddr_in peer = {.sin_family = AF_INET};
+    uint8_t byte;
+    int ends[2];
+
+    (void)state;
+    leave_only_the_first();
+    channel_is_broken = true;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    dispatch_put(&dispatch, ends[1], (const struct sockaddr *)&peer, 0);
+    dispatch_flush(&dispatch);
+    assert_int_equal(recv(ends[0], &byte, 1, MSG_DONTWAIT), 0);
+    assert_int_equal(worker_at(FIRST)->passed, 0);
+    assert_int_equal(counters[COUNTER_clients_accepted], 1);
+    assert_int_equal(counters[COUNTER_clients_refused], 1);
+    channel_is_broken = false;
+    put();
+    dispatch_flush(&dispatch);
+    assert_int_equal(take_all(FIRST, true), 1);
+    close(ends[0]);
+}
+
 /* The predecessor had taken everything out of the channel, and died with it. */
 static void
 test_dispatch_batch_that_waits_is_not_lost_with_those_that_were_taken_out(void **state)
@@ -415,6 +451,7 @@ main(void)
         WITH_DISPATCH(test_dispatch_sends_what_a_full_channel_refused_when_it_has_room),
         WITH_DISPATCH(
             test_dispatch_sends_what_a_full_channel_refused_although_the_channel_cannot_be_watched),
+        WITH_DISPATCH(test_dispatch_closes_and_counts_what_cannot_be_passed_and_goes_on),
         WITH_DISPATCH(test_dispatch_batch_that_a_full_channel_refused_goes_to_the_successor),
         WITH_DISPATCH(test_dispatch_batch_that_waits_is_not_lost_with_those_that_were_taken_out),
         WITH_DISPATCH(test_dispatch_channel_stays_full_over_two_deaths),

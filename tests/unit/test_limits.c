@@ -4,11 +4,13 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -19,7 +21,36 @@
 
 enum { PLENTY = 200 };
 
+static bool limits_are_fixed;
+
+/* In place of the C library's. */
+int
+setrlimit(__rlimit_resource_t which, const struct rlimit *limit)
+{
+    if (!limits_are_fixed)
+        return (int)syscall(SYS_prlimit64, 0, which, limit, NULL);
+    errno = EPERM;
+    return -1;
+}
+
 /* --- descriptors --- */
+
+static void
+test_a_limit_of_descriptors_that_cannot_be_raised_is_the_one_that_counts(void **state)
+{
+    struct rlimit before;
+    struct rlimit low;
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    low = (struct rlimit){.rlim_cur = before.rlim_max / 2, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+    limits_are_fixed = true;
+    assert_int_equal(limits_raise_descriptors(), low.rlim_cur);
+    limits_are_fixed = false;
+    assert_int_equal(limits_raise_descriptors(), before.rlim_max);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
 
 static void
 test_a_limit_holds_the_master_and_a_worker_with_its_first_clients(void **state)
@@ -198,6 +229,7 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_limit_of_descriptors_that_cannot_be_raised_is_the_one_that_counts),
         cmocka_unit_test(test_a_limit_holds_the_master_and_a_worker_with_its_first_clients),
         cmocka_unit_test(test_a_worker_that_starts_needs_fewer_descriptors_than_the_limit_allows),
         cmocka_unit_test(test_inherited_descriptors_count_for_the_master_alone),
