@@ -33,7 +33,7 @@ FUZZ    := utf8 http1 extension handshake frame deflate conn
 TORTURE := inbox_torture ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history ring_hostile)# also built with tags that wrap, and test points
 RIGGED  := fuzz/fuzz_conn unit/test_supervise unit/test_unwatched unit/test_conn unit/test_stopping unit/test_turns unit/test_wheel unit/test_slow unit/test_fanout# a whole worker in the test's own process
-LOAD    := swarm probe_app
+LOAD    := swarm attackers probe_app
 BENCH   := bench_ring bench_server bench_echo bench_proto bench_connect bench_slow bench_latency bench_scale bench_cores
 
 PACKAGES := libevent_core libcrypto zlib liburcu-cds# pkg-config names; Debian's are in tools/setup.sh

@@ -1,5 +1,6 @@
 """What the end-to-end tests share: the real server as a process, clients that send exact bytes, and measurements."""
 
+from .attackers import Attackers
 from .deflate_client import DeflateClient, deflate, inflate
 from .jobs import Job, at_once
 from .marks import each_worker_count, needs_ipv6
@@ -14,7 +15,7 @@ from .signal_table import REALTIME, all_signals, masks, signals_that, table_item
 from .waiting import PATIENCE, SANITIZED, Deadline, Late, Pace, in_time, wait_for_reader, wait_until
 
 __all__ = [
-    "BINARY", "BUILD", "CLOSE", "CONTINUATION", "CRIER", "CRIER_RING", "Closed", "Deadline", "DeflateClient",
+    "Attackers", "BINARY", "BUILD", "CLOSE", "CONTINUATION", "CRIER", "CRIER_RING", "Closed", "Deadline", "DeflateClient",
     "Disconnected", "Frame", "Job", "Late", "PATIENCE", "PING", "PONG", "PROBE", "Pace", "REALTIME", "REPOSITORY",
     "RawClient", "SANITIZED", "Server", "Swarm", "TEXT", "all_pids", "all_signals", "at_once", "cpu_seconds",
     "deflate", "descriptors", "each_worker_count", "encode_frame", "in_time", "inflate", "is_alive", "masks",
