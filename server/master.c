@@ -15,7 +15,8 @@
  * A worker that is not ready when SERVE ends is killed if it holds no client (supervise.h).
  *
  * QUIET begins with TERM, INT, HUP or the end of input with --exit-on-eof; ABORT with QUIT, a
- * second TERM or INT, or when --drain is over. Every event ends in master_step, the only place that
+ * second TERM or INT, or when --drain is over, by a clock that does not run while the master is
+ * stalled (run_clock.h). Every event ends in master_step, the only place that
  * moves on because of what workers did.
  */
 #define _GNU_SOURCE
@@ -43,6 +44,7 @@
 #include "shm/atomic.h"
 #include "shm/log.h"
 #include "shm/member.h"
+#include "shm/run_clock.h"
 #include "shm/segment_master.h"
 #include "shm/util/output.h"
 #include "worker/proto/deflate.h"
@@ -75,6 +77,8 @@ struct master {
     struct event *wake;
     struct event *tick;
     struct event *deadline; /* of --drain, then of ABORT */
+    uint64_t deadline_ms;   /* by `clock`, which ticks when there is one */
+    struct run_clock clock;
 
     struct spawn spawn;
     struct listeners listeners;
@@ -85,22 +89,48 @@ struct master {
     struct signals signals;
 };
 
-/* --- stopping --- */
+/* --- time --- */
 
 static void
-master_set_deadline(struct master *master, uint64_t ms)
+master_set_tick(struct master *master)
 {
+    bool busy = master->phase != PHASE_SERVE || !master->announced ||
+                master->console.state == CONSOLE_FULL || log_is_waiting() ||
+                master->supervise.ready < master->supervise.count;
+    uint32_t ms = busy ? MASTER_TICK_BUSY_MS : MASTER_TICK_MS;
+    struct timeval after = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+
+    event_add(master->tick, &after);
+}
+
+static void
+master_wait_for_deadline(struct master *master)
+{
+    uint64_t ms = master->deadline_ms - run_clock_ms(&master->clock);
     struct timeval after = {.tv_sec = (time_t)(ms / 1000),
                             .tv_usec = (suseconds_t)(ms % 1000 * 1000)};
 
     event_add(master->deadline, &after);
 }
 
+/* While the master itself is stalled, no time passes: the workers, which may be stopped as well, get
+ * all of it. */
+static void
+master_set_deadline(struct master *master, uint64_t ms)
+{
+    run_clock_init(&master->clock, 2 * MASTER_TICK_BUSY_MS * UINT64_C(1000000));
+    master->deadline_ms = run_clock_ms(&master->clock) + ms;
+    master_wait_for_deadline(master);
+}
+
+/* --- stopping --- */
+
 /* What the phase needs is written before it; every member looks at it when it is woken. */
 static void
 master_set_phase(struct master *master, enum phase phase)
 {
     master->phase = phase;
+    master_set_tick(master);
     log_event("stopping: %s", phase_name(phase));
     atomic_store_release(&master->segment.head->phase, (uint32_t)phase);
     wake_all(&master->ring.wake);
@@ -251,24 +281,13 @@ master_on_wake(evutil_socket_t fd, short events, void *arg)
 }
 
 static void
-master_set_tick(struct master *master)
-{
-    bool busy = master->phase != PHASE_SERVE || !master->announced ||
-                master->console.state == CONSOLE_FULL || log_is_waiting() ||
-                master->supervise.ready < master->supervise.count;
-    uint32_t ms = busy ? MASTER_TICK_BUSY_MS : MASTER_TICK_MS;
-    struct timeval after = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
-
-    event_add(master->tick, &after);
-}
-
-static void
 master_on_tick(evutil_socket_t fd, short events, void *arg)
 {
     struct master *master = arg;
 
     (void)fd;
     (void)events;
+    run_clock_turn(&master->clock);
     member_beat(&master->segment.members[MEMBER_MASTER]);
     segment_note_wall_clock(master->segment.head);
     console_go_on(&master->console);
@@ -285,6 +304,11 @@ master_on_deadline(evutil_socket_t fd, short events, void *arg)
 
     (void)fd;
     (void)events;
+    run_clock_turn(&master->clock);
+    if (run_clock_ms(&master->clock) < master->deadline_ms) {
+        master_wait_for_deadline(master);
+        return;
+    }
     if (master->phase == PHASE_ABORT) {
         supervise_kill(&master->supervise);
         return;

@@ -35,7 +35,8 @@
  * makes the worker stalled (dispatch.h); after --stuck-timeout the worker is killed.
  *
  * Both timeouts are counted in ticks of the master's own timer: while the master is stopped too, no time
- * passes, so that no worker is killed because of a stopped job, a debugger or a suspended machine.
+ * passes, so that no worker is killed because of a stopped job, a debugger or a suspended machine. The
+ * second that a worker must have lived is by CLOCK_MONOTONIC: a stop makes a life longer, not shorter.
  *
  * Stop: supervise_kill_starting kills the workers that are not ready and have no cursor: they hold no
  * client. A worker that has a cursor may have received connections that a predecessor left; it will be

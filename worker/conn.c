@@ -20,9 +20,11 @@
 #include "worker/liveness.h"
 #include "worker/slow.h"
 #include "worker/unwatched.h"
+#include "worker/watch.h"
 
 enum {
-    CONN_PART_CHUNK = 64, /* of those who part, in a turn of the loop */
+    CONN_PART_CHUNK = 64,  /* of those who part, in a turn of the loop */
+    CONN_JUDGE_CHUNK = 64, /* that are read or sent to in a tick because their time is up */
     CONN_ITEM_BYTES = SLAB_HEAD_BYTES + sizeof(struct conn), /* 22 in a page */
 };
 
@@ -181,7 +183,7 @@ conn_set_state(struct conn *conn, enum conn_state state)
     conn->unwatched = false;
     conn->deferred = false;
     conn->full = false;
-    conn->since_ms = conn->worker->now_ms;
+    conn->since_ms = worker_now_ms(conn->worker);
     conn_list_enter(conn);
     conn_update_events(conn);
 }
@@ -228,7 +230,7 @@ conn_new(struct worker *worker, int fd, uint32_t index)
     conn->record = record;
     conn->close_code = CLOSE_ABNORMAL;
     conn->state = CONN_HANDSHAKE;
-    conn->since_ms = conn->heard_ms = worker->now_ms;
+    conn->since_ms = conn->heard_ms = worker_now_ms(worker);
     conn_list_enter(conn);
     worker->conn_count++;
     counter_add(worker->counters, clients_accepted, 1);
@@ -245,7 +247,7 @@ conn_open(struct conn *conn)
     client_rec_change_begin(conn->record);
     conn->record->first_seq = conn->next;
     conn->record->next_seq = conn->next;
-    conn->heard_ms = worker->now_ms;
+    conn->heard_ms = worker_now_ms(worker);
     atomic_store_relaxed(&conn->record->state, (uint8_t)CLIENT_OPEN);
     client_rec_change_end(conn->record);
     counter_add(worker->counters, clients_opened, 1); /* at once: who dies now has one that left */
@@ -329,7 +331,7 @@ conn_part(struct worker *worker)
             return true;
         conn_list_leave(conn);
         conn->parting = false;
-        conn->since_ms = worker->now_ms; /* worker.closing is in that order */
+        conn->since_ms = worker_now_ms(worker); /* worker.closing is in that order */
         conn_list_enter(conn);
         conn_in_begin(conn);
     }
@@ -518,22 +520,61 @@ conn_has_all(const struct conn *conn)
            unsent == 0;
 }
 
-/* False: neither it nor anybody behind it is late. When the server stops, a client's answer to the
- * Close is awaited as long as --drain allows, but that somebody hangs up is not: not of those who
- * never were clients, nor of clients that have got all that was said to them. */
+/* The time of this connection is up. What its socket shows that the loop has not dealt with yet is
+ * dealt with first: input, or room for output. False: enough of that was done in this tick; the
+ * connection is judged in a later one. */
 static bool
-conn_tick_closing(struct conn *conn)
+conn_hear(struct conn *conn, unsigned *left)
+{
+    unsigned wants = (conn_may_read(conn) ? EPOLLIN : 0U) | (conn->blocked ? EPOLLOUT : 0U);
+
+    if (!wants || !watch_is_ready(conn, wants))
+        return true;
+    if (*left == 0)
+        return false;
+    --*left;
+    if (conn->blocked && watch_is_ready(conn, EPOLLOUT))
+        conn_in_event(conn, EPOLLOUT);
+    if (conn->state != CONN_GONE && conn_may_read(conn))
+        conn_in_begin(conn);
+    return true;
+}
+
+static void
+conn_tick_handshaking(struct worker *worker, uint64_t timeout_ms, unsigned *left)
+{
+    struct conn *conn;
+
+    while ((conn = TAILQ_FIRST(&worker->handshaking)) && conn_is_late(conn, timeout_ms) &&
+           conn_hear(conn, left)) {
+        if (conn == TAILQ_FIRST(&worker->handshaking))
+            conn_refuse(conn, 408, "The opening handshake took too long.");
+    }
+}
+
+/* False: neither it nor anybody behind it is late, or is looked at in this tick. When the server
+ * stops, a client's answer to the Close is awaited as long as --drain allows, but that somebody
+ * hangs up is not: not of those who never were clients, nor of clients that have got all that was
+ * said to them. */
+static bool
+conn_tick_closing(struct conn *conn, unsigned *left)
 {
     bool stopping = conn->worker->stage != WORKER_SERVING;
-    bool late = conn_is_late(conn, CONN_CLOSE_TIMEOUT_MS);
+    bool due = conn_is_late(conn, CONN_CLOSE_TIMEOUT_MS);
+    bool late;
 
+    if (due && !conn_hear(conn, left))
+        return false;
+    if (conn_list(conn) != &conn->worker->closing)
+        return true;
+    late = conn_is_late(conn, CONN_CLOSE_TIMEOUT_MS); /* or it came to its next state just now */
     if ((stopping && conn->fin_sent && !conn->opened) ||
         ((late || (stopping && conn->fin_sent)) && conn_has_all(conn)))
         conn_leave(conn, false); /* a reset would destroy what it has not read yet */
     else if (late && !(stopping && conn->state == CONN_CLOSING))
         conn_leave(conn, true);
     else
-        return stopping;
+        return stopping || due;
     return true;
 }
 
@@ -541,11 +582,11 @@ void
 conn_tick(struct worker *worker)
 {
     uint64_t handshake_ms = worker->conf->handshake_timeout_ms;
+    unsigned left = CONN_JUDGE_CHUNK;
     struct conn *conn;
     struct conn *next;
 
-    while ((conn = TAILQ_FIRST(&worker->handshaking)) && conn_is_late(conn, handshake_ms))
-        conn_refuse(conn, 408, "The opening handshake took too long.");
+    conn_tick_handshaking(worker, handshake_ms, &left);
     for (conn = TAILQ_FIRST(&worker->waiting); conn; conn = next) {
         next = TAILQ_NEXT(conn, link);
         if (conn->state == CONN_JOINING && conn_is_late(conn, handshake_ms))
@@ -553,8 +594,8 @@ conn_tick(struct worker *worker)
     }
     for (conn = TAILQ_FIRST(&worker->closing); conn; conn = next) {
         next = TAILQ_NEXT(conn, link);
-        if (!conn_tick_closing(conn))
-            break;
+        if (conn_list(conn) != &worker->closing || !conn_tick_closing(conn, &left))
+            break; /* the first: one before it needed memory, which this one had */
     }
 }
 

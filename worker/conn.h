@@ -49,7 +49,8 @@ enum conn_state {
     CONN_GONE,
 };
 
-/* How long a peer may take to answer a Close, or to read an error and hang up. */
+/* How long a peer may take to answer a Close, or to read an error and hang up. By the worker's clock
+ * (run_clock.h), as --handshake-timeout is. */
 enum { CONN_CLOSE_TIMEOUT_MS = 5000 };
 
 /* Nobody is woken by the answer to a FIN: it is looked for in the first turn of the loop after this
@@ -198,7 +199,8 @@ void conn_leave(struct conn *conn, bool reset);
 /* Runs the disconnect handlers of those that have left, and frees them. */
 void conn_reap(struct worker *worker);
 
-/* Timeouts of the handshake and of closing; several times a second. */
+/* Timeouts of the handshake and of closing; several times a second. Before a connection is ended for
+ * one, what is on its socket is dealt with. */
 void conn_tick(struct worker *worker);
 
 /* Room for `bytes` more in one of the connection's own buffers: free in the pool, or freed by ending

@@ -6,24 +6,25 @@
 
 #include <netinet/in.h>
 #include <linux/tcp.h>
-#include <poll.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "worker/conn.h"
 #include "worker/conn_out.h"
+#include "worker/watch.h"
 
 enum { LIVENESS_PING_BYTES = 2 }; /* of a Ping without payload on the wire */
 
 /* The bucket of this moment, not yet modulo LIVENESS_BUCKETS; wraps with the clock. */
 static uint32_t
-liveness_now(const struct worker *worker)
+liveness_now(struct worker *worker)
 {
-    return worker->now_ms / LIVENESS_BUCKET_MS;
+    return worker_now_ms(worker) / LIVENESS_BUCKET_MS;
 }
 
 /* How many buckets are still to be looked through. */
 static uint32_t
-liveness_behind(const struct worker *worker)
+liveness_behind(struct worker *worker)
 {
     return (liveness_now(worker) - worker->liveness.place) % (UINT32_MAX / LIVENESS_BUCKET_MS + 1);
 }
@@ -67,7 +68,7 @@ liveness_jitter_ms(const struct conn *conn)
 static uint64_t
 liveness_left_ms(const struct conn *conn)
 {
-    const struct worker *worker = conn->worker;
+    struct worker *worker = conn->worker;
     uint64_t ping_ms = worker->conf->ping_ms;
     uint64_t limit_ms = liveness_limit_ms(conn);
     uint64_t past_ms = worker_elapsed_ms(worker, conn->blocked ? conn->stuck_ms : conn->heard_ms);
@@ -85,7 +86,7 @@ liveness_left_ms(const struct conn *conn)
 void
 liveness_schedule(struct conn *conn)
 {
-    const struct worker *worker = conn->worker;
+    struct worker *worker = conn->worker;
     uint64_t ahead = liveness_behind(worker) + 1 + liveness_left_ms(conn) / LIVENESS_BUCKET_MS;
 
     if (ahead > LIVENESS_BUCKETS - 1)
@@ -98,17 +99,17 @@ liveness_schedule(struct conn *conn)
 void
 liveness_heard(struct conn *conn)
 {
-    conn->heard_ms = conn->worker->now_ms;
+    conn->heard_ms = worker_now_ms(conn->worker);
     conn->pinged = false;
 }
 
 void
 liveness_took(struct conn *conn)
 {
-    conn->stuck_ms = conn->worker->now_ms;
+    conn->stuck_ms = worker_now_ms(conn->worker);
     conn->pinged = false;
     if (!conn->unheard)
-        conn->heard_ms = conn->worker->now_ms;
+        conn->heard_ms = worker_now_ms(conn->worker);
 }
 
 void
@@ -116,7 +117,7 @@ liveness_stop_clock(struct conn *conn, bool stop)
 {
     conn->unheard = stop;
     conn->heard_ms =
-        conn->worker->now_ms - conn->heard_ms; /* to how long it was silent, and back */
+        worker_now_ms(conn->worker) - conn->heard_ms; /* to how long it was silent, and back */
     if (!stop && !conn->waits && !conn->eager)
         conn_enlist(conn);
 }
@@ -141,20 +142,11 @@ liveness_acked(const struct conn *conn)
 static void
 liveness_ping(struct conn *conn)
 {
-    conn->heard_ms = conn->worker->now_ms - (uint32_t)conn->worker->conf->ping_ms;
+    conn->heard_ms = worker_now_ms(conn->worker) - (uint32_t)conn->worker->conf->ping_ms;
     conn->pinged = true;
     conn->acked = liveness_acked(conn);
     if (conn_out_frame(conn, FRAME_OP_PING, NULL, 0) == 0 && !conn->blocked)
         conn_out_flush(conn);
-}
-
-/* What became of it while nobody looked, because the worker stood still, is seen on its socket. */
-static bool
-liveness_is_ready(const struct conn *conn, short what)
-{
-    struct pollfd socket = {.fd = conn->fd, .events = what};
-
-    return poll(&socket, 1, 0) == 1;
 }
 
 static void
@@ -170,13 +162,13 @@ liveness_look(struct conn *conn)
     if (liveness_left_ms(conn) > 0 || (!conn->blocked && conn->unheard))
         return;
     if (conn->blocked) {
-        if (liveness_is_ready(conn, POLLOUT))
+        if (watch_is_ready(conn, EPOLLOUT))
             liveness_took(conn);
         else
             liveness_cut_off(conn, COUNTER_clients_stuck_closed);
     } else if (!conn->pinged)
         liveness_ping(conn);
-    else if (liveness_is_ready(conn, POLLIN) ||
+    else if (watch_is_ready(conn, EPOLLIN) ||
              liveness_acked(conn) - conn->acked > LIVENESS_PING_BYTES)
         liveness_heard(conn);
     else

@@ -9,7 +9,8 @@
  * kernel has acknowledged (tcp(7): TCP_INFO), because who is busy reading may be late in answering.
  * While the server itself does not read it (conn_may_read), the clock of its silence stands still.
  * A client whose socket is full cannot be pinged: it is cut off when its socket has taken nothing
- * for the sum of both.
+ * for the sum of both. The times are by the worker's clock, which does not run while the worker is
+ * stalled (run_clock.h); when they are over, what is on the socket and was not read yet counts.
  *
  * There is a place in a wheel of buckets for each CONN_OPEN, and no timer. What happens to a client
  * only makes it fall due later, so it is left where it is until its bucket comes up, and looked at

@@ -6,10 +6,13 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 
 #include "shm/log.h"
 #include "worker/conn.h"
+#include "worker/conn_in.h"
 #include "worker/conn_out.h"
+#include "worker/watch.h"
 
 static bool
 slow_before(uint64_t a, uint64_t b)
@@ -45,7 +48,7 @@ slow_say(struct worker *worker)
     log_warnx("%s reads too slowly, it was %" PRIu64 " broadcasts behind: %s%s", slow->news_addr,
               slow->news_lag, slow->news_fate, others);
     slow->news_count = 0;
-    slow->news_ms = worker->now_ms;
+    slow->news_ms = worker_now_ms(worker);
 }
 
 /* --- the edge --- */
@@ -108,17 +111,18 @@ slow_note_time(struct worker *worker, uint64_t tail)
     if (lag->amount == 0 || lag->unit != CONF_LAG_MS)
         return;
     slow->now += slow->mark_count > 0 ? worker_elapsed_ms(worker, slow->now_ms) : 0;
-    slow->now_ms = worker->now_ms;
+    slow->now_ms = worker_now_ms(worker);
     slow_mark(slow, tail, lag->amount);
 }
 
-/* Nobody may be held below it because of --max-lag; 0: there is none. */
+/* Nobody may be held below it because of --max-lag; 0: there is none. None for --slow-grace after a
+ * stall of this worker either: all its clients are behind by what was published meanwhile. */
 static uint64_t
 slow_lag_edge(struct worker *worker, uint64_t tail)
 {
     const struct conf_lag_shm *lag = &worker->conf->max_lag;
 
-    if (lag->amount == 0)
+    if (lag->amount == 0 || run_clock_stalled_within(&worker->clock, worker->conf->slow_grace_ms))
         return 0;
     if (lag->unit == CONF_LAG_BROADCASTS)
         return tail > lag->amount ? tail - lag->amount : 0;
@@ -296,6 +300,53 @@ slow_is_stuck(const struct conn *conn, uint64_t ms)
     return conn->blocked && worker_elapsed_ms(conn->worker, conn->stuck_ms) >= ms;
 }
 
+/* What a socket that was full shows when it is asked again. */
+enum slow_room {
+    SLOW_FULL,
+    SLOW_TOOK, /* something, and is full again */
+    SLOW_ROOM, /* more than this worker has sent: it is not the client that is late */
+};
+
+/* Before a client is judged it is sent what its socket takes, as when epoll reports room. */
+static enum slow_room
+slow_feed(struct conn *conn)
+{
+    if (!conn->blocked)
+        return SLOW_ROOM;
+    if (!watch_is_ready(conn, EPOLLOUT))
+        return SLOW_FULL;
+    conn->worker->slow.looked += SLOW_FEED_LOOKS;
+    conn_in_event(conn, EPOLLOUT);
+    if (conn->state == CONN_GONE || !conn->blocked || watch_is_ready(conn, EPOLLOUT))
+        return SLOW_ROOM;
+    return SLOW_TOOK;
+}
+
+/* The grace of a client is over: all of it, or its socket has taken nothing for as long. What its
+ * socket takes now counts when the loop has not sent to it in that time. If the worker has been
+ * stalled since, the client may have waited for the worker, and its grace begins anew. */
+static void
+slow_judge_grace(struct conn *conn, uint32_t past_ms)
+{
+    struct worker *worker = conn->worker;
+    bool over = past_ms >= worker->conf->slow_grace_ms;
+    bool stalled = run_clock_stalled_within(&worker->clock, past_ms);
+    bool was_sent_to = worker_elapsed_ms(worker, conn->stuck_ms) < past_ms;
+    enum slow_room room;
+
+    if (over && was_sent_to && !stalled) {
+        slow_close(conn);
+        return;
+    }
+    room = slow_feed(conn);
+    if (room == SLOW_ROOM || !slow_before(conn->next, conn->slow_seq))
+        return;
+    if (room == SLOW_TOOK && stalled)
+        conn->slow_ms = worker_now_ms(worker);
+    else if (room == SLOW_FULL || over)
+        slow_close(conn);
+}
+
 /* --slow close, below the pressure. */
 static void
 slow_look_grace(struct conn *conn)
@@ -303,15 +354,17 @@ slow_look_grace(struct conn *conn)
     struct worker *worker = conn->worker;
     uint64_t pressure = worker->slow.pressure;
     uint64_t grace_ms = worker->conf->slow_grace_ms;
+    uint32_t past_ms;
 
     if (!pressure || !slow_before(conn->next, pressure))
         return;
     if (!conn->slow_seq || !slow_before(conn->next, conn->slow_seq)) {
         conn->slow_seq = pressure;
-        conn->slow_ms = worker->now_ms;
+        conn->slow_ms = worker_now_ms(worker);
     }
-    if (worker_elapsed_ms(worker, conn->slow_ms) >= grace_ms || slow_is_stuck(conn, grace_ms))
-        slow_close(conn);
+    past_ms = worker_elapsed_ms(worker, conn->slow_ms);
+    if (past_ms >= grace_ms || slow_is_stuck(conn, grace_ms))
+        slow_judge_grace(conn, past_ms);
 }
 
 /* --slow block: those who wait for themselves. */
@@ -325,9 +378,24 @@ slow_look_block(struct conn *conn)
         conn->slow_seq = 0;
     else if (conn->slow_seq != conn->next) {
         conn->slow_seq = conn->next;
-        conn->slow_ms = worker->now_ms;
+        conn->slow_ms = worker_now_ms(worker);
     } else if (worker_elapsed_ms(worker, conn->slow_ms) >= timeout_ms &&
-               slow_is_stuck(conn, timeout_ms))
+               slow_is_stuck(conn, timeout_ms) && slow_feed(conn) == SLOW_FULL)
+        slow_close(conn);
+}
+
+/* Below the edge. */
+static void
+slow_look_edge(struct conn *conn, uint64_t edge, uint64_t to)
+{
+    bool skips = conn->worker->conf->slow != CONF_SLOW_CLOSE;
+    enum slow_room room = slow_feed(conn);
+
+    if (conn->state == CONN_GONE || !conn->held || !slow_before(conn->next, edge))
+        return;
+    if (skips)
+        slow_jump(conn, to);
+    else if (room != SLOW_ROOM)
         slow_close(conn);
 }
 
@@ -338,12 +406,10 @@ slow_look(struct conn *conn, uint64_t edge, uint64_t to)
 
     if (slow == CONF_SLOW_BLOCK)
         slow_look_block(conn);
-    else if (slow == CONF_SLOW_CLOSE && slow_before(conn->next, edge))
-        slow_close(conn);
+    else if (slow_before(conn->next, edge))
+        slow_look_edge(conn, edge, to);
     else if (slow == CONF_SLOW_CLOSE)
         slow_look_grace(conn);
-    else if (slow_before(conn->next, edge))
-        slow_jump(conn, to);
 }
 
 /* Those who have been looked at go to the end of the list: the next turn goes on with the others. */
@@ -356,7 +422,8 @@ slow_meet(struct worker *worker, uint64_t edge, uint64_t tail)
 
     if (worker->conf->slow == CONF_SLOW_LATEST)
         to = slow_before(edge, tail - 1) ? tail - 1 : edge;
-    for (int i = 0; i < SLOW_CHUNK && conn != last && !TAILQ_EMPTY(&worker->held); i++) {
+    worker->slow.looked = 0;
+    while (worker->slow.looked++ < SLOW_CHUNK && conn != last && !TAILQ_EMPTY(&worker->held)) {
         conn = TAILQ_FIRST(&worker->held);
         TAILQ_REMOVE(&worker->held, conn, held_link);
         TAILQ_INSERT_TAIL(&worker->held, conn, held_link);

@@ -14,7 +14,8 @@
  *             (pressure_seq, ring.h), while room is wanted: something was published since the last
  *             tick, or a publisher waits. Not when the server stops and nothing is to come.
  *   --max-lag so far behind the newest broadcast: N broadcasts (exact), bytes of their frames, or
- *             seconds since they were published (both to 1/64 more, seconds to a tick more).
+ *             seconds since they were published (both to 1/64 more, seconds to a tick more); by the
+ *             clock of the worker, which notes at each tick what is published.
  *             Whether or not room is wanted. 0: the pressure alone.
  *
  * WHAT HAPPENS (--slow)
@@ -34,6 +35,14 @@
  *           read. But a held client that has itself sent something for which there is no room would
  *           wait for itself: it is closed as above when that has lasted for --stuck-timeout while
  *           its socket took nothing. --max-lag has no meaning here and is refused.
+ *
+ * A WORKER THAT IS STALLED
+ * All times are by the worker's clock (run_clock.h), which stands still while the worker does not
+ * run. Before a client is closed or jumps, its socket is asked: if it has room, the client is sent
+ * what it takes, and only what it lacks then counts. A client that has taken something so, and whose
+ * grace was interrupted by a stall, gets the whole grace once more. For --slow-grace after a stall
+ * --max-lag is not applied: whatever was published meanwhile, all clients of this worker are behind by
+ * that.
  *
  * A FRAME THAT IS HALF OUT
  *
@@ -81,6 +90,7 @@ struct conn;
 
 enum {
     SLOW_CHUNK = 128,     /* held clients between two turns of the event loop */
+    SLOW_FEED_LOOKS = 15, /* so many more does one count for that is sent something */
     SLOW_CUT_LISTS = 256, /* of copies, by sequence */
     SLOW_STEPS = 64,      /* --max-lag in bytes and seconds is accurate to one of them */
     SLOW_MARKS = SLOW_STEPS + 2,
@@ -100,6 +110,7 @@ struct slow {
     uint64_t seen_tail; /* at the last tick */
     uint64_t pressure;  /* the same; --slow close */
     size_t to_look;     /* those who are held and have not been looked at since */
+    uint32_t looked;    /* in this turn of the loop */
     struct slow_cut_list cuts[SLOW_CUT_LISTS];
 
     struct slow_mark marks[SLOW_MARKS]; /* oldest first, from first_mark on, around */

@@ -16,6 +16,7 @@
 
 #include "shm/member.h"
 #include "shm/ring.h"
+#include "shm/run_clock.h"
 #include "worker/api/crier.h"
 #include "worker/fanout.h"
 #include "worker/pool.h"
@@ -72,8 +73,8 @@ struct worker {
     uint64_t last_seq; /* WORKER_DELIVERING */
     unsigned close_code;
     bool orphaned;        /* the master is gone */
-    uint32_t orphaned_ms; /* since when */
-    uint32_t now_ms;      /* of this turn of the loop; wraps, compare by difference */
+    uint64_t orphaned_ns; /* since when, by CLOCK_MONOTONIC */
+    struct run_clock clock;
 
     size_t conn_count;            /* in any state */
     size_t deliver_place;         /* where worker_deliver goes on in fanout.conns */
@@ -107,11 +108,17 @@ int worker_init(struct worker *worker, const struct crier_app *app, uint32_t mem
 /* One turn of the loop. Until worker->done; conn_reap then takes those that are left. */
 void worker_turn(struct worker *worker);
 
-/* All clocks of a worker are this one, read once a turn. */
+/* The time by which clients are judged (run_clock.h). Wraps: compare by difference. */
 static inline uint32_t
-worker_elapsed_ms(const struct worker *worker, uint32_t since_ms)
+worker_now_ms(struct worker *worker)
 {
-    return worker->now_ms - since_ms;
+    return (uint32_t)run_clock_ms(&worker->clock);
+}
+
+static inline uint32_t
+worker_elapsed_ms(struct worker *worker, uint32_t since_ms)
+{
+    return worker_now_ms(worker) - since_ms;
 }
 
 #endif

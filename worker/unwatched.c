@@ -87,5 +87,5 @@ unwatched_tick(struct worker *worker)
     log_warn("cannot watch the socket of %s%s, disconnecting it%s", news->addr, others,
              news->error == ENOSPC ? "; raise fs.epoll.max_user_watches (sysctl)" : "");
     news->count = 0;
-    news->logged_ms = worker->now_ms;
+    news->logged_ms = worker_now_ms(worker);
 }

@@ -1,6 +1,7 @@
 #include "worker/watch.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -51,4 +52,14 @@ watch_set(struct conn *conn, unsigned wants)
         return -errno;
     conn->watched = (uint8_t)wants;
     return 0;
+}
+
+_Static_assert((int)EPOLLIN == POLLIN && (int)EPOLLOUT == POLLOUT, "epoll(7) says so");
+
+bool
+watch_is_ready(const struct conn *conn, unsigned what)
+{
+    struct pollfd socket = {.fd = conn->fd, .events = (short)what};
+
+    return poll(&socket, 1, 0) == 1;
 }

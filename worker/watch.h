@@ -13,6 +13,8 @@
 #ifndef CRIER_WORKER_WATCH_H
 #define CRIER_WORKER_WATCH_H
 
+#include <stdbool.h>
+
 struct worker;
 struct conn;
 
@@ -22,5 +24,9 @@ int watch_init(struct worker *worker) __attribute__((warn_unused_result));
 /* Waits for EPOLLIN, EPOLLOUT, both, or 0: neither, as is right before its descriptor is closed (a
  * child of the application's may hold a copy). -errno: it waits for what it did before. */
 int watch_set(struct conn *conn, unsigned wants) __attribute__((warn_unused_result));
+
+/* Asks the socket itself, before its client is judged by a clock: is it ready for EPOLLIN or
+ * EPOLLOUT, or at its end? What the client has done since the loop last looked is seen there. */
+bool watch_is_ready(const struct conn *conn, unsigned what);
 
 #endif

@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 #include "shm/chan.h"
-#include "shm/clock.h"
 #include "shm/disposition.h"
 #include "shm/log.h"
 #include "worker/app.h"
@@ -32,16 +31,12 @@
 
 enum {
     WORKER_TICK_MS = 100,
-    /* Without a master nobody sets a limit: clients have this long to take what is published. */
+    WORKER_TURN_MS = 2 * WORKER_TICK_MS, /* of its clock, at most: run_clock.h */
+    /* Without a master nobody sets a limit: clients have this long to take what is published. By
+     * CLOCK_MONOTONIC, as WORKER_DOOM_MS is: a worker that is stalled has to be gone as well. */
     WORKER_ORPHAN_MS = 1000,
     WORKER_DOOM_MS = 2000, /* from the master's death to SIGKILL of a worker that is still there */
 };
-
-static uint32_t
-worker_clock_ms(void)
-{
-    return (uint32_t)(clock_ns(CLOCK_MONOTONIC) / 1000000);
-}
 
 /* --- stages --- */
 
@@ -135,7 +130,7 @@ worker_follow_nobody(struct worker *worker)
         worker->last_seq = ring_tail(&worker->ring);
         worker_set_stage(worker, WORKER_DELIVERING);
     }
-    if (worker_elapsed_ms(worker, worker->orphaned_ms) >= WORKER_ORPHAN_MS)
+    if (worker->clock.real_ns - worker->orphaned_ns >= WORKER_ORPHAN_MS * UINT64_C(1000000))
         worker_abort(worker);
 }
 
@@ -175,7 +170,7 @@ worker_on_channel(int fd, short what, void *arg)
     (void)what;
     if (intake_take(worker) == INTAKE_MASTER_GONE && !worker->orphaned) {
         worker->orphaned = true;
-        worker->orphaned_ms = worker->now_ms;
+        worker->orphaned_ns = run_clock_real_ns(&worker->clock);
         worker->close_code = CLOSE_GOING_AWAY;
         event_del(&worker->channel_event);
     }
@@ -234,7 +229,7 @@ worker_turn(struct worker *worker)
 {
     bool more;
 
-    worker->now_ms = worker_clock_ms();
+    run_clock_turn(&worker->clock);
     worker->pass_work = 0;
     more = fanout_run(worker);
     more |= liveness_run(worker);
@@ -264,6 +259,7 @@ worker_turn(struct worker *worker)
     more |= !TAILQ_EMPTY(&worker->eager) || !TAILQ_EMPTY(&worker->unwatched);
     if (!more)
         more = !ring_sleep_begin(&worker->ring, worker->fanout.end);
+    run_clock_sleep(&worker->clock);
     event_base_loop(worker->base, EVLOOP_ONCE | (more ? EVLOOP_NONBLOCK : 0));
     ring_sleep_end(&worker->ring);
 }
@@ -271,7 +267,7 @@ worker_turn(struct worker *worker)
 static void
 worker_run(struct worker *worker)
 {
-    worker->now_ms = worker_clock_ms();
+    run_clock_turn(&worker->clock);
     /* What a predecessor left in the channel, unless the server is stopping (K1, partner K2). */
     while (atomic_load_acquire(&worker->segment.head->phase) == PHASE_SERVE &&
            intake_take(worker) == INTAKE_MORE)
@@ -420,7 +416,7 @@ worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
         (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
     app_open(worker);
     app_bind(&worker->segment);
-    worker->now_ms = worker_clock_ms();
+    run_clock_init(&worker->clock, WORKER_TURN_MS * UINT64_C(1000000));
     liveness_init(worker);
     rc = ring_open(&worker->ring, &worker->segment, member, worker->wake_fds);
     if (!rc)

@@ -15,6 +15,7 @@
 #include "shm/chan.h"
 #include "shm/log.h"
 #include "shm/segment_master.h"
+#include "tests/lib/hand_clock.h"
 #include "worker/conn.h"
 #include "worker/fanout.h"
 
@@ -22,6 +23,7 @@ enum {
     RIG_MEMBERS = 2, /* the master and the worker */
     RIG_WORKER = 1,
     RIG_HIGH_FD = 32,      /* the rig's own descriptors are from here on; those below are counted */
+    RIG_TICK_MS = 100,     /* as worker.c has it */
     RIG_TURNS_MAX = 10000, /* a worker that still finds something to do is spinning */
 };
 
@@ -178,7 +180,7 @@ rig_hurry_parting(void)
     struct conn *conn;
 
     for (conn = TAILQ_FIRST(&worker->parting); conn; conn = TAILQ_NEXT(conn, link))
-        conn->since_ms = worker->now_ms - CONN_PARTING_MS;
+        conn->since_ms = worker_now_ms(worker) - CONN_PARTING_MS;
 }
 
 /* A signal may take a turn away from what was ready: libFuzzer has a timer. */
@@ -202,6 +204,22 @@ conn_rig_settle(void)
         else
             quiet_turns++;
     }
+}
+
+void
+conn_rig_pass_time(int64_t ms)
+{
+    for (; ms > 0; ms -= RIG_TICK_MS) {
+        hand_clock_turn(ms < RIG_TICK_MS ? ms : RIG_TICK_MS);
+        conn_rig_turn();
+    }
+}
+
+void
+conn_rig_skip_time(int64_t ms)
+{
+    worker->clock.ran_ns += (uint64_t)ms * 1000000;
+    worker->clock.ran_ms = worker->clock.ran_ns / 1000000;
 }
 
 int

@@ -7,7 +7,7 @@
  * Owns:     the one worker of this process, which lives as long as the process does.
  * Errors:   whatever does not hold aborts with a sentence.
  * Context:  one thread. Nothing sleeps, and there are no ticks: the handshake and closing have no
- *           timeouts. Pings fall due when the test turns the clock.
+ *           timeouts. Pings fall due when the test lets time pass.
  */
 #ifndef CRIER_TESTS_LIB_CONN_RIG_H
 #define CRIER_TESTS_LIB_CONN_RIG_H
@@ -38,6 +38,11 @@ void conn_rig_pass(uint32_t client, int fd);
 /* Turns the loop once, without sleeping; until nothing happens any more. */
 void conn_rig_turn(void);
 void conn_rig_settle(void);
+
+/* So much time passes, in which the loop turns as often as a running worker's does. By the worker's
+ * own clock (run_clock.h), not by CLOCK_MONOTONIC: the loop does not turn meanwhile. */
+void conn_rig_pass_time(int64_t ms);
+void conn_rig_skip_time(int64_t ms);
 
 /* The client closes its end; and the worker has dealt with that. */
 void conn_rig_close(int client_fd);

@@ -27,7 +27,8 @@ enum {
     COPY_BYTES = 12288,                 /* whole pages, of either lane */
     ROUND = RING_BYTES / MESSAGE_BYTES, /* broadcasts that go around the ring once */
     SEEN_MAX = 64 * ROUND,
-    SMALL = 1,   /* as send buffer: the kernel's minimum */
+    SMALL = 1, /* as send buffer: the kernel's minimum */
+    WIDE = 4 * FRAME_BYTES,
     CROWD = 300, /* for three chunks; they never read */
 };
 
@@ -492,8 +493,7 @@ test_slow_client_that_is_not_below_the_pressure_skips_nothing(void **state)
 static void
 pass_time(uint32_t ms)
 {
-    hand_clock_turn(ms);
-    conn_rig_turn();
+    conn_rig_pass_time(ms);
     slow_tick(conn_rig_worker());
 }
 
@@ -661,22 +661,261 @@ static void
 test_slow_client_whose_socket_takes_a_close_is_told_4008(void **state)
 {
     struct reader *slow;
+    struct conn *conn;
+    uint64_t next;
 
     (void)state;
     begin(CONF_SLOW_CLOSE);
     conn_rig_conf()->slow_grace_ms = 1000;
-    slow = open_reader(4 * FRAME_BYTES, false);
+    slow = open_reader(WIDE, false);
+    conn = last_conn();
     while (publish())
         conn_rig_turn();
     pass_time(100);
+    pass_time(500);
+    next = conn->next;
+    assert_true(read_some(slow));
+    conn_rig_settle();
+    assert_true(conn->next > next && conn->next < conn->slow_seq);
     while (read_some(slow)) /* and the worker has not noticed yet */
         ;
-    conn_rig_worker()->now_ms += 1000;
+    while (publish()) /* room is wanted */
+        ;
+    conn_rig_skip_time(500);
     slow_tick(conn_rig_worker());
     assert_int_equal(GREW(clients_slow_closed), 1);
     assert_int_equal(GREW(clients_slow_reset), 0);
     read_all(slow);
     assert_int_equal(slow->close_code, CLOSE_TOO_SLOW);
+    end();
+}
+
+/* --- a worker that is stalled --- */
+
+static void
+stall(int64_t ms)
+{
+    hand_clock_turn(ms);
+    conn_rig_turn();
+    slow_tick(conn_rig_worker());
+}
+
+/* A client that is below the pressure, has been seen so, and has read all that its socket held. */
+static struct reader *
+open_drained(int send_buffer, enum conf_slow slow, uint64_t grace_ms)
+{
+    struct reader *reader;
+
+    begin(slow);
+    conn_rig_conf()->slow_grace_ms = grace_ms;
+    reader = open_reader(send_buffer, false);
+    while (publish())
+        conn_rig_turn();
+    slow_tick(conn_rig_worker());
+    assert_true(slow != CONF_SLOW_CLOSE || last_conn()->slow_seq > last_conn()->next);
+    while (read_some(reader))
+        ;
+    return reader;
+}
+
+static void
+test_slow_grace_does_not_run_while_the_worker_is_stalled(void **state)
+{
+    (void)state;
+    begin(CONF_SLOW_CLOSE);
+    conn_rig_conf()->slow_grace_ms = 1000;
+    open_reader(SMALL, false);
+    while (publish())
+        conn_rig_turn();
+    pass_time(100);
+    for (int i = 0; i < 4; i++)
+        stall(30000); /* each is 200 ms at most */
+    assert_int_equal(GREW(clients_slow_closed), 0);
+    stall(30000); /* but that of a client whose socket is full is over some time */
+    assert_int_equal(GREW(clients_slow_closed), 1);
+    end();
+}
+
+static void
+test_slow_client_whose_socket_has_room_when_its_grace_is_over_is_sent_more_first(void **state)
+{
+    struct reader *slow = open_drained(WIDE, CONF_SLOW_CLOSE, 1000);
+    struct conn *conn = last_conn();
+    uint64_t next = conn->next;
+
+    (void)state;
+    conn->slow_seq = next + 1; /* what its socket takes at once is enough */
+    conn_rig_skip_time(1000);
+    slow_tick(conn_rig_worker());
+    assert_true(conn->next > next);
+    assert_int_equal(GREW(clients_slow_closed), 0);
+    read_all(slow);
+    end();
+    assert_int_equal(GREW(broadcasts_undeliverable), 0);
+}
+
+static void
+test_slow_client_that_takes_a_little_after_its_grace_is_closed_all_the_same(void **state)
+{
+    (void)state;
+    open_drained(WIDE, CONF_SLOW_CLOSE, 1000);
+    conn_rig_skip_time(1000);
+    slow_tick(conn_rig_worker());
+    assert_int_equal(GREW(clients_slow_closed), 1);
+    end();
+}
+
+static void
+test_slow_client_that_has_just_come_below_the_pressure_is_not_stuck_if_its_socket_has_room(
+    void **state)
+{
+    struct reader *slow = open_drained(WIDE, CONF_SLOW_CLOSE, 1000);
+
+    (void)state;
+    last_conn()->slow_seq = 0;
+    conn_rig_skip_time(1000);
+    slow_tick(conn_rig_worker());
+    assert_int_equal(GREW(clients_slow_closed), 0);
+    read_all(slow);
+    end();
+    assert_int_equal(GREW(broadcasts_undeliverable), 0);
+}
+
+/* The grace is shorter than what a turn may count. */
+static void
+test_slow_grace_of_a_client_that_reads_begins_anew_after_a_stall(void **state)
+{
+    struct reader *slow = open_drained(SMALL, CONF_SLOW_CLOSE, 150);
+    struct conn *conn = last_conn();
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        hand_clock_turn(30000);
+        run_clock_turn(&conn_rig_worker()->clock);
+        while (publish()) /* room is wanted */
+            ;
+        slow_tick(conn_rig_worker());
+        assert_int_equal(GREW(clients_slow_closed), 0);
+        assert_true(conn->blocked);
+        assert_int_equal(conn->slow_ms, worker_now_ms(conn_rig_worker()));
+        while (read_some(slow))
+            ;
+    }
+    conn_rig_settle();
+    read_all(slow);
+    end();
+    assert_int_equal(GREW(broadcasts_undeliverable), 0);
+}
+
+static void
+test_slow_lag_in_seconds_does_not_grow_while_the_worker_is_stalled(void **state)
+{
+    (void)state;
+    begin(CONF_SLOW_CLOSE);
+    conn_rig_conf()->slow_grace_ms = 0;
+    conn_rig_conf()->max_lag = (struct conf_lag_shm){10000, CONF_LAG_MS};
+    open_reader(SMALL, false);
+    pass_time(100);
+    publish_many(20);
+    pass_time(100);
+    for (int i = 0; i < 40; i++)
+        stall(30000);
+    assert_int_equal(GREW(clients_slow_closed), 0);
+    for (int i = 0; i < 20; i++)
+        stall(30000);
+    assert_int_equal(GREW(clients_slow_closed), 1);
+    end();
+}
+
+/* What was published meanwhile is more than the client may lag. */
+static void
+test_slow_lag_is_not_judged_for_the_grace_after_a_stall(void **state)
+{
+    struct reader *slow;
+    struct conn *conn;
+
+    (void)state;
+    begin(CONF_SLOW_CLOSE);
+    conn_rig_conf()->slow_grace_ms = 1000;
+    conn_rig_conf()->max_lag = (struct conf_lag_shm){10, CONF_LAG_BROADCASTS};
+    slow = open_reader(SMALL, false);
+    conn = last_conn();
+    for (int i = 0; i < 25; i++)
+        assert_true(publish());
+    stall(3000);
+    assert_true(conn->held && conn->next + 10 < ring_tail(&conn_rig_worker()->ring));
+    pass_time(900);
+    assert_int_equal(GREW(clients_slow_closed), 0);
+    read_all(slow);
+    assert_false(conn->held);
+    publish_many(20); /* the stall is over */
+    assert_int_equal(GREW(clients_slow_closed), 0);
+    pass_time(100);
+    assert_int_equal(GREW(clients_slow_closed), 1);
+    end();
+}
+
+static void
+test_slow_client_past_max_lag_is_sent_what_its_socket_takes_before_it_is_closed(void **state)
+{
+    struct reader *slow = open_drained(WIDE, CONF_SLOW_CLOSE, 1000);
+    struct conn *conn = last_conn();
+    uint64_t lag = ring_tail(&conn_rig_worker()->ring) - conn->next - 1;
+
+    (void)state;
+    conn_rig_conf()->max_lag = (struct conf_lag_shm){lag, CONF_LAG_BROADCASTS};
+    (void)slow_run(conn_rig_worker());
+    assert_int_equal(GREW(clients_slow_closed), 0);
+    assert_true(ring_tail(&conn_rig_worker()->ring) - conn->next <= lag);
+    conn_rig_conf()->max_lag.amount = 0;
+    read_all(slow);
+    end();
+}
+
+static void
+test_slow_client_skips_nothing_that_its_socket_takes(void **state)
+{
+    struct reader *slow;
+    uint64_t lag;
+
+    (void)state;
+    begin(CONF_SLOW_SKIP);
+    slow = open_reader(WIDE, false);
+    publish_many(ROUND / 2);
+    lag = ring_tail(&conn_rig_worker()->ring) - last_conn()->next - 1;
+    while (read_some(slow)) /* and the worker has not noticed yet */
+        ;
+    conn_rig_conf()->max_lag = (struct conf_lag_shm){lag, CONF_LAG_BROADCASTS};
+    (void)slow_run(conn_rig_worker());
+    read_all(slow);
+    end();
+    assert_int_equal(GREW(slow_skips), 0);
+    assert_int_equal(GREW(broadcasts_undeliverable), 0);
+}
+
+/* Sending costs more than looking: a turn of the loop sends to few. */
+static void
+test_slow_clients_with_room_are_sent_to_in_smaller_chunks(void **state)
+{
+    struct worker *worker = conn_rig_worker();
+    uint8_t bytes[4096];
+
+    (void)state;
+    begin(CONF_SLOW_CLOSE);
+    conn_rig_conf()->slow_grace_ms = 1000;
+    crowd_open();
+    while (publish())
+        conn_rig_turn();
+    pass_time(100);
+    conn_rig_settle();
+    for (size_t i = 0; i < CROWD; i++) {
+        while (recv(crowd[i], bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+            ;
+    }
+    conn_rig_skip_time(1000);
+    slow_tick(worker); /* takes something, but not enough */
+    assert_int_equal(GREW(clients_slow_closed), SLOW_CHUNK / (1 + SLOW_FEED_LOOKS));
+    crowd_hang_up();
     end();
 }
 
@@ -959,6 +1198,20 @@ main(void)
         cmocka_unit_test(test_slow_client_that_moves_past_the_pressure_it_met_is_not_closed),
         cmocka_unit_test(test_slow_client_past_max_lag_is_closed_at_once),
         cmocka_unit_test(test_slow_client_whose_socket_takes_a_close_is_told_4008),
+        cmocka_unit_test(test_slow_grace_does_not_run_while_the_worker_is_stalled),
+        cmocka_unit_test(
+            test_slow_client_whose_socket_has_room_when_its_grace_is_over_is_sent_more_first),
+        cmocka_unit_test(
+            test_slow_client_that_takes_a_little_after_its_grace_is_closed_all_the_same),
+        cmocka_unit_test(
+            test_slow_client_that_has_just_come_below_the_pressure_is_not_stuck_if_its_socket_has_room),
+        cmocka_unit_test(test_slow_grace_of_a_client_that_reads_begins_anew_after_a_stall),
+        cmocka_unit_test(test_slow_lag_in_seconds_does_not_grow_while_the_worker_is_stalled),
+        cmocka_unit_test(test_slow_lag_is_not_judged_for_the_grace_after_a_stall),
+        cmocka_unit_test(
+            test_slow_client_past_max_lag_is_sent_what_its_socket_takes_before_it_is_closed),
+        cmocka_unit_test(test_slow_client_skips_nothing_that_its_socket_takes),
+        cmocka_unit_test(test_slow_clients_with_room_are_sent_to_in_smaller_chunks),
         cmocka_unit_test(
             test_slow_clients_are_closed_in_chunks_and_looked_at_when_somebody_is_below_the_pressure),
         cmocka_unit_test(

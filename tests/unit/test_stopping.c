@@ -3,6 +3,7 @@
  * conn_tick and the stages of worker.c, in a whole worker that is turned by hand. The test is the
  * master, which says the phase, and the clock.
  */
+/* long: one worker in one process, which all of it needs */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -185,8 +186,7 @@ serve_again(void)
 static void
 pass_ms(int64_t ms)
 {
-    hand_clock_turn(ms);
-    conn_rig_turn();
+    conn_rig_pass_time(ms);
     conn_tick(conn_rig_worker());
     conn_rig_settle();
 }
@@ -456,7 +456,7 @@ orphan(void)
 
     worker->close_code = CLOSE_GOING_AWAY;
     worker->orphaned = true;
-    worker->orphaned_ms = worker->now_ms;
+    worker->orphaned_ns = worker->clock.real_ns;
 }
 
 static void
@@ -512,10 +512,10 @@ test_timeout_of_the_handshake_is_over_when_it_is(void **state)
     say(fd, request, 20);
     conn_rig_settle();
     conn = TAILQ_FIRST(&worker->handshaking);
-    conn->since_ms = worker->now_ms - HANDSHAKE_MS + 1;
+    conn->since_ms = worker_now_ms(worker) - HANDSHAKE_MS + 1;
     conn_tick(worker);
     assert_int_equal(conn->state, CONN_HANDSHAKE);
-    conn->since_ms = worker->now_ms - HANDSHAKE_MS;
+    conn->since_ms = worker_now_ms(worker) - HANDSHAKE_MS;
     conn_tick(worker);
     assert_int_equal(conn->state, CONN_LINGER);
     conn_rig_settle();
@@ -558,6 +558,151 @@ test_timeout_of_the_handshake_is_none_for_a_client_that_waits(void **state)
     assert_int_equal(handled, 1);
     assert_int_equal(recv(fd, got, sizeof(got), 0), 5);
     assert_memory_equal(got, "\x82\x03one", 5);
+}
+
+/* What came while the loop did not turn is read before the client is refused. */
+static void
+test_timeout_of_the_handshake_reads_what_is_there_first(void **state)
+{
+    struct worker *worker = conn_rig_worker();
+    char answer[512];
+    int good = arrive(0);
+    int bad = arrive(0);
+
+    (void)state;
+    say(good, request, 20);
+    say(bad, request, 20);
+    conn_rig_settle();
+    say(good, request + 20, strlen(request) - 20);
+    say(bad, request + 20, 10);
+    conn_rig_skip_time(HANDSHAKE_MS);
+    conn_tick(worker);
+    conn_rig_settle();
+    assert_true(recv(good, answer, sizeof(answer), 0) > 12);
+    assert_memory_equal(answer, "HTTP/1.1 101", 12);
+    assert_true(recv(bad, answer, sizeof(answer), 0) > 12);
+    assert_memory_equal(answer, "HTTP/1.1 408", 12);
+}
+
+static void
+test_timeout_of_the_handshake_reads_a_crowd_in_chunks(void **state)
+{
+    enum { CHUNK = 64 };
+    struct worker *worker = conn_rig_worker();
+    int fds[CROWD];
+
+    (void)state;
+    for (int i = 0; i < CROWD; i++) {
+        fds[i] = arrive(0);
+        say(fds[i], request, 20);
+        conn_rig_turn(); /* the channel holds a few */
+    }
+    conn_rig_settle();
+    for (int i = 0; i < CROWD; i++)
+        say(fds[i], request + 20, strlen(request) - 20);
+    conn_rig_skip_time(HANDSHAKE_MS);
+    for (int left = CROWD; left > 0; left -= CHUNK) {
+        assert_int_equal(GREW(clients_opened), CROWD - left);
+        conn_tick(worker);
+    }
+    assert_int_equal(GREW(clients_opened), CROWD);
+    assert_int_equal(GREW(clients_refused), 0);
+}
+
+static void
+test_timeouts_do_not_run_while_the_worker_is_stalled(void **state)
+{
+    struct worker *worker = conn_rig_worker();
+    int newcomer = arrive(0);
+    int closes = join(0);
+    struct conn *conn = worker->fanout.conns[0];
+
+    (void)state;
+    say(newcomer, request, 20);
+    conn_rig_settle();
+    conn_close(conn, CLOSE_NORMAL, NULL);
+    for (int i = 0; i < 20; i++) {
+        hand_clock_turn(60000);
+        conn_rig_turn();
+        conn_tick(worker);
+    }
+    assert_int_equal(worker->conn_count, 2);
+    assert_int_equal(conn->state, CONN_CLOSING);
+    pass_ms(HANDSHAKE_MS);
+    assert_int_equal(GREW(clients_refused), 1);
+    assert_int_equal(resets, 1);
+    (void)closes;
+}
+
+/* Its Close has come: it gets the FIN, and the time to hang up, instead of a reset. */
+static void
+test_timeout_of_a_close_reads_what_is_there_first(void **state)
+{
+    struct worker *worker = conn_rig_worker();
+    int fd = join(0);
+    struct conn *conn = worker->fanout.conns[0];
+
+    (void)state;
+    conn_close(conn, CLOSE_NORMAL, NULL);
+    conn_rig_settle();
+    say(fd, "\x88\x82\0\0\0\0\x03\xe8", 8);
+    conn_rig_skip_time(CONN_CLOSE_TIMEOUT_MS);
+    conn_tick(worker);
+    assert_int_equal(conn->state, CONN_LINGER);
+    assert_int_equal(resets, 0);
+    conn_rig_settle();
+    pass_ms(CONN_CLOSE_TIMEOUT_MS - 1000);
+    assert_int_equal(worker->conn_count, 1);
+    pass_ms(1000);
+    assert_int_equal(worker->conn_count, 0);
+}
+
+/* It breaks the protocol, which begins another wait, while its socket is still full. */
+static void
+test_timeout_of_a_close_is_that_of_the_state_it_has_come_to(void **state)
+{
+    static const uint8_t bytes[LONG_BYTES];
+    struct worker *worker = conn_rig_worker();
+    int fd = join(SMALL);
+    struct conn *conn = worker->fanout.conns[0];
+
+    (void)state;
+    publish(bytes, sizeof(bytes));
+    conn_rig_settle();
+    conn_close(conn, CLOSE_NORMAL, NULL);
+    conn_rig_settle();
+    say(fd, "\x83\x80\0\0\0\0", 6);
+    conn_rig_skip_time(CONN_CLOSE_TIMEOUT_MS);
+    conn_tick(worker);
+    assert_int_equal(conn->state, CONN_LINGER);
+    assert_true(conn->blocked);
+    assert_int_equal(resets, 0);
+    pass_ms(CONN_CLOSE_TIMEOUT_MS);
+    assert_int_equal(resets, 1);
+}
+
+static uint32_t woken_ms;
+
+static void
+on_woken(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    hand_clock_turn(50); /* as if it had slept for so long */
+    woken_ms = worker_now_ms(arg);
+}
+
+static void
+test_timeouts_see_the_time_after_the_sleep_in_callbacks(void **state)
+{
+    static const struct timeval now = {0};
+    struct worker *worker = conn_rig_worker();
+    uint32_t before_ms = worker_now_ms(worker);
+
+    (void)state;
+    assert_int_equal(event_base_once(worker->base, -1, EV_TIMEOUT, on_woken, worker, &now), 0);
+    conn_rig_turn();
+    assert_int_equal(woken_ms - before_ms, 50);
 }
 
 /* It has everything, and does not hang up: it may not have read it yet, so no reset. */
@@ -620,6 +765,12 @@ main(void)
         STOPS(test_timeout_of_the_handshake_is_over_when_it_is),
         STOPS(test_timeout_of_the_handshake_includes_the_wait_for_room),
         STOPS(test_timeout_of_the_handshake_is_none_for_a_client_that_waits),
+        STOPS(test_timeout_of_the_handshake_reads_what_is_there_first),
+        STOPS(test_timeout_of_the_handshake_reads_a_crowd_in_chunks),
+        STOPS(test_timeouts_do_not_run_while_the_worker_is_stalled),
+        STOPS(test_timeout_of_a_close_reads_what_is_there_first),
+        STOPS(test_timeout_of_a_close_is_that_of_the_state_it_has_come_to),
+        STOPS(test_timeouts_see_the_time_after_the_sleep_in_callbacks),
         STOPS(test_timeout_of_a_close_does_not_destroy_what_has_arrived),
         STOPS(test_stopping_without_a_master_publishes_messages_that_wait),
     };

@@ -16,7 +16,6 @@
 #include <cmocka.h>
 
 #include "tests/lib/conn_rig.h"
-#include "tests/lib/hand_clock.h"
 #include "worker/conn.h"
 
 enum {
@@ -175,8 +174,7 @@ assert_cut_off(int fd, size_t most_bytes)
 static void
 let_time_out(void)
 {
-    hand_clock_turn(CONN_CLOSE_TIMEOUT_MS);
-    conn_rig_turn();
+    conn_rig_pass_time(CONN_CLOSE_TIMEOUT_MS);
     conn_tick(conn_rig_worker());
     conn_rig_settle();
     assert_true(TAILQ_EMPTY(&conn_rig_worker()->closing));

@@ -8,7 +8,6 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -22,6 +21,7 @@ enum {
     PING_MS = 100000, /* the wheel holds 33 s */
     TIMEOUT_MS = 40000,
     STEP_MS = 100,
+    STALL_MS = 500,
     LATE_MS = 400, /* a bucket, and the steps in which it is looked at */
     NEVER_MS = 10 * (PING_MS + TIMEOUT_MS),
     TOGETHER = 64,
@@ -32,10 +32,7 @@ enum {
 static uint32_t
 clock_ms(void)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
+    return worker_now_ms(conn_rig_worker());
 }
 
 /* Turns the clock until the client hears something: how long that took. */
@@ -87,8 +84,7 @@ test_wheel_counts_from_the_last_sign_of_life(void **state)
     (void)state;
     for (int i = 0; i < 3; i++) {
         assert_pinged(fd);
-        hand_clock_turn(TIMEOUT_MS / 2);
-        conn_rig_turn();
+        conn_rig_pass_time(TIMEOUT_MS / 2);
         assert_int_equal(send(fd, pong, sizeof(pong), 0), sizeof(pong));
         conn_rig_settle();
     }
@@ -165,15 +161,6 @@ read_all(int fd)
     return all;
 }
 
-static void
-pass(int64_t ms)
-{
-    for (; ms > 0; ms -= STEP_MS) {
-        hand_clock_turn(STEP_MS);
-        conn_rig_turn();
-    }
-}
-
 static uint64_t
 silent_closed(void)
 {
@@ -199,7 +186,7 @@ test_wheel_unix_client_that_takes_data_and_never_pongs_is_alive_while_it_does(vo
         assert_pinged(fd);
         publish("news", 4);
         assert_int_equal(read_all(fd), 6);
-        pass(TIMEOUT_MS - STEP_MS);
+        conn_rig_pass_time(TIMEOUT_MS - STEP_MS);
         assert_int_equal(silent_closed(), cut_off);
     }
     assert_pinged(fd);
@@ -230,7 +217,7 @@ test_wheel_client_that_has_taken_something_is_pinged_anew(void **state)
     assert_pinged(fd);
     publish(news, sizeof(news));
     assert_true(only_conn()->blocked);
-    pass(PING_MS / 2);
+    conn_rig_pass_time(PING_MS / 2);
     assert_int_equal(read_all(fd), 4 + sizeof(news));
     assert_false(only_conn()->blocked);
     assert_pinged(fd); /* and not cut off without that */
@@ -255,7 +242,7 @@ test_wheel_client_whose_socket_takes_nothing_is_cut_off_whatever_it_says(void **
     for (; stuck_closed() == cut_off; waited_ms += TIMEOUT_MS / 8) {
         assert_true(waited_ms <= PING_MS + TIMEOUT_MS + TIMEOUT_MS / 8);
         assert_int_equal(send(fd, ping, sizeof(ping), MSG_NOSIGNAL), sizeof(ping));
-        pass(TIMEOUT_MS / 8);
+        conn_rig_pass_time(TIMEOUT_MS / 8);
     }
     assert_true(waited_ms >= PING_MS + TIMEOUT_MS);
     conn_rig_hang_up(fd);
@@ -273,7 +260,7 @@ test_wheel_client_whose_socket_takes_a_little_now_and_then_is_not_cut_off(void *
     (void)state;
     publish(news, sizeof(news));
     for (int i = 0; i < 3; i++) {
-        pass(PING_MS + TIMEOUT_MS - 100 * STEP_MS);
+        conn_rig_pass_time(PING_MS + TIMEOUT_MS - 100 * STEP_MS);
         assert_true(only_conn()->blocked);
         assert_true(recv(fd, some, sizeof(some), 0) > 0);
         conn_rig_settle();
@@ -293,11 +280,11 @@ test_wheel_silence_does_not_count_while_the_client_is_not_read(void **state)
     int fd = open_small_client();
 
     (void)state;
-    pass(PING_MS / 4);
+    conn_rig_pass_time(PING_MS / 4);
     assert_int_equal(send(fd, echo, sizeof(echo), 0), sizeof(echo));
     conn_rig_settle();
     assert_true(only_conn()->full && only_conn()->unheard && only_conn()->blocked);
-    pass(PING_MS);
+    conn_rig_pass_time(PING_MS);
     assert_int_equal(read_all(fd), 4 + LONG_BYTES);
     assert_false(only_conn()->unheard);
     assert_pinged(fd);
@@ -306,9 +293,9 @@ test_wheel_silence_does_not_count_while_the_client_is_not_read(void **state)
     conn_rig_require_idle();
 }
 
-/* The worker, or the machine, stood still meanwhile: the answers are there, and not read yet. */
+/* The answers are there when time is up, and not read yet. */
 static void
-test_wheel_answers_that_came_while_the_worker_stood_still_count(void **state)
+test_wheel_answers_that_the_worker_has_not_read_when_time_is_up_count(void **state)
 {
     static const uint8_t pong[] = {0x8a, 0x80, 0, 0, 0, 0};
     static const uint8_t news[LONG_BYTES];
@@ -319,18 +306,38 @@ test_wheel_answers_that_came_while_the_worker_stood_still_count(void **state)
     (void)state;
     assert_pinged(fd);
     assert_int_equal(send(fd, pong, sizeof(pong), 0), sizeof(pong));
-    hand_clock_turn(NEVER_MS);
-    conn_rig_turn();
+    conn_rig_skip_time(NEVER_MS);
+    (void)liveness_run(conn_rig_worker());
     assert_int_equal(silent_closed() + stuck_closed(), cut_off);
     publish(news, sizeof(news));
     assert_true(only_conn()->blocked);
     while (recv(fd, some, sizeof(some), 0) > 0)
         ;
-    hand_clock_turn(NEVER_MS);
-    conn_rig_turn();
+    conn_rig_skip_time(NEVER_MS);
+    (void)liveness_run(conn_rig_worker());
     assert_int_equal(silent_closed() + stuck_closed(), cut_off);
     conn_rig_settle();
     (void)read_all(fd);
+    conn_rig_hang_up(fd);
+    conn_rig_require_idle();
+}
+
+/* However long it takes; the client has said nothing, and is not asked anew. */
+static void
+test_wheel_a_stall_of_the_worker_counts_against_no_client(void **state)
+{
+    uint64_t cut_off = silent_closed();
+    int fd = open_small_client();
+
+    (void)state;
+    assert_pinged(fd);
+    for (int64_t ms = STALL_MS; ms < NEVER_MS; ms *= 2) {
+        hand_clock_turn(ms);
+        conn_rig_turn();
+    }
+    assert_int_equal(silent_closed(), cut_off);
+    assert_in_range(wait_for(fd, "", 0), TIMEOUT_MS / 2, TIMEOUT_MS + LATE_MS);
+    assert_int_equal(silent_closed(), cut_off + 1);
     conn_rig_hang_up(fd);
     conn_rig_require_idle();
 }
@@ -347,7 +354,7 @@ test_wheel_looks_at_a_crowd_in_chunks(void **state)
     for (size_t i = 0; i < CROWD; i++)
         crowd[i] = conn_rig_open_client("");
     before = conn_rig_counter(COUNTER_sends);
-    hand_clock_turn(PING_MS);
+    conn_rig_skip_time(PING_MS);
     for (; (now = conn_rig_counter(COUNTER_sends)) < before + CROWD; turns++) {
         conn_rig_turn();
         assert_true(conn_rig_counter(COUNTER_sends) - now <= LIVENESS_CHUNK);
@@ -383,7 +390,7 @@ test_wheel_goes_on_when_the_clock_of_32_bits_wraps(void **state)
 {
     (void)state;
     for (uint32_t before_ms = 0; before_ms <= PING_MS + TIMEOUT_MS; before_ms += 35000) {
-        hand_clock_turn(UINT32_MAX - clock_ms() - before_ms);
+        conn_rig_skip_time(UINT32_MAX - clock_ms() - before_ms);
         conn_rig_settle();
         test_wheel_pings_after_the_interval_and_cuts_off_after_the_timeout(NULL);
     }
@@ -409,7 +416,8 @@ main(void)
         cmocka_unit_test(test_wheel_client_whose_socket_takes_nothing_is_cut_off_whatever_it_says),
         cmocka_unit_test(test_wheel_client_whose_socket_takes_a_little_now_and_then_is_not_cut_off),
         cmocka_unit_test(test_wheel_silence_does_not_count_while_the_client_is_not_read),
-        cmocka_unit_test(test_wheel_answers_that_came_while_the_worker_stood_still_count),
+        cmocka_unit_test(test_wheel_answers_that_the_worker_has_not_read_when_time_is_up_count),
+        cmocka_unit_test(test_wheel_a_stall_of_the_worker_counts_against_no_client),
         cmocka_unit_test(test_wheel_looks_at_a_crowd_in_chunks),
         cmocka_unit_test(test_wheel_has_nothing_more_to_do_until_a_bucket_comes_up),
         cmocka_unit_test(test_wheel_goes_on_when_the_clock_of_32_bits_wraps),

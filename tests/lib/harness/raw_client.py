@@ -151,6 +151,12 @@ class RawClient:
         poll.register(self.socket, select.POLLIN)
         return bool(len(self.buffer) > self.start or poll.poll(0))
 
+    def is_readable(self):
+        """Is there something in the socket, or the end of the connection?"""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        return bool(poll.poll(0))
+
     def available(self):
         """How many bytes can be read without waiting."""
         count = array.array("i", [0])

@@ -1,0 +1,104 @@
+/*
+ * run_clock.h: the clock of a loop that judges others, by which its own stalls do not count.
+ *
+ * Role:     a worker for its clients, the master for a server that stops. One clock for each loop.
+ * Owns:     nothing.
+ * Lifetime: run_clock_init begins it; nothing ends it.
+ * Errors:   none.
+ * Context:  one thread. A reading of CLOCK_MONOTONIC, no system call.
+ *
+ * A deadline for a client means: the client has so long in which the server would have seen what it
+ * does. While the loop does not run (SIGSTOP, a frozen cgroup, a suspended machine, a handler that
+ * blocks, one turn with too much work), it sees nothing. So a turn of the loop, which includes its
+ * sleep, adds at most `turn_ns` to this clock, however long it took. A turn that took longer is a
+ * stall: `stalled_ms` is when the last one ended.
+ *
+ *   run_clock_turn   begins a turn
+ *   run_clock_sleep  the loop is about to sleep: the first question after that reads the clock
+ *                    again, so that callbacks never see the time at which the loop fell asleep
+ *
+ * `real_ns` is CLOCK_MONOTONIC as last read, for limits that hold whether or not the loop runs.
+ */
+#ifndef CRIER_SHM_RUN_CLOCK_H
+#define CRIER_SHM_RUN_CLOCK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shm/clock.h"
+
+struct run_clock {
+    uint64_t real_ns;
+    uint64_t ran_ns;  /* this clock; begins as CLOCK_MONOTONIC */
+    uint64_t turn_ns; /* the most that a turn adds */
+    uint64_t left_ns; /* of that, in this turn */
+    uint64_t ran_ms;  /* ran_ns in milliseconds */
+    uint64_t stalled_ms;
+    bool slept; /* since the last reading */
+};
+
+/* The time is `real_ns`, a reading of CLOCK_MONOTONIC. */
+static inline void
+run_clock_set(struct run_clock *clock, uint64_t real_ns)
+{
+    uint64_t passed_ns = real_ns - clock->real_ns;
+    bool stalled = passed_ns > clock->left_ns;
+
+    if (stalled)
+        passed_ns = clock->left_ns;
+    clock->real_ns = real_ns;
+    clock->ran_ns += passed_ns;
+    clock->left_ns -= passed_ns;
+    clock->ran_ms = clock->ran_ns / 1000000;
+    if (stalled)
+        clock->stalled_ms = clock->ran_ms;
+    clock->slept = false;
+}
+
+static inline void
+run_clock_init(struct run_clock *clock, uint64_t turn_ns)
+{
+    uint64_t real_ns = clock_ns(CLOCK_MONOTONIC);
+
+    *clock = (struct run_clock){.real_ns = real_ns, .ran_ns = real_ns, .turn_ns = turn_ns};
+    clock->left_ns = turn_ns;
+    clock->ran_ms = real_ns / 1000000;
+}
+
+static inline void
+run_clock_turn(struct run_clock *clock)
+{
+    run_clock_set(clock, clock_ns(CLOCK_MONOTONIC));
+    clock->left_ns = clock->turn_ns;
+}
+
+static inline void
+run_clock_sleep(struct run_clock *clock)
+{
+    clock->slept = true;
+}
+
+static inline uint64_t
+run_clock_ms(struct run_clock *clock)
+{
+    if (clock->slept)
+        run_clock_set(clock, clock_ns(CLOCK_MONOTONIC));
+    return clock->ran_ms;
+}
+
+static inline uint64_t
+run_clock_real_ns(struct run_clock *clock)
+{
+    (void)run_clock_ms(clock);
+    return clock->real_ns;
+}
+
+/* Has there been a stall in the last `ms`, which are not over? One that ended just before them does
+ * not count. */
+static inline bool
+run_clock_stalled_within(struct run_clock *clock, uint64_t ms)
+{
+    return run_clock_ms(clock) - clock->stalled_ms < ms;
+}
+
+#endif
