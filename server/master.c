@@ -288,6 +288,7 @@ master_on_tick(evutil_socket_t fd, short events, void *arg)
     (void)fd;
     (void)events;
     run_clock_turn(&master->clock);
+    (void)run_clock_ms(&master->clock);
     member_beat(&master->segment.members[MEMBER_MASTER]);
     segment_note_wall_clock(master->segment.head);
     console_go_on(&master->console);

@@ -14,8 +14,11 @@
  * stall: `stalled_ms` is when the last one ended.
  *
  *   run_clock_turn   begins a turn
- *   run_clock_sleep  the loop is about to sleep: the first question after that reads the clock
- *                    again, so that callbacks never see the time at which the loop fell asleep
+ *   run_clock_sleep  the loop is about to sleep
+ *
+ * The first question after each of them reads CLOCK_MONOTONIC, so that callbacks never see the time at
+ * which the loop fell asleep, and a turn in which there is no question reads nothing. The loop's tick
+ * has to ask: time that passes without a reading for longer than `turn_ns` counts as a stall.
  *
  * `real_ns` is CLOCK_MONOTONIC as last read, for limits that hold whether or not the loop runs.
  */
@@ -29,30 +32,31 @@
 
 struct run_clock {
     uint64_t real_ns;
-    uint64_t ran_ns;  /* this clock; begins as CLOCK_MONOTONIC */
-    uint64_t turn_ns; /* the most that a turn adds */
-    uint64_t left_ns; /* of that, in this turn */
-    uint64_t ran_ms;  /* ran_ns in milliseconds */
+    uint64_t lost_ns;  /* by which this clock is behind CLOCK_MONOTONIC: all that was stalls */
+    uint64_t limit_ns; /* what is behind that moment of CLOCK_MONOTONIC this turn does not count */
+    uint64_t turn_ns;  /* the most that a turn counts */
     uint64_t stalled_ms;
-    bool slept; /* since the last reading */
+    bool slept; /* or began a turn, since the last reading */
 };
+
+/* As of the last reading: what only has to come about soon needs none of its own. */
+static inline uint64_t
+run_clock_last_ms(const struct run_clock *clock)
+{
+    return (clock->real_ns - clock->lost_ns) / 1000000;
+}
 
 /* The time is `real_ns`, a reading of CLOCK_MONOTONIC. */
 static inline void
 run_clock_set(struct run_clock *clock, uint64_t real_ns)
 {
-    uint64_t passed_ns = real_ns - clock->real_ns;
-    bool stalled = passed_ns > clock->left_ns;
-
-    if (stalled)
-        passed_ns = clock->left_ns;
     clock->real_ns = real_ns;
-    clock->ran_ns += passed_ns;
-    clock->left_ns -= passed_ns;
-    clock->ran_ms = clock->ran_ns / 1000000;
-    if (stalled)
-        clock->stalled_ms = clock->ran_ms;
     clock->slept = false;
+    if (real_ns > clock->limit_ns) {
+        clock->lost_ns += real_ns - clock->limit_ns;
+        clock->limit_ns = real_ns;
+        clock->stalled_ms = run_clock_last_ms(clock);
+    }
 }
 
 static inline void
@@ -60,16 +64,15 @@ run_clock_init(struct run_clock *clock, uint64_t turn_ns)
 {
     uint64_t real_ns = clock_ns(CLOCK_MONOTONIC);
 
-    *clock = (struct run_clock){.real_ns = real_ns, .ran_ns = real_ns, .turn_ns = turn_ns};
-    clock->left_ns = turn_ns;
-    clock->ran_ms = real_ns / 1000000;
+    *clock =
+        (struct run_clock){.real_ns = real_ns, .limit_ns = real_ns + turn_ns, .turn_ns = turn_ns};
 }
 
 static inline void
 run_clock_turn(struct run_clock *clock)
 {
-    run_clock_set(clock, clock_ns(CLOCK_MONOTONIC));
-    clock->left_ns = clock->turn_ns;
+    clock->limit_ns = clock->real_ns + clock->turn_ns;
+    clock->slept = true;
 }
 
 static inline void
@@ -83,7 +86,7 @@ run_clock_ms(struct run_clock *clock)
 {
     if (clock->slept)
         run_clock_set(clock, clock_ns(CLOCK_MONOTONIC));
-    return clock->ran_ms;
+    return run_clock_last_ms(clock);
 }
 
 static inline uint64_t

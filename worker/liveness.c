@@ -15,16 +15,16 @@
 
 enum { LIVENESS_PING_BYTES = 2 }; /* of a Ping without payload on the wire */
 
-/* The bucket of this moment, not yet modulo LIVENESS_BUCKETS; wraps with the clock. */
+/* The bucket of this moment, or of the last tick, not yet modulo LIVENESS_BUCKETS; wraps with the clock. */
 static uint32_t
-liveness_now(struct worker *worker)
+liveness_now(const struct worker *worker)
 {
-    return worker_now_ms(worker) / LIVENESS_BUCKET_MS;
+    return (uint32_t)run_clock_last_ms(&worker->clock) / LIVENESS_BUCKET_MS;
 }
 
 /* How many buckets are still to be looked through. */
 static uint32_t
-liveness_behind(struct worker *worker)
+liveness_behind(const struct worker *worker)
 {
     return (liveness_now(worker) - worker->liveness.place) % (UINT32_MAX / LIVENESS_BUCKET_MS + 1);
 }
@@ -87,7 +87,8 @@ void
 liveness_schedule(struct conn *conn)
 {
     struct worker *worker = conn->worker;
-    uint64_t ahead = liveness_behind(worker) + 1 + liveness_left_ms(conn) / LIVENESS_BUCKET_MS;
+    uint64_t left_ms = liveness_left_ms(conn);
+    uint64_t ahead = liveness_behind(worker) + 1 + left_ms / LIVENESS_BUCKET_MS;
 
     if (ahead > LIVENESS_BUCKETS - 1)
         ahead = LIVENESS_BUCKETS - 1; /* the one that is being looked through would be no end */

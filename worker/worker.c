@@ -130,7 +130,8 @@ worker_follow_nobody(struct worker *worker)
         worker->last_seq = ring_tail(&worker->ring);
         worker_set_stage(worker, WORKER_DELIVERING);
     }
-    if (worker->clock.real_ns - worker->orphaned_ns >= WORKER_ORPHAN_MS * UINT64_C(1000000))
+    if (run_clock_real_ns(&worker->clock) - worker->orphaned_ns >=
+        WORKER_ORPHAN_MS * UINT64_C(1000000))
         worker_abort(worker);
 }
 
@@ -192,6 +193,7 @@ worker_on_tick(int fd, short what, void *arg)
 
     (void)fd;
     (void)what;
+    (void)run_clock_ms(&worker->clock);
     member_beat(worker->me);
     log_retry();
     conn_tick(worker);
