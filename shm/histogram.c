@@ -67,11 +67,17 @@ histogram_bucket_at(const uint64_t *buckets, unsigned bits, uint64_t count, doub
 void
 histogram_record(struct histogram_shm *histogram, uint64_t value_ns)
 {
+    histogram_record_some(histogram, value_ns, 1);
+}
+
+void
+histogram_record_some(struct histogram_shm *histogram, uint64_t value_ns, uint64_t times)
+{
     uint32_t bucket = histogram_bucket(HISTOGRAM_BITS, value_ns);
 
     if (bucket >= HISTOGRAM_BUCKETS)
         bucket = HISTOGRAM_BUCKETS - 1;
-    atomic_bump(&histogram->buckets[bucket], (uint64_t)1);
+    atomic_bump(&histogram->buckets[bucket], times);
     if (histogram->max_ns < value_ns)
         atomic_store_relaxed(&histogram->max_ns, value_ns);
 }

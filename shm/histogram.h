@@ -45,6 +45,9 @@ const char *histogram_help(enum histogram histogram);
 
 void histogram_record(struct histogram_shm *histogram, uint64_t value_ns);
 
+/* The same value so many times. */
+void histogram_record_some(struct histogram_shm *histogram, uint64_t value_ns, uint64_t times);
+
 #define histogram_add(histograms, name, ns) histogram_record(&(histograms)[HISTOGRAM_##name], (ns))
 
 /* Adds what another member has, which goes on writing, to a copy of one's own. */

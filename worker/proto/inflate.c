@@ -20,7 +20,7 @@ static const uint8_t inflate_tail[] = {0x00, 0x00, 0xff, 0xff};
 
 struct inflate {
     z_stream z;
-    size_t left; /* bytes of the payload behind what zlib was given, which counts up to UINT_MAX */
+    size_t left; /* bytes of the payload behind the slice that zlib was given */
 };
 
 const char *
@@ -62,13 +62,14 @@ inflate_limit(size_t bytes)
     return bytes < UINT_MAX ? (uInt)bytes : UINT_MAX;
 }
 
-/* Gives zlib what comes next, if it has nothing and there is something. */
+/* Gives zlib the next slice, if it has used up the one before. */
 static void
 inflate_feed(struct inflate *inflater)
 {
     if (inflater->z.avail_in)
         return;
-    inflater->z.avail_in = inflate_limit(inflater->left);
+    inflater->z.avail_in =
+        inflater->left < INFLATE_SLICE_BYTES ? (uInt)inflater->left : INFLATE_SLICE_BYTES;
     inflater->left -= inflater->z.avail_in;
 }
 
@@ -79,7 +80,18 @@ inflate_begin(struct inflate *inflater, const uint8_t *payload, size_t bytes)
     inflater->z.next_in = (Bytef *)payload;
     inflater->z.avail_in = 0;
     inflater->left = bytes;
-    inflate_feed(inflater);
+}
+
+size_t
+inflate_left(const struct inflate *inflater)
+{
+    return inflater->z.avail_in + inflater->left;
+}
+
+void
+inflate_move(struct inflate *inflater, const uint8_t *rest)
+{
+    inflater->z.next_in = (Bytef *)rest;
 }
 
 /* The payload is used up: does it end in front of the length of an empty block? With Z_TREES zlib
@@ -105,8 +117,8 @@ inflate_more(struct inflate *inflater, uint8_t *out, size_t room, size_t *made)
     assert(room);
     z->next_out = out;
     z->avail_out = inflate_limit(room);
+    inflate_feed(inflater);
     do { /* as long as zlib takes input or makes output */
-        inflate_feed(inflater);
         rc = inflate(z, Z_SYNC_FLUSH);
         if (rc == Z_STREAM_END)
             rc = inflateResetKeep(z);
@@ -116,7 +128,7 @@ inflate_more(struct inflate *inflater, uint8_t *out, size_t room, size_t *made)
         return INFLATE_NO_MEMORY;
     if (rc != Z_BUF_ERROR)
         return INFLATE_BROKEN;
-    if (!z->avail_out)
+    if (!z->avail_out || inflater->left)
         return INFLATE_MORE;
     return inflate_tail_fits(z) ? INFLATE_END : INFLATE_BROKEN;
 }

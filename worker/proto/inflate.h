@@ -19,11 +19,15 @@
 #include <stdint.h>
 
 enum inflate_status {
-    INFLATE_MORE,      /* the room is used up: call again with more */
+    INFLATE_MORE,      /* the room is used up, or a slice of the payload: call again */
     INFLATE_END,       /* the message is complete */
     INFLATE_BROKEN,    /* it is cut off, or no deflate, or refers to what was before it */
     INFLATE_NO_MEMORY, /* for the window, which is made by the first message that needs one */
 };
+
+enum {
+    INFLATE_SLICE_BYTES = 4 * 1024
+}; /* at worst 0.6 ms: each byte a block with a Huffman table */
 
 struct inflate;
 
@@ -36,7 +40,12 @@ const char *inflate_status_name(enum inflate_status status);
 /* Begins with the whole payload of a message; whatever was begun before is forgotten. */
 void inflate_begin(struct inflate *inflater, const uint8_t *payload, size_t bytes);
 
-/* Decompresses up to `room` bytes (at least 1) more to `out`. Whatever the status, `*made` bytes are
+/* So many bytes at the end of the payload are still needed; they lie here from now on. */
+size_t inflate_left(const struct inflate *inflater);
+void inflate_move(struct inflate *inflater, const uint8_t *rest);
+
+/* Decompresses up to `room` bytes (at least 1) more to `out`, and at most INFLATE_SLICE_BYTES of the
+ * payload, which may make none: empty blocks. Whatever the status, `*made` bytes are
  * there; what is behind them in the room may have been written to. Only INFLATE_MORE can be followed
  * by another call, and that one may find the message complete with nothing more. */
 enum inflate_status inflate_more(struct inflate *inflater, uint8_t *out, size_t room, size_t *made)
