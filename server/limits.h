@@ -25,7 +25,7 @@ enum {
     LIMITS_SEGMENT_FDS = 1,
     LIMITS_LOOP_FDS = 3,   /* of an event loop: an epoll set, a pipe for signals */
     LIMITS_STOP_FDS = 2,   /* of the master: a pipe for the signals that stop it */
-    LIMITS_WATCH_FDS = 1,  /* of a worker: the epoll set of its clients */
+    LIMITS_WATCH_FDS = 2,  /* of a worker: the epoll set of its clients, the timer of its ticks */
     LIMITS_STREAM_FDS = 4, /* standard input and standard error, opened again or read by a thread */
     LIMITS_SPARE_FDS = 12, /* connections being passed on; libraries; the application */
     LIMITS_CLIENTS_MIN = 16, /* a worker must have room for so many clients */

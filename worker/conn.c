@@ -19,11 +19,11 @@
 #include "worker/conn_out.h"
 #include "worker/liveness.h"
 #include "worker/slow.h"
+#include "worker/unpack.h"
 #include "worker/unwatched.h"
 #include "worker/watch.h"
 
 enum {
-    CONN_PART_CHUNK = 64,  /* of those who part, in a turn of the loop */
     CONN_JUDGE_CHUNK = 64, /* that are read or sent to in a tick because their time is up */
     CONN_ITEM_BYTES = SLAB_HEAD_BYTES + sizeof(struct conn), /* 22 in a page */
 };
@@ -38,6 +38,19 @@ conn_state_name(enum conn_state state)
     case CONN_CLOSING: return "closing";
     case CONN_LINGER: return "linger";
     case CONN_GONE: return "gone";
+    }
+    return "unknown";
+}
+
+const char *
+conn_queue_name(enum conn_queue queue)
+{
+    switch (queue) {
+    case CONN_QUEUE_NONE: return "none";
+    case CONN_QUEUE_ORDINARY: return "ordinary";
+    case CONN_QUEUE_ARRIVING: return "arriving";
+    case CONN_QUEUE_INDEBTED: return "indebted";
+    case CONN_QUEUE_INFLATER: return "inflater";
     }
     return "unknown";
 }
@@ -85,8 +98,8 @@ conn_list(struct conn *conn)
         return &worker->unwatched;
     if (conn->waits)
         return &worker->waiting;
-    if (conn->eager)
-        return &worker->eager;
+    if (conn->queue)
+        return &worker->queues[conn->queue];
     if (conn->parting)
         return &worker->parting;
     switch ((enum conn_state)conn->state) {
@@ -107,17 +120,30 @@ conn_list_leave(struct conn *conn)
 
     if (list)
         TAILQ_REMOVE(list, conn, link);
+    conn->worker->queued[conn->queue]--;
+}
+
+/* What a list in which all have the same timeout is ordered by. */
+static bool
+conn_is_older(const struct conn *conn, const struct conn *other)
+{
+    return (int32_t)(conn->since_ms - other->since_ms) < 0;
 }
 
 static void
 conn_list_enter(struct conn *conn)
 {
+    struct worker *worker = conn->worker;
     struct conn_list *list;
 
     if (conn->state == CONN_OPEN)
         liveness_schedule(conn);
     list = conn_list(conn);
-    if (list)
+    conn->worker->queued[conn->queue]++;
+    if ((list == &worker->handshaking || list == &worker->closing) && !TAILQ_EMPTY(list) &&
+        conn_is_older(conn, TAILQ_FIRST(list)))
+        TAILQ_INSERT_HEAD(list, conn, link); /* it has waited for its turn meanwhile */
+    else if (list)
         TAILQ_INSERT_TAIL(list, conn, link);
 }
 
@@ -128,14 +154,41 @@ conn_enlist(struct conn *conn)
     conn_list_enter(conn);
 }
 
-void
-conn_set_eager(struct conn *conn, bool eager)
+static void
+conn_move_to_queue(struct conn *conn, enum conn_queue queue)
 {
-    if (conn->eager == eager)
-        return;
     conn_list_leave(conn);
-    conn->eager = eager;
+    conn->queue = (uint8_t)queue;
     conn_list_enter(conn);
+}
+
+void
+conn_set_queue(struct conn *conn, enum conn_queue queue)
+{
+    if (conn->queue == queue)
+        return;
+    conn_move_to_queue(conn, queue);
+    conn_update_events(conn);
+}
+
+static enum conn_queue
+conn_queue_of_class(const struct conn *conn)
+{
+    switch (conn_class(conn)) {
+    case BUDGET_ORDINARY: return CONN_QUEUE_ORDINARY;
+    case BUDGET_INDEBTED: return CONN_QUEUE_INDEBTED;
+    default: return CONN_QUEUE_ARRIVING;
+    }
+}
+
+void
+conn_enqueue(struct conn *conn)
+{
+    if (!conn->inflating && !(conn->stalled && conn_may_work(conn)))
+        return;
+    conn->fresh = false; /* or it would have been done with */
+    conn_set_queue(conn, conn->inflating && !unpack_has_own(conn) ? CONN_QUEUE_INFLATER
+                                                                  : conn_queue_of_class(conn));
 }
 
 void
@@ -178,12 +231,17 @@ conn_set_state(struct conn *conn, enum conn_state state)
     }
     conn->state = state;
     conn->waits = false;
-    conn->eager = false;
+    conn->queue = CONN_QUEUE_NONE;
     conn->parting = false;
     conn->unwatched = false;
-    conn->deferred = false;
+    if (conn->inflating)
+        unpack_drop(conn);
     conn->full = false;
-    conn->since_ms = worker_now_ms(conn->worker);
+    conn->fresh = state == CONN_OPEN;
+    if (state == CONN_OPEN)
+        conn->paid_us = conn->worker->budget.round_us;
+    else
+        conn->since_ms = worker_now_ms(conn->worker);
     conn_list_enter(conn);
     conn_update_events(conn);
 }
@@ -191,16 +249,22 @@ conn_set_state(struct conn *conn, enum conn_state state)
 void
 conn_update_events(struct conn *conn)
 {
-    bool reads = conn_may_read(conn);
-    unsigned wants = reads ? EPOLLIN : 0;
+    bool reads;
+    unsigned wants;
+
+    if (conn->stalled && conn->worker->current != conn && conn->queue == CONN_QUEUE_NONE &&
+        conn_may_work(conn)) {
+        conn_enqueue(conn); /* and comes back */
+        return;
+    }
+    reads = conn_may_read(conn) && conn->queue == CONN_QUEUE_NONE;
+    wants = reads ? EPOLLIN : 0;
 
     if (conn->state == CONN_OPEN && reads == conn->unheard)
         liveness_stop_clock(conn, !reads);
     if (conn->blocked && conn->state != CONN_GONE)
         wants |= EPOLLOUT;
     unwatched_update(conn, wants);
-    if (conn->stalled && reads)
-        conn_set_eager(conn, true);
 }
 
 /* --- beginning --- */
@@ -294,40 +358,104 @@ conn_join(struct conn *conn)
         conn_out_greet(conn);
 }
 
-void
+bool
 conn_retry_waiting(struct worker *worker)
+{
+    struct conn *conn = TAILQ_FIRST(&worker->waiting);
+
+    budget_read(worker);
+    while (conn) {
+        enum budget_class class = conn_class(conn);
+        conn_in_turn(conn, class);
+        if (conn == TAILQ_FIRST(&worker->waiting))
+            return false; /* still no room */
+        conn = TAILQ_FIRST(&worker->waiting);
+        if (conn && !budget_has_time(&worker->budget, class))
+            return true;
+    }
+    return false;
+}
+
+/* --- queues --- */
+
+static void
+conn_take_turn(struct conn *conn, enum budget_class class)
+{
+    conn_move_to_queue(conn, CONN_QUEUE_NONE);
+    conn_in_turn(conn, class);
+    if (conn->state != CONN_GONE)
+        conn_update_events(conn);
+}
+
+/* Those that were in the queue of input that was kept, at least one of them. */
+static void
+conn_go_on_ordinary(struct worker *worker)
+{
+    struct conn_list *ordinary = &worker->queues[CONN_QUEUE_ORDINARY];
+    struct conn *conn;
+
+    for (uint32_t left = worker->queued[CONN_QUEUE_ORDINARY];
+         left > 0 && (conn = TAILQ_FIRST(ordinary)); left--) {
+        conn_take_turn(conn, BUDGET_ORDINARY);
+        if (!budget_has_time(&worker->budget, BUDGET_ORDINARY))
+            return;
+    }
+}
+
+static void
+conn_go_on_arriving(struct worker *worker)
 {
     struct conn *conn;
 
-    while ((conn = TAILQ_FIRST(&worker->waiting))) {
-        conn_in_resume(conn);
-        if (conn == TAILQ_FIRST(&worker->waiting))
-            return; /* still no room */
+    while ((conn = TAILQ_FIRST(&worker->queues[CONN_QUEUE_ARRIVING])) &&
+           budget_has_time(&worker->budget, BUDGET_ARRIVING)) {
+        worker->before_intake -= worker->before_intake > 0;
+        conn_take_turn(conn, BUDGET_ARRIVING);
     }
+}
+
+static void
+conn_go_on_indebted(struct worker *worker)
+{
+    struct conn_list *indebted = &worker->queues[CONN_QUEUE_INDEBTED];
+    struct conn *conn;
+
+    for (int looks = 0; looks < BUDGET_LOOKS && (conn = TAILQ_FIRST(indebted)) &&
+                        budget_has_time(&worker->budget, BUDGET_INDEBTED);
+         looks++) {
+        if (budget_affords(worker, conn, worker->queued[CONN_QUEUE_INDEBTED]))
+            conn_take_turn(conn, BUDGET_INDEBTED);
+        else
+            conn_enlist(conn); /* the others first */
+    }
+}
+
+static void
+conn_take_inflaters(struct worker *worker)
+{
+    struct conn *conn;
+
+    while ((conn = TAILQ_FIRST(&worker->queues[CONN_QUEUE_INFLATER])) && unpack_take_own(conn))
+        conn_set_queue(conn, conn_queue_of_class(conn));
 }
 
 void
 conn_go_on(struct worker *worker)
 {
-    struct conn *conn;
-    size_t count = 0;
-
-    TAILQ_FOREACH(conn, &worker->eager, link)
-    count++;
-    while (count-- > 0 && (conn = TAILQ_FIRST(&worker->eager))) {
-        conn_set_eager(conn, false);
-        conn_in_resume(conn);
-    }
+    budget_read(worker);
+    conn_take_inflaters(worker);
+    conn_go_on_ordinary(worker);
+    conn_go_on_arriving(worker);
+    conn_go_on_indebted(worker);
 }
 
 bool
 conn_part(struct worker *worker)
 {
     struct conn *conn;
-    int left = CONN_PART_CHUNK;
 
     while ((conn = TAILQ_FIRST(&worker->parting)) && conn_is_late(conn, CONN_PARTING_MS)) {
-        if (left-- == 0)
+        if (!budget_has_time(&worker->budget, BUDGET_ARRIVING))
             return true;
         conn_list_leave(conn);
         conn->parting = false;
@@ -486,26 +614,44 @@ conn_leave(struct conn *conn, bool reset)
     pool_buf_free(&worker->pool, &conn->output);
 }
 
-void
+/* False: its handler had no room in the ring. */
+static bool
+conn_bury(struct worker *worker, struct conn *conn)
+{
+    int rc;
+
+    worker->retrying = true;
+    rc = conn->opened ? app_disconnect(worker, conn, conn->close_code) : 0;
+    worker->retrying = false;
+    if (rc == -EAGAIN && !worker->done)
+        return false;
+    TAILQ_REMOVE(&worker->gone, conn, link);
+    pool_buf_free(&worker->pool, &conn->input);
+    pool_buf_free(&worker->pool, &conn->message);
+    conn_return_record(worker, conn->record);
+    watch_forget(conn);
+    worker->conn_count--;
+    (void)slab_small_free(&worker->pool.heap, conn);
+    return true;
+}
+
+bool
 conn_reap(struct worker *worker)
 {
+    struct budget *budget = &worker->budget;
     struct conn *conn;
+    bool has_room = true;
 
-    while ((conn = TAILQ_FIRST(&worker->gone))) {
-        int rc;
-
-        worker->retrying = true;
-        rc = conn->opened ? app_disconnect(worker, conn, conn->close_code) : 0;
-        worker->retrying = false;
-        if (rc == -EAGAIN && !worker->done)
-            return;
-        TAILQ_REMOVE(&worker->gone, conn, link);
-        pool_buf_free(&worker->pool, &conn->input);
-        pool_buf_free(&worker->pool, &conn->message);
-        conn_return_record(worker, conn->record);
-        worker->conn_count--;
-        (void)slab_small_free(&worker->pool.heap, conn);
+    if (TAILQ_EMPTY(&worker->gone))
+        return false;
+    budget_enter(worker, BUDGET_ARRIVING);
+    while (has_room && (conn = TAILQ_FIRST(&worker->gone)) &&
+           (worker->done || budget_has_time(budget, BUDGET_ARRIVING))) {
+        has_room = conn_bury(worker, conn);
+        budget_step(worker, budget, BUDGET_REAP_BYTES);
     }
+    budget_settle(worker, NULL);
+    return has_room && !TAILQ_EMPTY(&worker->gone);
 }
 
 /* --- time --- */

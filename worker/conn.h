@@ -25,9 +25,9 @@
  * A state names the list that `link` is in: HANDSHAKE worker.handshaking; JOINING worker.waiting;
  * OPEN worker.waiting while a message waits for room, else a bucket of liveness.h (fanout has it
  * either way); CLOSING worker.closing; LINGER worker.parting for a moment after the FIN, else
- * worker.closing; GONE worker.gone. While input that is here waits for its turn it is worker.eager
- * in any of them, and worker.unwatched until the end of the turn if its socket cannot be watched
- * (unwatched.h). Only conn_set_state, conn_wait, conn_set_eager, conn_set_parting, conn_set_unwatched
+ * worker.closing; GONE worker.gone. While it waits for its turn it is in one of worker.queues in any
+ * of them, and in worker.unwatched until the end of the turn if its socket cannot be watched
+ * (unwatched.h). Only conn_set_state, conn_wait, conn_set_queue, conn_set_parting, conn_set_unwatched
  * and conn_enlist move it from one to another. A connection is freed by conn_reap alone, between two turns of the
  * loop: until then a pointer to it stays good.
  */
@@ -48,6 +48,18 @@ enum conn_state {
     CONN_LINGER,
     CONN_GONE,
 };
+
+/* What a connection waits for that has something for the worker: enum budget_class names the first
+ * three, of which the first is only for input that is here already. */
+enum conn_queue {
+    CONN_QUEUE_NONE,
+    CONN_QUEUE_ORDINARY,
+    CONN_QUEUE_ARRIVING,
+    CONN_QUEUE_INDEBTED,
+    CONN_QUEUE_INFLATER, /* unpack.h */
+};
+
+_Static_assert((int)CONN_QUEUES == (int)CONN_QUEUE_INFLATER + 1, "a list for each, state.h");
 
 /* How long a peer may take to answer a Close, or to read an error and hang up. By the worker's clock
  * (run_clock.h), as --handshake-timeout is. */
@@ -75,8 +87,8 @@ struct conn {
     bool waits : 1;          /* its handler is to be called again */
     bool full : 1;           /* too many unread echoes: not read from */
     bool stalled : 1;        /* `input` holds whole frames that could not be worked on */
-    bool eager : 1;          /* waits for the next turn of the loop, conn_go_on */
-    bool deferred : 1;       /* `message` is whole, compressed, and waits for its turn */
+    bool fresh : 1;          /* open, and no turn with a message is over: budget.h */
+    bool inflating : 1;      /* a whole compressed message is, or waits for that: unpack.h */
     bool pinged : 1;         /* and has not been heard since */
     bool unheard : 1;        /* is not read from: heard_ms is how long it had been silent */
     bool sent_partly : 1;    /* `output` may begin with the rest of a frame */
@@ -95,8 +107,11 @@ struct conn {
     struct pool_buf *message;    /* pieces of an unfinished message, or one that waits for room */
     struct frame_parser parser;
 
-    uint32_t place;    /* in fanout.conns, while CONN_OPEN */
-    uint32_t since_ms; /* when it came to its state, or had parted */
+    uint32_t place; /* in fanout.conns, while CONN_OPEN */
+    union {
+        uint32_t since_ms; /* but CONN_OPEN: when it came to its state, or had parted */
+        uint32_t paid_us;  /* CONN_OPEN: budget.h */
+    };
     uint32_t heard_ms; /* liveness.h */
     union {
         uint32_t stuck_ms; /* while `blocked`: when its socket last took something */
@@ -110,6 +125,7 @@ struct conn {
     uint8_t bucket;     /* liveness.h */
     uint8_t pong_bytes; /* length of the Pong that `output` ends with; 0: it ends otherwise */
     uint8_t watched;    /* EPOLLIN, EPOLLOUT: watch.h */
+    uint8_t queue;      /* enum conn_queue */
 };
 
 enum { CONN_SWEEP_BYTES = 40 };
@@ -117,6 +133,7 @@ enum { CONN_SWEEP_BYTES = 40 };
 _Static_assert(offsetof(struct conn, worker) == CONN_SWEEP_BYTES, "what a sweep looks at");
 
 const char *conn_state_name(enum conn_state state);
+const char *conn_queue_name(enum conn_queue queue);
 
 /* Counts what is below conn->next, but for a frame that is half out; its record begins anew. */
 void conn_book(struct conn *conn);
@@ -149,21 +166,67 @@ static inline bool
 conn_may_read(const struct conn *conn)
 {
     if (conn->state == CONN_OPEN)
-        return !conn->waits && !conn->deferred && !conn->full &&
+        return !conn->waits && !conn->inflating && !conn->full &&
                conn->worker->stage == WORKER_SERVING;
     return conn->state != CONN_JOINING && conn->state != CONN_GONE && !conn->parting;
+}
+
+/* The same for input that was received already: when the server stops it is still worked on, until
+ * the worker has said that it publishes nothing more. */
+static inline bool
+conn_may_work(const struct conn *conn)
+{
+    const struct worker *worker = conn->worker;
+
+    if (conn->state != CONN_OPEN || worker->stage == WORKER_SERVING)
+        return conn_may_read(conn);
+    return worker->stage == WORKER_QUIET && worker->me->state != MEMBER_QUIET && !conn->waits &&
+           !conn->inflating && !conn->full;
+}
+
+/* What it owes (budget.h): what was paid long ago is behind, or, when the clock of rounds has come
+ * around, far ahead. */
+static inline uint32_t
+conn_debt_us(const struct conn *conn)
+{
+    uint32_t debt_us = conn->paid_us - conn->worker->budget.round_us;
+
+    return debt_us <= BUDGET_DEBT_MAX_US ? debt_us : 0;
+}
+
+static inline enum budget_class
+conn_class(const struct conn *conn)
+{
+    if (conn->state != CONN_OPEN || conn->fresh)
+        return BUDGET_ARRIVING;
+    return conn_debt_us(conn) < BUDGET_QUANTUM_US ? BUDGET_ORDINARY : BUDGET_INDEBTED;
 }
 
 /* The only way from one state to another. */
 void conn_set_state(struct conn *conn, enum conn_state state);
 
-/* A handler had no room in the ring: it is called again from conn_retry_waiting, oldest first. */
+/* A handler had no room in the ring: it is called again from conn_retry_waiting, oldest first. True:
+ * the time of this pass is up, there are more. */
 void conn_wait(struct conn *conn, bool waits);
-void conn_retry_waiting(struct worker *worker);
+bool conn_retry_waiting(struct worker *worker);
 
-/* Input that is here waits for the next turn: conn_go_on resumes each that was so when it was called. */
-void conn_set_eager(struct conn *conn, bool eager);
+/* It waits for its turn, or not any more. conn_enqueue: if there is input, or a message that is being
+ * inflated, in the queue of its class. */
+void conn_set_queue(struct conn *conn, enum conn_queue queue);
+void conn_enqueue(struct conn *conn);
+
+/* Gives as many of those in queues their turns as there is time for in this pass. */
 void conn_go_on(struct worker *worker);
+
+/* Somebody has to be given a turn without another event. */
+static inline bool
+conn_is_queued(const struct worker *worker)
+{
+    const uint32_t *queued = worker->queued;
+
+    return queued[CONN_QUEUE_ORDINARY] | queued[CONN_QUEUE_ARRIVING] | queued[CONN_QUEUE_INDEBTED] |
+           queued[CONN_QUEUE_INFLATER];
+}
 
 /* The FIN is out; conn_part looks for the answers of some of those to whom it has been for
  * CONN_PARTING_MS. True: there are more. */
@@ -196,8 +259,9 @@ void conn_refuse_stopping(struct conn *conn);
 /* Lets go of the descriptor: orderly, or with a reset that also frees what the kernel holds. */
 void conn_leave(struct conn *conn, bool reset);
 
-/* Runs the disconnect handlers of those that have left, and frees them. */
-void conn_reap(struct worker *worker);
+/* Runs the disconnect handlers of those that have left, and frees them. True: the time of this pass is
+ * up, there are more. */
+bool conn_reap(struct worker *worker);
 
 /* Timeouts of the handshake and of closing; several times a second. Before a connection is ended for
  * one, what is on its socket is dealt with. */

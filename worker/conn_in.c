@@ -3,7 +3,8 @@
  *
  * conn_in_consume is the loop: what was received, or kept, goes through http1.h or frame.h until it
  * is used up, more is needed, or the connection has to wait: for room (conn_wait), for its peer to
- * read (`full`), or for its next turn (`eager`). What is not used up is kept in `input`.
+ * read (`full`), for the rest of a message (`inflating`), or for its next turn (`queue`). What is not
+ * used up is kept in `input`. How long a turn is says budget.h.
  */
 #include "worker/conn_in.h"
 
@@ -17,24 +18,7 @@
 #include "worker/conn_out.h"
 #include "worker/http/page.h"
 #include "worker/liveness.h"
-#include "worker/proto/inflate.h"
-#include "worker/proto/utf8.h"
-
-/* A turn of a connection is over when its input has cost so much: payload bytes, those that were
- * inflated, and something for each frame, however small. What is left waits for the next turn of
- * the loop, so that nobody's input holds up everybody else for long. */
-enum {
-    CONN_IN_TURN_WORK = 256 * 1024,
-    CONN_IN_FRAME_WORK = 64,
-    CONN_IN_INFLATE_WORK =
-        16, /* of a byte that is inflated: of a Huffman table it may be as slow */
-};
-
-/* A message is the smallest piece of work, and inflating one may take a tenth of a second: of data
- * that is made to be slow, a megabyte. So in one pass over all clients that are ready only so much
- * is inflated, by bytes on the wire; a longer message that comes later waits for another pass, in
- * the order in which they came. Short ones never wait. */
-enum { CONN_IN_PASS_BYTES = 16 * 1024, CONN_IN_SHORT_BYTES = 4 * 1024 };
+#include "worker/unpack.h"
 
 static size_t
 conn_in_take_head(struct conn *conn, uint8_t *at, size_t bytes)
@@ -82,7 +66,10 @@ conn_in_message(struct conn *conn, const uint8_t *data, size_t bytes)
 {
     struct worker *worker = conn->worker;
     struct crier_message message = {conn->message_type, data, bytes};
-    int rc = app_message(worker, conn, &message);
+    int rc;
+
+    conn->fresh = false;
+    rc = app_message(worker, conn, &message);
 
     if (rc == -EAGAIN && conn_is_open(conn)) {
         if (conn->message || bytes == 0 || conn_append(conn, &conn->message, data, bytes) == 0)
@@ -96,83 +83,12 @@ conn_in_message(struct conn *conn, const uint8_t *data, size_t bytes)
         conn_close(conn, CLOSE_INTERNAL, NULL);
 }
 
-/* Inflates into conn->message. False: the connection is being closed. */
-static bool
-conn_in_inflate(struct conn *conn, const uint8_t *data, size_t bytes)
-{
-    struct inflate *inflate = conn->worker->inflate;
-    size_t most = conn->worker->conf->max_message_bytes;
-    enum inflate_status status;
-    uint8_t beyond;
-
-    inflate_begin(inflate, data, bytes);
-    do {
-        size_t have = pool_buf_bytes(conn->message);
-        size_t room = conn->message ? conn->message->capacity - conn->message->end : 0;
-        size_t made;
-
-        if (have < most && room == 0) {
-            size_t more = have ? have : bytes;
-            if (conn_reserve(conn, &conn->message, more < most - have ? more : most - have) != 0)
-                return false;
-            room = conn->message->capacity - conn->message->end;
-        }
-        if (room > most - have)
-            room = most - have;
-        status = inflate_more(inflate, room ? conn->message->data + conn->message->end : &beyond,
-                              room ? room : sizeof(beyond), &made);
-        if (made > most - have) {
-            conn_fail(conn, FRAME_CLOSE_TOO_BIG, "message is too big");
-            return false;
-        }
-        if (room)
-            conn->message->end += (uint32_t)made;
-    } while (status == INFLATE_MORE);
-    conn->worker->turn_work += (uint32_t)pool_buf_bytes(conn->message);
-    counter_add(conn->worker->counters, messages_inflated, 1);
-    if (status == INFLATE_NO_MEMORY)
-        conn_close(conn, CLOSE_OVERLOAD, "out of memory: try again later");
-    else if (status == INFLATE_BROKEN)
-        conn_fail(conn, FRAME_CLOSE_BAD_TEXT, "compressed data is broken");
-    return status == INFLATE_END;
-}
-
-/* Its message is kept until conn_go_on comes to it. */
+/* What is inflated, or not. The text is looked at on the way. */
 static void
-conn_in_defer(struct conn *conn, const uint8_t *data, size_t bytes)
+conn_in_unpacked(struct conn *conn, enum unpack_status status)
 {
-    if (!conn->message && conn_append(conn, &conn->message, data, bytes) != 0)
-        return;
-    conn->deferred = true;
-    conn_update_events(conn);
-}
-
-/* A message is whole and compressed: where it was received, or in conn->message. */
-static void
-conn_in_compressed_message(struct conn *conn, const uint8_t *data, size_t bytes)
-{
-    struct worker *worker = conn->worker;
-    const uint8_t *message;
-    bool good;
-
-    if (bytes > CONN_IN_SHORT_BYTES && worker->pass_work >= CONN_IN_PASS_BYTES) {
-        conn_in_defer(conn, data, bytes);
-        return;
-    }
-    worker->pass_work += (uint32_t)bytes;
-    worker->turn_work += CONN_IN_INFLATE_WORK * (uint32_t)bytes;
-    worker->packed = conn->message;
-    conn->message = NULL;
-    good = conn_in_inflate(conn, data, bytes);
-    pool_buf_free(&worker->pool, &worker->packed);
-    if (!good)
-        return;
-    message = pool_buf_data(conn->message);
-    bytes = pool_buf_bytes(conn->message);
-    if (conn->message_type == FRAME_OP_TEXT && !utf8_valid(message, bytes))
-        conn_fail(conn, FRAME_CLOSE_BAD_TEXT, "text is not UTF-8");
-    else
-        conn_in_message(conn, message, bytes);
+    if (status == UNPACK_DONE)
+        conn_in_message(conn, pool_buf_data(conn->message), pool_buf_bytes(conn->message));
 }
 
 /* A message of one piece stays where it was received; of others each piece is put behind the last,
@@ -204,7 +120,7 @@ conn_in_piece(struct conn *conn, struct frame_event *event)
         bytes = pool_buf_bytes(conn->message);
     }
     if (event->compressed)
-        conn_in_compressed_message(conn, to, bytes);
+        conn_in_unpacked(conn, unpack_begin(conn, to, bytes));
     else
         conn_in_message(conn, to, bytes);
 }
@@ -244,15 +160,8 @@ conn_in_take_frame(struct conn *conn, uint8_t *at, size_t bytes)
         break;
     case FRAME_FAIL: conn_fail(conn, event.close_code, event.reason); return bytes;
     }
-    conn->worker->turn_work += CONN_IN_FRAME_WORK + (uint32_t)event.consumed;
+    budget_step(conn->worker, &conn->worker->budget, (uint32_t)event.consumed);
     return event.consumed;
-}
-
-/* What is discarded costs next to nothing. */
-static bool
-conn_in_turn_is_over(const struct conn *conn)
-{
-    return conn_is_open(conn) && conn->worker->turn_work >= CONN_IN_TURN_WORK;
 }
 
 /* Works on [at, at + bytes) until it needs more or has to wait; returns how much was used up. */
@@ -269,7 +178,7 @@ conn_in_consume(struct conn *conn, uint8_t *at, size_t bytes)
         case CONN_JOINING: break;
         case CONN_OPEN:
         case CONN_CLOSING:
-            conn->stalled = !conn_may_read(conn) || conn_in_turn_is_over(conn);
+            conn->stalled = !conn_may_work(conn) || budget_turn_is_over(&conn->worker->budget);
             if (!conn->stalled)
                 step = conn_in_take_frame(conn, at + used, bytes - used);
             break;
@@ -298,15 +207,12 @@ conn_in_finish(struct conn *conn)
     conn_out_flush_gathered(conn);
     conn->worker->gather_bytes = 0;
     conn->worker->current = NULL;
-    conn->worker->turn_work = 0;
     member_beat(conn->worker->me);  /* many turns that cost much may follow each other */
     if (conn->state == CONN_GONE) { /* conn_leave kept them: they were in use here */
         pool_buf_free(&conn->worker->pool, &conn->input);
         pool_buf_free(&conn->worker->pool, &conn->message);
         return;
     }
-    if (conn->deferred || (conn_is_open(conn) && conn->stalled && conn_may_read(conn)))
-        conn_set_eager(conn, true);
     if (conn->close_sent) /* nobody will ask for it any more */
         pool_buf_free(&conn->worker->pool, &conn->message);
     if (conn->blocked)
@@ -325,7 +231,7 @@ conn_in_try_again(struct conn *conn)
         conn_in_message(conn, pool_buf_data(conn->message), pool_buf_bytes(conn->message));
 }
 
-void
+static void
 conn_in_resume(struct conn *conn)
 {
     struct worker *worker = conn->worker;
@@ -337,12 +243,9 @@ conn_in_resume(struct conn *conn)
     worker->retrying = conn->waits;
     if (conn->waits)
         conn_in_try_again(conn);
-    if (conn->deferred) {
-        conn->deferred = false;
-        conn_in_compressed_message(conn, pool_buf_data(conn->message),
-                                   pool_buf_bytes(conn->message));
-    }
-    if (!conn->waits && !conn->deferred && conn->state != CONN_GONE) {
+    else if (conn->inflating)
+        conn_in_unpacked(conn, unpack_go_on(conn));
+    if (!conn->waits && !conn->inflating && conn->state != CONN_GONE) {
         /* Parsed where it lies: nobody moves or frees what is `current`'s meanwhile. */
         conn->stalled = false;
         used = conn_in_consume(conn, pool_buf_data(conn->input), pool_buf_bytes(conn->input));
@@ -363,11 +266,6 @@ conn_in_readable(struct conn *conn)
     if (conn->state == CONN_LINGER) /* nothing of it will be looked at */
         pool_buf_free(&worker->pool, &conn->input);
     kept = pool_buf_bytes(conn->input);
-    if (conn->stalled) { /* not because more is needed: work on that first */
-        if (conn_may_read(conn) && !conn->eager)
-            conn_in_resume(conn);
-        return;
-    }
     received = recv(conn->fd, worker->input + kept, sizeof(worker->input) - kept, MSG_DONTWAIT);
     if (received < 0 && (errno == EAGAIN || errno == EINTR))
         return;
@@ -390,10 +288,61 @@ conn_in_readable(struct conn *conn)
     conn_in_finish(conn);
 }
 
+static void
+conn_in_work(struct conn *conn)
+{
+    if (conn->stalled || conn->waits || conn->inflating)
+        conn_in_resume(conn);
+    else if (!conn_is_open(conn) || conn->worker->stage == WORKER_SERVING)
+        conn_in_readable(conn);
+    else
+        conn_update_events(conn);
+}
+
+void
+conn_in_turn(struct conn *conn, enum budget_class class)
+{
+    struct worker *worker = conn->worker;
+
+    budget_enter(worker, class);
+    budget_begin(&worker->budget, conn_is_open(conn) ? conn_debt_us(conn) : 0);
+    conn_in_work(conn);
+    budget_settle(worker, conn);
+    if (conn->stalled || conn->inflating)
+        conn_enqueue(conn);
+}
+
+/* What almost all turns are. */
+static void
+conn_in_ordinary_turn(struct conn *conn, uint32_t debt_us)
+{
+    struct worker *worker = conn->worker;
+
+    budget_begin(&worker->budget, debt_us);
+    conn_in_work(conn);
+    budget_end(worker, &worker->budget, conn);
+    if (conn->stalled || conn->inflating)
+        conn_enqueue(conn);
+}
+
+/* Of a connection that arrives, or in debt. */
+static void
+conn_in_later(struct conn *conn)
+{
+    struct worker *worker = conn->worker;
+    bool arriving = conn_class(conn) == BUDGET_ARRIVING;
+
+    if (arriving && worker->queued[CONN_QUEUE_ARRIVING] == 0 &&
+        budget_has_time(&worker->budget, BUDGET_ARRIVING))
+        conn_in_turn(conn, BUDGET_ARRIVING);
+    else
+        conn_set_queue(conn, arriving ? CONN_QUEUE_ARRIVING : CONN_QUEUE_INDEBTED);
+}
+
 void
 conn_in_begin(struct conn *conn)
 {
-    conn_in_readable(conn);
+    conn_in_later(conn);
     if (conn->state != CONN_GONE)
         conn_update_events(conn);
 }
@@ -401,11 +350,19 @@ conn_in_begin(struct conn *conn)
 void
 conn_in_event(struct conn *conn, unsigned ready)
 {
+    uint32_t debt_us;
+
     if ((ready & EPOLLOUT) && conn->state != CONN_GONE) {
         conn->blocked = false;
         liveness_took(conn);
         conn_out_flush(conn);
+        budget_step(conn->worker, &conn->worker->budget, BUDGET_STEPS * BUDGET_STEP_BYTES);
     }
-    if ((ready & EPOLLIN) && conn->state != CONN_GONE)
-        conn_in_readable(conn);
+    if (!(ready & EPOLLIN) || conn->state == CONN_GONE || conn->queue)
+        return;
+    debt_us = conn_debt_us(conn);
+    if (conn_is_open(conn) && !conn->fresh && debt_us < BUDGET_QUANTUM_US)
+        conn_in_ordinary_turn(conn, debt_us);
+    else
+        conn_in_later(conn);
 }

@@ -15,16 +15,19 @@
 #ifndef CRIER_WORKER_CONN_IN_H
 #define CRIER_WORKER_CONN_IN_H
 
+#include "worker/budget.h"
+
 struct conn;
 
-/* Reads what may be here already, of a newcomer or of one that parts; then watches for the rest. */
+/* Reads what may be here already, of a newcomer or of one that parts, now or when there is time for it;
+ * then watches for the rest. */
 void conn_in_begin(struct conn *conn);
 
 /* Its socket is ready for EPOLLIN, EPOLLOUT, or both. */
 void conn_in_event(struct conn *conn, unsigned ready);
 
-/* Goes on with a connection whose input could not be worked on: its handler, if that waits for
- * room, then what was kept. */
-void conn_in_resume(struct conn *conn);
+/* The connection, which is in no queue, has its turn: its handler, if that waits for room, the rest of
+ * its message, what was kept of its input, or what is in its socket. What is left is queued again. */
+void conn_in_turn(struct conn *conn, enum budget_class class);
 
 #endif

@@ -349,12 +349,17 @@ static size_t
 conn_out_deflate(struct conn *conn, const void *data, size_t bytes, uint8_t *to)
 {
     struct worker *worker = conn->worker;
+    size_t packed_bytes;
 
     if (!conn->window_bits || bytes < worker->conf->compress_min_bytes || bytes == 0 ||
         bytes > RECORD_DEFLATE_MAX_BYTES)
         return 0;
     counter_add(worker->counters, private_deflate_calls, 1);
-    return deflate_message(worker->deflate, conn->window_bits, data, bytes, to, bytes - 1);
+    if (worker->budget.mixed)
+        budget_split(worker);
+    packed_bytes = deflate_message(worker->deflate, conn->window_bits, data, bytes, to, bytes - 1);
+    budget_step(worker, &worker->budget, BUDGET_STEPS * BUDGET_STEP_BYTES);
+    return packed_bytes;
 }
 
 int

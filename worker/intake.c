@@ -32,6 +32,13 @@ intake_one(struct worker *worker, int fd, uint32_t client)
         log_warnx("out of memory for another client; it was disconnected");
 }
 
+bool
+intake_is_due(const struct worker *worker)
+{
+    return budget_has_time(&worker->budget, BUDGET_ARRIVING) &&
+           (worker->before_intake == 0 || worker->queued[CONN_QUEUE_ARRIVING] == 0);
+}
+
 enum intake_result
 intake_take(struct worker *worker)
 {
@@ -44,5 +51,6 @@ intake_take(struct worker *worker)
         return INTAKE_EMPTY;
     for (uint32_t i = 0; i < batch.count; i++)
         intake_one(worker, batch.fds[i], batch.clients[i]);
+    worker->before_intake = worker->queued[CONN_QUEUE_ARRIVING];
     return INTAKE_MORE;
 }

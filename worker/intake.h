@@ -7,6 +7,8 @@
 #ifndef CRIER_WORKER_INTAKE_H
 #define CRIER_WORKER_INTAKE_H
 
+#include <stdbool.h>
+
 struct worker;
 
 /* What the channel held. */
@@ -16,8 +18,12 @@ enum intake_result {
     INTAKE_MASTER_GONE, /* end of file: nobody has the other end */
 };
 
-/* Takes a batch of those connections that wait in the channel, so that a rush of newcomers does not
- * silence the others; their requests, where they are here already, are answered at once. */
+/* Is there time for more connections? One batch is taken, then those that arrived before it have their
+ * turns (budget.h): what there is no time for stays in the channel. */
+bool intake_is_due(const struct worker *worker);
+
+/* Takes a batch of those connections that wait in the channel; their requests, where they
+ * are here already, are answered at once as long as there is time. */
 enum intake_result intake_take(struct worker *worker);
 
 #endif

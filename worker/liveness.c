@@ -119,7 +119,7 @@ liveness_stop_clock(struct conn *conn, bool stop)
     conn->unheard = stop;
     conn->heard_ms =
         worker_now_ms(conn->worker) - conn->heard_ms; /* to how long it was silent, and back */
-    if (!stop && !conn->waits && !conn->eager)
+    if (!stop && !conn->waits && conn->queue == CONN_QUEUE_NONE)
         conn_enlist(conn);
 }
 

@@ -18,13 +18,18 @@
 #include "shm/ring.h"
 #include "shm/run_clock.h"
 #include "worker/api/crier.h"
+#include "worker/budget.h"
 #include "worker/fanout.h"
 #include "worker/pool.h"
 #include "worker/proto/handshake.h"
 #include "worker/slow.h"
+#include "worker/unpack.h"
 #include "worker/unwatched.h"
+#include "worker/watch.h"
 
 TAILQ_HEAD(conn_list, conn);
+
+enum { CONN_QUEUES = 5 }; /* conn.h */
 
 /* liveness.h */
 enum { LIVENESS_BUCKETS = 256 };
@@ -56,7 +61,7 @@ struct worker {
     struct event wake_event;
     struct event tick_event;
     struct event watch_event;
-    int watch_fd; /* watch.h */
+    struct watch watch;
     struct unwatched_news unwatched_news;
     int wake_fds[RING_OWNERS_MAX];
     struct handshake_policy policy;
@@ -65,8 +70,10 @@ struct worker {
     struct fanout fanout;
     struct liveness liveness;
     struct slow slow;
+    struct budget budget;
     struct deflate *deflate;
-    struct inflate *inflate;
+    struct unpack unpack;                  /* in the turn of its client */
+    struct unpack unpacks[UNPACK_OWN_MAX]; /* in several */
 
     enum worker_stage stage;
     bool done;
@@ -80,8 +87,10 @@ struct worker {
     size_t deliver_place;         /* where worker_deliver goes on in fanout.conns */
     struct conn_list handshaking; /* CONN_HANDSHAKE, oldest first */
     struct conn_list waiting;     /* those whose handler waits for room in the ring, oldest first */
-    struct conn_list eager;       /* those with input that waits for its turn, oldest first */
-    struct conn_list held;        /* hold the ring back: not all that is due is out */
+    struct conn_list queues[CONN_QUEUES]; /* those that wait for their turn, oldest first */
+    uint32_t queued[CONN_QUEUES];         /* how many are in each */
+    uint32_t before_intake;               /* that arrive have their turns before the next intake */
+    struct conn_list held;                /* hold the ring back: not all that is due is out */
     size_t held_count;
     struct conn_list parting;   /* CONN_LINGER, their FIN is out, nobody looked since */
     struct conn_list closing;   /* CONN_CLOSING, CONN_LINGER, oldest first */
@@ -89,11 +98,8 @@ struct worker {
     struct conn_list gone;      /* CONN_GONE, oldest first */
 
     struct conn *current; /* whose input is being worked on: its output is gathered in `gather` */
-    struct pool_buf *packed; /* its message while that is inflated into another buffer */
-    struct conn *joining;    /* whose connect handler runs */
-    uint32_t pass_work; /* what inflating has cost since the last turn of the loop, conn_in.c */
-    uint32_t turn_work; /* what its input has cost so far in this turn, conn_in.c */
-    bool retrying;      /* one that has waited for room has its turn, before those behind it */
+    struct conn *joining; /* whose connect handler runs */
+    bool retrying;        /* one that has waited for room has its turn, before those behind it */
     size_t gather_bytes;
     uint8_t input[WORKER_IO_BYTES];
     uint8_t gather[WORKER_IO_BYTES];

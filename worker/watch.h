@@ -7,16 +7,37 @@
  *
  * An event of libevent's for each connection would be 128 bytes and 60 more in its tables, and a
  * fifth of the instructions of an echo. Here a connection is a pointer in the kernel's set. It is
- * level-triggered: what is not dealt with is reported again. A connection is freed between two turns
- * only (conn_reap), so that what epoll_wait has returned stays good for the turn.
+ * level-triggered: what is not dealt with is reported again. When the time for ordinary clients is up
+ * (budget.h) the rest of a report is kept for the next pass, so that who was reported first has its
+ * turn first.
  */
 #ifndef CRIER_WORKER_WATCH_H
 #define CRIER_WORKER_WATCH_H
 
 #include <stdbool.h>
+#include <sys/epoll.h>
 
 struct worker;
 struct conn;
+
+enum { WATCH_BATCH = 256 }; /* sockets that one call reports */
+
+/* What was reported last: events[next, count) have not been dealt with, for want of time. */
+struct watch {
+    int fd;
+    int next;
+    int count;
+    struct epoll_event events[WATCH_BATCH];
+};
+
+/* Deals with it, as long as there is time. */
+void watch_serve(struct worker *worker);
+
+/* Is that all, and was it all that epoll had to report? */
+bool watch_is_served(const struct worker *worker);
+
+/* It is freed: what was reported of it is forgotten. */
+void watch_forget(struct conn *conn);
 
 /* -errno, -ENOMEM. */
 int watch_init(struct worker *worker) __attribute__((warn_unused_result));

@@ -30,6 +30,7 @@ enum mode {
     MODE_LAZY = 16,        /* who has echoes to read, and reads nothing before the end */
     MODE_HANGS_UP = 32,    /* the client leaves without having read */
     MODE_TOWN = 64,        /* others broadcast, and time passes: who does not read becomes slow */
+    MODE_COSTLY = 128,     /* whatever the worker does takes long: turns end (budget.h) */
 };
 
 enum {
@@ -41,6 +42,7 @@ enum {
     CLIENT_BUFFER_BYTES = 600,
     COMPRESS_MIN_BYTES = 8,
     RING_BYTES = 8 * 1024,
+    COSTLY_US = 400, /* between two readings of the clock */
 };
 
 /* --- the application: conn_model.h says what it does --- */
@@ -363,6 +365,7 @@ run(struct session *session)
     size_t pieces = 0;
     bool lazy = session->mode & MODE_LAZY;
 
+    hand_clock_run_each(session->mode & MODE_COSTLY ? COSTLY_US : 0);
     session->listener = (struct peer){.fd = -1};
     comer = JOURNAL_LISTENER;
     if (session->mode & MODE_LISTENER) {

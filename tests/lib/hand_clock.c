@@ -1,43 +1,86 @@
 #include "tests/lib/hand_clock.h"
 
-#include <stdbool.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "shm/atomic.h"
 
-static int64_t ahead_ms; /* the test writes it; the thread of the log reads the clock as well */
-static struct timespec held;
-static bool is_held;
+/* The test writes them; the thread of the log reads the clock as well. */
+static int64_t ahead_ns; /* of the monotonic clock */
+static int64_t ran_ns;   /* the part of it in which the thread ran */
+static int64_t run_each_us;
+static int64_t held_ns; /* where the monotonic clock stands; 0: it goes */
+static int64_t held_cpu_ns;
+static unsigned reads;
+static unsigned cpu_reads;
 
-void
-hand_clock_turn(int64_t ms)
+static int64_t
+real_ns(clockid_t clock)
 {
-    atomic_bump(&ahead_ms, ms);
+    struct timespec now;
+
+    (void)syscall(SYS_clock_gettime, clock, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
 void
 hand_clock_hold(void)
 {
-    (void)syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &held);
-    is_held = true;
+    if (held_ns)
+        return;
+    held_cpu_ns = real_ns(CLOCK_THREAD_CPUTIME_ID);
+    held_ns = real_ns(CLOCK_MONOTONIC);
+}
+
+void
+hand_clock_turn(int64_t ms)
+{
+    atomic_bump(&ahead_ns, ms * 1000000);
+}
+
+void
+hand_clock_run(int64_t us)
+{
+    atomic_bump(&ahead_ns, us * 1000);
+    atomic_bump(&ran_ns, us * 1000);
+}
+
+void
+hand_clock_run_each(int64_t us)
+{
+    run_each_us = us;
+}
+
+unsigned
+hand_clock_reads(void)
+{
+    return atomic_load_relaxed(&reads);
+}
+
+unsigned
+hand_clock_cpu_reads(void)
+{
+    return cpu_reads;
 }
 
 /* In place of the C library's. */
 int
 clock_gettime(clockid_t clock, struct timespec *now)
 {
-    int rc = (int)syscall(SYS_clock_gettime, clock, now);
-    int64_t ms = atomic_load_relaxed(&ahead_ms);
+    int64_t ns;
 
-    if (clock != CLOCK_MONOTONIC)
-        return rc;
-    if (is_held)
-        *now = held;
-    now->tv_sec += ms / 1000;
-    now->tv_nsec += ms % 1000 * 1000000;
-    now->tv_sec += now->tv_nsec / 1000000000;
-    now->tv_nsec %= 1000000000;
-    return rc;
+    if (clock == CLOCK_MONOTONIC) {
+        atomic_bump(&reads, 1U);
+        if (run_each_us)
+            hand_clock_run(run_each_us);
+        ns = (held_ns ? held_ns : real_ns(clock)) + atomic_load_relaxed(&ahead_ns);
+    } else if (clock == CLOCK_THREAD_CPUTIME_ID) {
+        cpu_reads++;
+        ns = (held_ns ? held_cpu_ns : real_ns(clock)) + atomic_load_relaxed(&ran_ns);
+    } else
+        return (int)syscall(SYS_clock_gettime, clock, now);
+    now->tv_sec = ns / 1000000000;
+    now->tv_nsec = ns % 1000000000;
+    return 0;
 }

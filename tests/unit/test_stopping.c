@@ -342,17 +342,67 @@ test_stopping_is_quiet_only_when_no_message_waits_for_its_turn(void **state)
     (void)state;
     for (size_t i = 0; i < FLOOD; i++)
         memcpy(frames[i], "\x82\x81\0\0\0\0x", 7);
+    hand_clock_run_each(100);
     say(fd, frames, sizeof(frames));
     conn_rig_turn();
-    assert_false(TAILQ_EMPTY(&conn_rig_worker()->eager));
+    assert_false(TAILQ_EMPTY(&conn_rig_worker()->queues[CONN_QUEUE_INDEBTED]));
     set_phase(PHASE_QUIET);
     conn_rig_turn();
-    while (!TAILQ_EMPTY(&conn_rig_worker()->eager)) {
+    while (!TAILQ_EMPTY(&conn_rig_worker()->queues[CONN_QUEUE_INDEBTED])) {
         assert_int_equal(conn_rig_worker()->me->state, MEMBER_READY);
         conn_rig_turn();
     }
+    hand_clock_run_each(0);
     conn_rig_settle();
     assert_int_equal(conn_rig_worker()->me->state, MEMBER_QUIET);
+}
+
+/* Of a client that owes much, whose turn is cut short before the phase is known. */
+static void
+test_stopping_handles_whole_messages_of_a_client_in_debt_that_were_received(void **state)
+{
+    static uint8_t frames[2 * FLOOD / 3][7];
+    int fd = join(0);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(frames) / sizeof(frames[0]); i++)
+        memcpy(frames[i], "\x82\x81\0\0\0\0x", 7);
+    handled = 0;
+    hand_clock_run_each(100);
+    say(fd, frames, sizeof(frames)); /* what one recv takes */
+    conn_rig_turn();
+    assert_true(handled < sizeof(frames) / sizeof(frames[0]));
+    set_phase(PHASE_QUIET);
+    while (conn_rig_worker()->me->state != MEMBER_QUIET)
+        conn_rig_turn();
+    hand_clock_run_each(0);
+    assert_int_equal(handled, sizeof(frames) / sizeof(frames[0]));
+    say(fd, frames, sizeof(frames[0])); /* too late */
+    conn_rig_settle();
+    assert_int_equal(handled, sizeof(frames) / sizeof(frames[0]));
+}
+
+/* It owes, and what it has said lies in its socket: it holds up nothing. */
+static void
+test_stopping_lets_go_of_a_client_in_debt_of_which_nothing_was_received(void **state)
+{
+    struct worker *worker = conn_rig_worker();
+    int fd = join(0);
+    struct conn *conn = worker->fanout.conns[worker->fanout.count - 1];
+
+    (void)state;
+    say(fd, "\x82\x81\0\0\0\0x", 7);
+    conn_rig_settle();
+    handled = 0;
+    conn->paid_us = worker->budget.round_us + 10 * BUDGET_QUANTUM_US;
+    say(fd, "\x82\x81\0\0\0\0x", 7);
+    conn_rig_turn();
+    assert_int_equal(conn->queue, CONN_QUEUE_INDEBTED);
+    set_phase(PHASE_QUIET);
+    worker->stage = WORKER_QUIET; /* as behind the turns of the pass that finds it */
+    conn_rig_settle();
+    assert_int_equal(worker->me->state, MEMBER_QUIET);
+    assert_int_equal(handled, 0);
 }
 
 static void
@@ -761,6 +811,8 @@ main(void)
         STOPS(test_stopping_refuses_those_that_are_no_clients_yet),
         STOPS(test_stopping_is_quiet_only_when_no_message_waits_for_room),
         STOPS(test_stopping_is_quiet_only_when_no_message_waits_for_its_turn),
+        STOPS(test_stopping_handles_whole_messages_of_a_client_in_debt_that_were_received),
+        STOPS(test_stopping_lets_go_of_a_client_in_debt_of_which_nothing_was_received),
         STOPS(test_stopping_delivers_to_a_crowd_in_chunks_and_to_each_client_once),
         STOPS(test_stopping_delivers_what_was_published_before_it_closes),
         STOPS(test_stopping_at_once_ends_connections_in_every_state),

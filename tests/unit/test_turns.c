@@ -1,6 +1,6 @@
 /*
- * How much of one client's input a turn of the loop works on (conn_in.c), in a whole worker that is
- * turned by hand.
+ * budget.h and unpack.h: which client has its turn, for how long, and what it is charged, in a whole
+ * worker that is turned by hand. The clocks stand still but for what a test lets pass.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -15,22 +15,32 @@
 #include <cmocka.h>
 
 #include "tests/lib/conn_rig.h"
+#include "tests/lib/hand_clock.h"
 #include "tests/lib/skip.h"
 #include "worker/conn.h"
 #include "worker/proto/deflate.h"
 
 enum {
     FLOOD = 9000,
-    TURN_MOST = 4096,
+    STRETCH_US = 100, /* of a clock that goes whenever it is read */
+    TURN_MOST = BUDGET_STEPS * (BUDGET_QUANTUM_US / STRETCH_US + 1),
     SMALL_BYTES = 2 + 4 + 1,
-    LONG_BYTES = 20000, /* of noise, which deflates to as much */
-    LONG_CLIENTS = 3,
+    LONG_BYTES = 60000, /* of noise, which deflates to as much: fifteen slices */
+    LONG_US = 900,      /* of each: two are a turn */
+    LONG_CLIENTS = UNPACK_OWN_MAX + 2,
+    COSTS_MOST = 64,
     MUCH_BYTES = 8 << 20,
     RELAYED = 5, /* messages of a client */
 };
 
 static unsigned handled;
 static unsigned handled_long;
+
+/* Those whose message had a price, in the order of their turns. */
+static uint8_t order[COSTS_MOST];
+static unsigned order_count;
+static unsigned connect_us;
+static unsigned disconnect_us;
 
 /* What was relayed, in the ring's order, by a handler that finds no room until there is some. */
 static uint8_t relayed[2 * RELAYED];
@@ -48,6 +58,38 @@ relay(const struct crier_message *said)
     return rc;
 }
 
+/* Who says it, how many tenths of a millisecond it takes, and whether the thread runs meanwhile. */
+enum { COST_BYTES = 3 };
+
+static int
+cost(const uint8_t *said)
+{
+    assert_true(order_count < COSTS_MOST);
+    order[order_count++] = said[0];
+    if (said[2])
+        hand_clock_run(100 * said[1]);
+    else
+        hand_clock_turn(said[1] / 10);
+    return 0;
+}
+
+static int
+connects(struct crier_client *client)
+{
+    (void)client;
+    hand_clock_run(connect_us);
+    return 0;
+}
+
+static int
+disconnects(struct crier_client *client, unsigned code)
+{
+    (void)client;
+    (void)code;
+    hand_clock_run(disconnect_us);
+    return 0;
+}
+
 static int
 message(struct crier_client *client, const struct crier_message *said)
 {
@@ -58,18 +100,72 @@ message(struct crier_client *client, const struct crier_message *said)
         handled_long++;
         return 0;
     }
+    if (said->bytes == COST_BYTES)
+        return cost(said->data);
     assert_int_equal(said->bytes, 1);
     assert_int_equal(*(const uint8_t *)said->data, handled % 100);
     handled++;
     return 0;
 }
 
-static const struct crier_app app = {.name = "turns", .message = message};
+static const struct crier_app app = {
+    .name = "turns", .connect = connects, .message = message, .disconnect = disconnects};
 
+static int
+open_fresh_client(void)
+{
+    return conn_rig_open_client("Sec-WebSocket-Extensions: permessage-deflate\r\n");
+}
+
+/* The mask is zeroes. */
+static void
+say_cost(int fd, uint8_t who, uint8_t tenths, bool runs)
+{
+    const uint8_t frame[] = {0x82, 0x80 | COST_BYTES, 0, 0, 0, 0, who, tenths, runs};
+
+    assert_int_equal(send(fd, frame, sizeof(frame), 0), sizeof(frame));
+}
+
+/* One that has had its first turn with a message. */
 static int
 open_client(void)
 {
-    return conn_rig_open_client("Sec-WebSocket-Extensions: permessage-deflate\r\n");
+    int fd = open_fresh_client();
+
+    say_cost(fd, 0, 0, true);
+    conn_rig_settle();
+    order_count = 0;
+    return fd;
+}
+
+/* The connection that was opened last. */
+static struct conn *
+last_conn(void)
+{
+    const struct fanout *fanout = &conn_rig_worker()->fanout;
+
+    return fanout->conns[fanout->count - 1];
+}
+
+/* The worker has seen that handlers may be slow: it reads the clock at the end of each turn. */
+static void
+be_exact(int fd)
+{
+    say_cost(fd, 0, 20, true);
+    conn_rig_settle();
+    assert_true(conn_rig_worker()->budget.exact > 0);
+    order_count = 0;
+}
+
+/* It has just cost so much. */
+static void
+indebt(int fd, struct conn *conn, uint8_t tenths)
+{
+    say_cost(fd, 0, tenths, true);
+    conn_rig_turn();
+    conn_rig_turn();
+    order_count = 0;
+    assert_int_equal(conn_class(conn), BUDGET_INDEBTED);
 }
 
 /* One write; the mask is zeroes. */
@@ -101,6 +197,7 @@ test_turns_of_a_flood_of_small_messages_leave_others_their_turn(void **state)
 
     (void)state;
     handled = 0;
+    hand_clock_run_each(STRETCH_US);
     send_frames(flood, 0x82, FLOOD);
     send_frames(other, 0x89, 1);
     while (receive(other, pong, sizeof(pong)) == 0) {
@@ -111,6 +208,7 @@ test_turns_of_a_flood_of_small_messages_leave_others_their_turn(void **state)
     }
     assert_memory_equal(pong, ((uint8_t[]){0x8a, 1, 0}), 3);
     assert_true(handled < FLOOD);
+    hand_clock_run_each(0);
     conn_rig_settle();
     assert_int_equal(handled, FLOOD);
     conn_rig_hang_up(flood);
@@ -128,14 +226,16 @@ test_turns_of_a_flood_of_pings_answer_every_one_in_order(void **state)
     unsigned turns = 0;
 
     (void)state;
+    hand_clock_run_each(STRETCH_US);
     send_frames(flood, 0x89, FLOOD);
     while (got < sizeof(pongs)) {
         conn_rig_turn();
         bytes = receive(flood, pongs + got, sizeof(pongs) - got);
         assert_true(bytes <= TURN_MOST * 3);
         got += bytes;
-        assert_true(++turns < 100);
+        assert_true(++turns < FLOOD);
     }
+    hand_clock_run_each(0);
     assert_true(turns >= FLOOD / TURN_MOST);
     for (size_t i = 0; i < FLOOD; i++)
         assert_memory_equal(pongs + 3 * i, ((uint8_t[]){0x8a, 1, (uint8_t)(i % 100)}), 3);
@@ -150,9 +250,11 @@ test_turns_go_on_without_another_byte_from_the_client(void **state)
 
     (void)state;
     handled = 0;
+    hand_clock_run_each(STRETCH_US);
     send_frames(flood, 0x82, FLOOD);
     shutdown(flood, SHUT_WR);
     conn_rig_settle();
+    hand_clock_run_each(0);
     assert_int_equal(handled, FLOOD);
     conn_rig_hang_up(flood);
     conn_rig_require_idle();
@@ -175,40 +277,465 @@ send_compressed(int fd, struct deflate *deflate, const uint8_t *payload, size_t 
     assert_int_equal(send(fd, frame, packed, 0), packed);
 }
 
+/* A message that takes several turns. */
 static void
-test_turns_inflate_one_long_message_a_pass_and_short_ones_at_once(void **state)
+send_long(int fd, struct deflate *deflate)
 {
-    struct deflate *deflate = deflate_new();
-    uint8_t noise[LONG_BYTES];
+    static uint8_t noise[LONG_BYTES];
     uint64_t seed = 1;
-    int clients[LONG_CLIENTS];
-    int other = open_client();
-    unsigned turns = 0;
 
-    (void)state;
-    handled = handled_long = 0;
     for (size_t i = 0; i < sizeof(noise); i++) {
         seed = seed * 6364136223846793005U + 1442695040888963407U;
         noise[i] = (uint8_t)(seed >> 56);
     }
-    for (int i = 0; i < LONG_CLIENTS; i++)
-        clients[i] = open_client();
-    for (int i = 0; i < LONG_CLIENTS; i++)
-        send_compressed(clients[i], deflate, noise, sizeof(noise));
-    send_compressed(other, deflate, (const uint8_t *)"", 1);
-    while (handled_long < LONG_CLIENTS) {
-        unsigned before = handled_long;
-        conn_rig_turn();
-        assert_true(handled_long - before <= 1);
-        assert_int_equal(handled, 1);
-        assert_true(++turns <= LONG_CLIENTS);
-    }
-    for (int i = 0; i < LONG_CLIENTS; i++)
-        conn_rig_hang_up(clients[i]);
-    conn_rig_hang_up(other);
+    send_compressed(fd, deflate, noise, sizeof(noise));
+}
+
+static void
+hang_up(const int *fds, size_t count)
+{
+    hand_clock_run_each(0);
+    connect_us = disconnect_us = 0;
+    for (size_t i = 0; i < count; i++)
+        conn_rig_hang_up(fds[i]);
     conn_rig_require_idle();
+    conn_rig_worker()->budget.exact = 0;
+    conn_rig_worker()->budget.steps_most = BUDGET_STEPS;
+}
+
+/* --- messages that are inflated --- */
+
+static void
+test_turns_inflate_a_long_message_in_slices_and_a_short_one_meanwhile(void **state)
+{
+    struct deflate *deflate = deflate_new();
+    int fds[] = {open_client(), open_client()};
+    uint64_t beats = conn_rig_worker()->me->heartbeat;
+
+    (void)state;
+    handled = handled_long = 0;
+    hand_clock_run_each(LONG_US);
+    send_long(fds[0], deflate);
+    conn_rig_turn();
+    assert_int_equal(unpack_count(conn_rig_worker()), 1);
+    send_compressed(fds[1], deflate, (const uint8_t *)"", 1);
+    send_compressed(fds[0], deflate, (const uint8_t *)"\1", 1); /* behind its long one */
+    conn_rig_turn();
+    assert_int_equal(handled, 1);
+    assert_int_equal(handled_long, 0);
+    assert_true(conn_rig_worker()->me->heartbeat - beats >= 2);
+    conn_rig_settle();
+    assert_int_equal(handled_long, 1);
+    assert_int_equal(handled, 2);
+    assert_int_equal(unpack_count(conn_rig_worker()), 0);
+    hang_up(fds, 2);
     deflate_free(deflate);
 }
+
+static void
+test_turns_give_eight_messages_an_inflater_and_then_go_by_who_came_first(void **state)
+{
+    struct deflate *deflate = deflate_new();
+    struct worker *worker = conn_rig_worker();
+    int fds[LONG_CLIENTS + 1];
+    struct conn *conns[LONG_CLIENTS];
+    bool waited[2] = {false};
+
+    (void)state;
+    for (int i = 0; i < LONG_CLIENTS; i++) {
+        fds[i] = open_client();
+        conns[i] = last_conn();
+    }
+    fds[LONG_CLIENTS] = open_client();
+    handled = handled_long = 0;
+    hand_clock_run_each(LONG_US);
+    for (int i = 0; i < LONG_CLIENTS; i++) {
+        send_long(fds[i], deflate);
+        for (int turns = 0; !conns[i]->inflating; turns++) {
+            assert_true(turns < 3);
+            hand_clock_run_each(4 * BUDGET_QUANTUM_US); /* one slice is more than a turn */
+            conn_rig_turn();
+        }
+        assert_int_equal(unpack_count(worker), i < UNPACK_OWN_MAX ? i + 1 : UNPACK_OWN_MAX);
+    }
+    assert_int_equal(conns[LONG_CLIENTS - 2]->queue, CONN_QUEUE_INFLATER);
+    assert_int_equal(conns[LONG_CLIENTS - 1]->queue, CONN_QUEUE_INFLATER);
+    hand_clock_run_each(1);
+    send_compressed(fds[LONG_CLIENTS], deflate, (const uint8_t *)"", 1);
+    hand_clock_run_each(0);
+    while (worker->queued[CONN_QUEUE_INFLATER] > 0) {
+        conn_rig_turn();
+        assert_true(unpack_count(worker) <= UNPACK_OWN_MAX);
+        waited[0] |= conns[LONG_CLIENTS - 2]->queue == CONN_QUEUE_INFLATER;
+        waited[1] |= !waited[0] && conns[LONG_CLIENTS - 1]->queue != CONN_QUEUE_INFLATER;
+    }
+    assert_false(waited[1]);
+    assert_int_equal(handled, 1);
+    conn_rig_settle();
+    assert_int_equal(handled_long, LONG_CLIENTS);
+    hang_up(fds, LONG_CLIENTS + 1);
+    deflate_free(deflate);
+}
+
+static void
+test_turns_of_a_client_that_leaves_while_its_message_is_inflated_give_all_back(void **state)
+{
+    struct deflate *deflate = deflate_new();
+    int fd = open_client();
+
+    (void)state;
+    handled_long = 0;
+    hand_clock_run_each(LONG_US);
+    send_long(fd, deflate);
+    conn_rig_turn();
+    assert_int_equal(unpack_count(conn_rig_worker()), 1);
+    conn_leave(last_conn(), true);
+    assert_int_equal(unpack_count(conn_rig_worker()), 0);
+    conn_rig_settle();
+    assert_int_equal(handled_long, 0);
+    hang_up(&fd, 1);
+    deflate_free(deflate);
+}
+
+static void
+test_turns_of_a_message_for_which_the_pool_has_no_room_end_it_with_1013(void **state)
+{
+    struct deflate *deflate = deflate_new();
+    struct pool *pool = &conn_rig_worker()->pool;
+    uint64_t limit = pool->limit_bytes;
+    uint8_t got[64];
+    int fd = open_client();
+
+    (void)state;
+    handled_long = 0;
+    hand_clock_run_each(LONG_US);
+    send_long(fd, deflate);
+    conn_rig_turn();
+    assert_int_equal(unpack_count(conn_rig_worker()), 1);
+    assert_true(pool->used_bytes > 4096);
+    pool->limit_bytes = pool->used_bytes; /* what is inflated by now takes all */
+    hand_clock_run_each(0);
+    conn_rig_settle();
+    pool->limit_bytes = limit;
+    assert_int_equal(unpack_count(conn_rig_worker()), 0);
+    if (handled_long == 0) {
+        assert_in_range(recv(fd, got, sizeof(got), 0), 4, sizeof(got));
+        assert_memory_equal(got + 2, "\x03\xf5", 2);
+    }
+    hang_up(&fd, 1);
+    deflate_free(deflate);
+}
+
+/* --- who comes first --- */
+
+static void
+test_turns_of_ordinary_clients_come_before_those_of_indebted_ones(void **state)
+{
+    int fds[] = {open_client(), 0};
+    struct conn *costly = last_conn();
+
+    (void)state;
+    fds[1] = open_client();
+    be_exact(fds[0]);
+    indebt(fds[0], costly, 80);
+    say_cost(fds[0], 1, 0, true);
+    say_cost(fds[1], 2, 0, true);
+    conn_rig_turn();
+    assert_int_equal(order_count, 1);
+    assert_int_equal(order[0], 2);
+    assert_int_equal(costly->queue, CONN_QUEUE_INDEBTED);
+    assert_int_equal(costly->watched, 0); /* it fills no report, and its silence does not count */
+    assert_true(costly->unheard);
+    conn_rig_turn();
+    assert_int_equal(order_count, 2); /* whatever it owes: nobody else wants the time */
+    assert_int_equal(order[1], 1);
+    conn_rig_settle();
+    assert_int_equal(costly->watched, EPOLLIN);
+    assert_false(costly->unheard);
+    hang_up(fds, 2);
+}
+
+static void
+test_turns_of_indebted_clients_come_in_the_order_in_which_rounds_pay_for_them(void **state)
+{
+    int fds[] = {open_client(), 0};
+    struct conn *conns[2] = {last_conn()};
+
+    (void)state;
+    fds[1] = open_client();
+    conns[1] = last_conn();
+    be_exact(fds[0]);
+    indebt(fds[0], conns[0], 120);
+    say_cost(fds[1], 0, 40, true);
+    conn_rig_turn();
+    conn_rig_turn();
+    order_count = 0;
+    assert_true(conn_debt_us(conns[0]) > conn_debt_us(conns[1]) + BUDGET_QUANTUM_US);
+    assert_int_equal(conn_class(conns[1]), BUDGET_INDEBTED);
+    say_cost(fds[0], 1, 0, true);
+    say_cost(fds[1], 2, 0, true);
+    conn_rig_settle();
+    assert_int_equal(order_count, 2);
+    assert_memory_equal(order, "\2\1", 2);
+    hang_up(fds, 2);
+}
+
+/* Between indebted clients that always have something: each has a quantum in each round. */
+static void
+test_turns_share_the_time_equally_between_clients_with_dear_and_with_cheap_messages(void **state)
+{
+    int fds[] = {open_client(), open_client()};
+    unsigned dear = 0;
+
+    (void)state;
+    be_exact(fds[0]);
+    for (int i = 0; i < 2; i++)
+        say_cost(fds[i], 0, 40, true);
+    conn_rig_settle();
+    order_count = 0;
+    for (int i = 0; i < 4; i++)
+        say_cost(fds[0], 1, 40, true);
+    for (int i = 0; i < 40; i++)
+        say_cost(fds[1], 2, 4, true);
+    while (order_count < 22) /* half of each, when both have had as much */
+        conn_rig_turn();
+    for (unsigned i = 0; i < 22; i++)
+        dear += order[i] == 1;
+    assert_in_range(dear, 1, 3);
+    conn_rig_settle();
+    assert_int_equal(order_count, 44);
+    hang_up(fds, 2);
+}
+
+static void
+test_turns_that_take_less_than_a_quantum_are_charged_as_well(void **state)
+{
+    int fds[] = {open_client(), 0};
+    struct conn *conn = last_conn();
+
+    (void)state;
+    be_exact(fds[0]);
+    while (conn_debt_us(conn) > 0)
+        conn_rig_turn();
+    say_cost(fds[0], 1, 9, true);
+    say_cost(fds[0], 1, 9, true);
+    conn_rig_turn();
+    assert_int_equal(order_count, 2);
+    assert_int_equal(conn_debt_us(conn), 1800);
+    hang_up(fds, 1);
+}
+
+static void
+test_turns_forgive_a_quantum_in_each_round_in_which_nobody_waits(void **state)
+{
+    int fd = open_client();
+    struct conn *conn = last_conn();
+
+    (void)state;
+    be_exact(fd);
+    while (conn_debt_us(conn) > 0)
+        conn_rig_turn();
+    say_cost(fd, 1, 45, true);
+    conn_rig_turn();
+    for (uint32_t debt_us = 4500; debt_us > BUDGET_QUANTUM_US; debt_us -= BUDGET_QUANTUM_US) {
+        assert_int_equal(conn_debt_us(conn), debt_us);
+        assert_int_equal(conn_class(conn), BUDGET_INDEBTED);
+        conn_rig_turn();
+    }
+    assert_int_equal(conn_class(conn), BUDGET_ORDINARY);
+    conn_rig_turn();
+    assert_int_equal(conn_debt_us(conn), 0);
+    hang_up(&fd, 1);
+}
+
+/* --- a pass --- */
+
+static void
+test_turns_of_a_pass_end_and_the_rest_of_the_report_goes_first_in_the_next(void **state)
+{
+    enum { CLIENTS = 20, IN_A_PASS = BUDGET_PASS_NS / 900000 + 1 };
+    const struct histogram_shm *waits = &conn_rig_worker()->me->histograms[HISTOGRAM_input_wait];
+    int fds[CLIENTS];
+    uint64_t seq;
+    uint8_t got[16];
+
+    (void)state;
+    for (int i = 0; i < CLIENTS; i++)
+        fds[i] = open_client();
+    be_exact(fds[0]);
+    while ((int32_t)(conn_rig_worker()->budget.owed_us - conn_rig_worker()->budget.round_us) > 0)
+        conn_rig_turn();
+    assert_int_equal(
+        ring_publish(&conn_rig_worker()->ring, RECORD_BINARY, "x", 1, 0, RECORD_NO_ORIGIN, &seq),
+        0);
+    for (int i = 0; i < CLIENTS; i++)
+        say_cost(fds[i], (uint8_t)(i + 1), 9, true);
+    conn_rig_turn(); /* the sweep, then the report */
+    assert_int_equal(order_count, IN_A_PASS);
+    assert_int_equal(recv(fds[CLIENTS - 1], got, sizeof(got), 0), 3);
+    say_cost(fds[0], 100, 0, true); /* behind those of the report */
+    conn_rig_turn();
+    for (int i = 0; i < CLIENTS; i++)
+        assert_int_equal(order[i], i + 1);
+    conn_rig_settle();
+    assert_int_equal(order[CLIENTS], 100);
+    assert_in_range(waits->max_ns, (CLIENTS - 1) * 900000, CLIENTS * 900000 + 100000);
+    hang_up(fds, CLIENTS);
+}
+
+/* --- those that arrive, and leave --- */
+
+static void
+test_turns_of_those_that_arrive_share_one_budget_and_the_rest_stays_in_the_channel(void **state)
+{
+    enum { COMERS = 200, IN_A_PASS = BUDGET_ARRIVING_NS / 500000 };
+    static const char request[] = "GET / HTTP/1.1\r\nHost: rig\r\nUpgrade: websocket\r\n"
+                                  "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                                  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    struct worker *worker = conn_rig_worker();
+    int fds[COMERS + 1];
+    uint64_t opened;
+
+    (void)state;
+    fds[COMERS] = open_client();
+    be_exact(fds[COMERS]);
+    connect_us = 500;
+    for (int i = 0; i < COMERS; i++) {
+        fds[i] = conn_rig_connect(0);
+        assert_int_equal(send(fds[i], request, strlen(request), 0), strlen(request));
+    }
+    do {
+        opened = worker->fanout.count;
+        order_count = 0;
+        say_cost(fds[COMERS], 1, 0, true);
+        conn_rig_turn();
+        conn_rig_turn();
+        assert_int_equal(order_count, 1);
+        assert_true(worker->fanout.count - opened <= 2 * IN_A_PASS);
+        assert_true(worker->conn_count <= worker->fanout.count + 2 * 64);
+    } while (worker->fanout.count < COMERS + 1);
+    hang_up(fds, COMERS + 1);
+}
+
+/* The first message of each is a part of it. */
+static void
+test_turns_with_the_first_messages_of_clients_are_arrivals(void **state)
+{
+    enum { CLIENTS = 5 };
+    int fds[CLIENTS + 1];
+
+    (void)state;
+    fds[CLIENTS] = open_client();
+    be_exact(fds[CLIENTS]);
+    for (int i = 0; i < CLIENTS; i++)
+        fds[i] = open_fresh_client();
+    for (int i = 0; i < CLIENTS; i++)
+        say_cost(fds[i], (uint8_t)(i + 1), 100, true);
+    conn_rig_turn();
+    assert_int_equal(order_count, 1); /* which takes the time of five passes */
+    say_cost(fds[CLIENTS], 9, 0, true);
+    conn_rig_turn();
+    assert_int_equal(order_count, 2);
+    assert_int_equal(order[1], 9);
+    conn_rig_settle();
+    assert_int_equal(order_count, CLIENTS + 1);
+    hang_up(fds, CLIENTS + 1);
+}
+
+static void
+test_turns_run_as_many_disconnect_handlers_in_a_pass_as_there_is_time_for(void **state)
+{
+    enum { LEAVERS = 20 };
+    struct worker *worker = conn_rig_worker();
+    int fds[LEAVERS + 1];
+
+    (void)state;
+    for (int i = 0; i <= LEAVERS; i++)
+        fds[i] = open_client();
+    be_exact(fds[LEAVERS]);
+    disconnect_us = 1000;
+    for (int i = 0; i < LEAVERS; i++)
+        conn_rig_close(fds[i]);
+    for (size_t before = worker->conn_count; before > 1; before = worker->conn_count) {
+        order_count = 0;
+        say_cost(fds[LEAVERS], 1, 0, true);
+        conn_rig_turn();
+        assert_int_equal(order_count, 1);
+        assert_true(before - worker->conn_count <= 4);
+    }
+    hang_up(fds + LEAVERS, 1);
+}
+
+/* --- clocks --- */
+
+static void
+test_turns_in_which_the_worker_does_not_run_are_charged_to_nobody(void **state)
+{
+    int fd = open_client();
+    struct conn *conn = last_conn();
+
+    (void)state;
+    be_exact(fd);
+    while (conn_debt_us(conn) > 0)
+        conn_rig_turn();
+    say_cost(fd, 1, 200, false);
+    conn_rig_turn();
+    assert_int_equal(order_count, 1);
+    assert_int_equal(conn_debt_us(conn), 0);
+    say_cost(fd, 1, 200, true);
+    conn_rig_turn();
+    assert_int_equal(conn_debt_us(conn), 20000);
+    hang_up(&fd, 1);
+}
+
+static void
+test_turns_of_cheap_messages_read_the_clock_once_for_many_and_the_cpu_clock_never(void **state)
+{
+    enum { CLIENTS = 20 };
+    unsigned reads;
+    unsigned asked;
+    int fds[CLIENTS];
+
+    (void)state;
+    for (int i = 0; i < CLIENTS; i++)
+        fds[i] = open_client();
+    for (int i = 0; i < CLIENTS; i++)
+        say_cost(fds[i], 1, 0, true);
+    reads = hand_clock_reads();
+    asked = hand_clock_cpu_reads();
+    hand_clock_run_each(1);
+    conn_rig_turn();
+    assert_int_equal(order_count, CLIENTS);
+    assert_in_range(hand_clock_reads() - reads, 1, 4);
+    assert_int_equal(hand_clock_cpu_reads(), asked);
+    hang_up(fds, CLIENTS);
+}
+
+static void
+test_turns_with_a_slow_handler_are_charged_from_the_next_one_on(void **state)
+{
+    int fds[] = {open_client(), 0};
+    struct conn *cheap = last_conn();
+    struct conn *dear;
+
+    (void)state;
+    fds[1] = open_client();
+    dear = last_conn();
+    say_cost(fds[0], 1, 0, true);
+    say_cost(fds[1], 2, 30, true);
+    conn_rig_turn();
+    conn_rig_turn();
+    assert_int_equal(conn_debt_us(dear), 0); /* which of both it was is not known */
+    assert_int_equal(conn_debt_us(cheap), 0);
+    say_cost(fds[0], 1, 0, true);
+    say_cost(fds[1], 2, 30, true);
+    conn_rig_turn();
+    assert_int_equal(conn_debt_us(dear), 3000);
+    assert_int_equal(conn_debt_us(cheap), 0);
+    hang_up(fds, 2);
+}
+
+/* --- other things that take time --- */
 
 /* The worker's end of the only client takes so much more than the system allows to those who are
  * not root. */
@@ -286,7 +813,28 @@ main(void)
         cmocka_unit_test(test_turns_go_on_without_another_byte_from_the_client),
         cmocka_unit_test(
             test_turns_of_a_client_that_is_due_much_end_although_its_socket_is_not_full),
-        cmocka_unit_test(test_turns_inflate_one_long_message_a_pass_and_short_ones_at_once),
+        cmocka_unit_test(test_turns_inflate_a_long_message_in_slices_and_a_short_one_meanwhile),
+        cmocka_unit_test(test_turns_give_eight_messages_an_inflater_and_then_go_by_who_came_first),
+        cmocka_unit_test(
+            test_turns_of_a_client_that_leaves_while_its_message_is_inflated_give_all_back),
+        cmocka_unit_test(test_turns_of_a_message_for_which_the_pool_has_no_room_end_it_with_1013),
+        cmocka_unit_test(test_turns_of_ordinary_clients_come_before_those_of_indebted_ones),
+        cmocka_unit_test(
+            test_turns_of_indebted_clients_come_in_the_order_in_which_rounds_pay_for_them),
+        cmocka_unit_test(
+            test_turns_share_the_time_equally_between_clients_with_dear_and_with_cheap_messages),
+        cmocka_unit_test(test_turns_that_take_less_than_a_quantum_are_charged_as_well),
+        cmocka_unit_test(test_turns_forgive_a_quantum_in_each_round_in_which_nobody_waits),
+        cmocka_unit_test(
+            test_turns_of_a_pass_end_and_the_rest_of_the_report_goes_first_in_the_next),
+        cmocka_unit_test(
+            test_turns_of_those_that_arrive_share_one_budget_and_the_rest_stays_in_the_channel),
+        cmocka_unit_test(test_turns_with_the_first_messages_of_clients_are_arrivals),
+        cmocka_unit_test(test_turns_run_as_many_disconnect_handlers_in_a_pass_as_there_is_time_for),
+        cmocka_unit_test(test_turns_in_which_the_worker_does_not_run_are_charged_to_nobody),
+        cmocka_unit_test(
+            test_turns_of_cheap_messages_read_the_clock_once_for_many_and_the_cpu_clock_never),
+        cmocka_unit_test(test_turns_with_a_slow_handler_are_charged_from_the_next_one_on),
         cmocka_unit_test(test_turns_of_those_who_have_waited_for_room_take_all_their_messages),
     };
     struct conf_shm conf;

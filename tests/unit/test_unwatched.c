@@ -38,7 +38,7 @@ epoll_ctl(int set, int op, int fd, struct epoll_event *event)
 {
     const struct worker *worker = conn_rig_worker();
 
-    if (worker && set == worker->watch_fd && op == fails_op) {
+    if (worker && set == worker->watch.fd && op == fails_op) {
         failures++;
         errno = ENOSPC;
         return -1;

@@ -57,7 +57,7 @@ tear_down(void **state)
 {
     (void)state;
     event_del(&worker.watch_event);
-    close(worker.watch_fd);
+    close(worker.watch.fd);
     event_base_free(worker.base);
     return 0;
 }

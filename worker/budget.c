@@ -1,0 +1,192 @@
+/*
+ * budget.c: read budget.h first.
+ */
+#include "worker/budget.h"
+
+#include "shm/clock.h"
+#include "worker/conn.h"
+
+void
+budget_init(struct worker *worker)
+{
+    struct budget *budget = &worker->budget;
+
+    budget->read_ns = clock_ns(CLOCK_MONOTONIC);
+    budget->cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    budget->steps_most = BUDGET_STEPS;
+}
+
+/* --- the stretch --- */
+
+/* What of a long stretch the worker has run; `*known`: the clocks can be compared. */
+static uint64_t
+budget_ran(struct budget *budget, uint64_t stretch_ns, bool *known)
+{
+    uint64_t cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    uint64_t ran_ns = cpu_ns - budget->cpu_ns;
+    uint64_t lost_ns = budget->awake_ns > ran_ns ? budget->awake_ns - ran_ns : 0;
+
+    *known = budget->sleeps <= BUDGET_SLEEPS_MAX;
+    budget->cpu_ns = cpu_ns;
+    budget->awake_ns = 0;
+    budget->sleeps = 0;
+    return lost_ns < stretch_ns ? stretch_ns - lost_ns : 0;
+}
+
+static void
+budget_read_exactly(struct budget *budget, uint32_t readings)
+{
+    budget->exact = readings;
+    budget->steps_most = readings ? BUDGET_STEPS_EXACT : BUDGET_STEPS;
+}
+
+/* To the one in whose turn it ends, if any. */
+static void
+budget_charge(struct budget *budget, uint64_t stretch_ns)
+{
+    budget->spent_ns[budget->turn] += stretch_ns;
+    if (budget->mixed && budget->steps > 0 && stretch_ns > BUDGET_MIXED_NS)
+        budget_read_exactly(budget, BUDGET_EXACT_READINGS + 1);
+    else
+        budget->turn_ns += stretch_ns;
+}
+
+void
+budget_read(struct worker *worker)
+{
+    struct budget *budget = &worker->budget;
+    uint64_t now_ns = clock_ns(CLOCK_MONOTONIC);
+    uint64_t stretch_ns = now_ns - budget->read_ns;
+    bool known = true;
+
+    budget->read_ns = now_ns;
+    budget->awake_ns += stretch_ns;
+    if (stretch_ns > BUDGET_LOOK_NS)
+        stretch_ns = budget_ran(budget, stretch_ns, &known);
+    budget->run_ns += stretch_ns;
+    if (known)
+        budget_charge(budget, stretch_ns);
+    else
+        budget_read_exactly(budget, BUDGET_EXACT_READINGS + 1);
+    if (budget->exact)
+        budget_read_exactly(budget, budget->exact - 1);
+    budget->steps = 0;
+    budget->mixed = false;
+    if (!budget->turns)
+        return;
+    histogram_record_some(&worker->me->histograms[HISTOGRAM_input_wait],
+                          budget->run_ns - budget->reported_ns, budget->turns);
+    budget->turns = 0;
+}
+
+void
+budget_split(struct worker *worker)
+{
+    uint64_t turn_ns = worker->budget.turn_ns;
+
+    budget_read(worker);
+    worker->budget.turn_ns = turn_ns;
+}
+
+/* --- the pass --- */
+
+void
+budget_wake(struct worker *worker)
+{
+    struct budget *budget = &worker->budget;
+    uint64_t now_ns;
+
+    if (budget->awake)
+        return;
+    now_ns = clock_ns(CLOCK_MONOTONIC);
+    budget->awake = true;
+    run_clock_at(&worker->clock, now_ns);
+    if (!budget->slept)
+        budget->awake_ns += now_ns - budget->read_ns;
+    budget->read_ns = now_ns;
+}
+
+static bool
+budget_is_owed(const struct budget *budget)
+{
+    return (int32_t)(budget->owed_us - budget->round_us) > 0;
+}
+
+void
+budget_sleep(struct worker *worker, bool sleeps, bool idle)
+{
+    struct budget *budget = &worker->budget;
+    uint64_t arriving_ns = budget->spent_ns[BUDGET_ARRIVING];
+
+    if (budget->steps > 0)
+        budget_read(worker);
+    budget->spent_ns[BUDGET_ORDINARY] = 0;
+    budget->spent_ns[BUDGET_INDEBTED] = 0;
+    if (arriving_ns)
+        budget->spent_ns[BUDGET_ARRIVING] =
+            arriving_ns < BUDGET_ARRIVING_NS ? 0 : arriving_ns - BUDGET_ARRIVING_NS;
+    if (budget_is_owed(budget) && idle && worker->queued[CONN_QUEUE_INDEBTED] == 0)
+        budget->round_us += BUDGET_QUANTUM_US;
+    budget->sleeps += sleeps;
+    budget->slept = sleeps;
+    budget->awake = false;
+}
+
+/* --- the turn --- */
+
+void
+budget_enter(struct worker *worker, enum budget_class class)
+{
+    budget_read(worker);
+    worker->budget.turn = class;
+    worker->budget.turn_ns = 0;
+}
+
+static void
+budget_owe(struct conn *conn, uint64_t cost_ns)
+{
+    struct budget *budget = &conn->worker->budget;
+    uint64_t debt_us = conn_debt_us(conn) + (cost_ns + 999) / 1000;
+
+    if (debt_us > BUDGET_DEBT_MAX_US)
+        debt_us = BUDGET_DEBT_MAX_US;
+    conn->paid_us = budget->round_us + (uint32_t)debt_us;
+    if ((int32_t)(conn->paid_us - budget->owed_us) > 0)
+        budget->owed_us = conn->paid_us;
+}
+
+void
+budget_settle(struct worker *worker, struct conn *conn)
+{
+    struct budget *budget = &worker->budget;
+
+    budget_read(worker);
+    if (budget->turn_ns && conn && conn_is_open(conn))
+        budget_owe(conn, budget->turn_ns);
+    budget->turn = BUDGET_ORDINARY;
+    budget->turn_ns = 0;
+}
+
+/* --- the round --- */
+
+bool
+budget_affords(struct worker *worker, const struct conn *conn, uint32_t count)
+{
+    struct budget *budget = &worker->budget;
+    uint32_t debt_us = conn_debt_us(conn);
+
+    if (budget->left == 0) {
+        uint32_t rounds = budget->least_us / BUDGET_QUANTUM_US;
+        budget->round_us += (rounds > 0 ? rounds : 1) * BUDGET_QUANTUM_US;
+        budget->left = count;
+        budget->least_us = BUDGET_DEBT_MAX_US;
+        debt_us = conn_debt_us(conn);
+    }
+    budget->left--;
+    if (debt_us >= BUDGET_QUANTUM_US) {
+        budget->least_us = debt_us < budget->least_us ? debt_us : budget->least_us;
+        return false;
+    }
+    budget->least_us = 0;
+    return true;
+}
