@@ -47,8 +47,17 @@ budget_charge(struct budget *budget, uint64_t stretch_ns)
     budget->spent_ns[budget->turn] += stretch_ns;
     if (budget->mixed && budget->steps > 0 && stretch_ns > BUDGET_MIXED_NS)
         budget_read_exactly(budget, BUDGET_EXACT_READINGS + 1);
-    else
+    else {
         budget->turn_ns += stretch_ns;
+        budget->sampled |= budget->mixed && budget->steps > 0;
+    }
+}
+
+/* What would make one client a costly one is looked at earlier. */
+static uint64_t
+budget_look_ns(const struct budget *budget)
+{
+    return budget->mixed || budget->turn == BUDGET_ARRIVING ? BUDGET_LOOK_NS : BUDGET_LOOK_TURN_NS;
 }
 
 void
@@ -61,7 +70,7 @@ budget_read(struct worker *worker)
 
     budget->read_ns = now_ns;
     budget->awake_ns += stretch_ns;
-    if (stretch_ns > BUDGET_LOOK_NS)
+    if (stretch_ns > budget_look_ns(budget))
         stretch_ns = budget_ran(budget, stretch_ns, &known);
     budget->run_ns += stretch_ns;
     if (known)
@@ -112,19 +121,26 @@ budget_is_owed(const struct budget *budget)
     return (int32_t)(budget->owed_us - budget->round_us) > 0;
 }
 
+static uint64_t
+budget_carry(uint64_t spent_ns, uint64_t limit_ns)
+{
+    if (spent_ns <= limit_ns)
+        return 0;
+    return spent_ns - limit_ns < BUDGET_CARRY_MAX_NS ? spent_ns - limit_ns : BUDGET_CARRY_MAX_NS;
+}
+
 void
 budget_sleep(struct worker *worker, bool sleeps, bool idle)
 {
     struct budget *budget = &worker->budget;
-    uint64_t arriving_ns = budget->spent_ns[BUDGET_ARRIVING];
 
     if (budget->steps > 0)
         budget_read(worker);
     budget->spent_ns[BUDGET_ORDINARY] = 0;
-    budget->spent_ns[BUDGET_INDEBTED] = 0;
-    if (arriving_ns)
-        budget->spent_ns[BUDGET_ARRIVING] =
-            arriving_ns < BUDGET_ARRIVING_NS ? 0 : arriving_ns - BUDGET_ARRIVING_NS;
+    budget->spent_ns[BUDGET_ARRIVING] =
+        budget_carry(budget->spent_ns[BUDGET_ARRIVING], BUDGET_ARRIVING_NS);
+    budget->spent_ns[BUDGET_INDEBTED] =
+        budget_carry(budget->spent_ns[BUDGET_INDEBTED], BUDGET_QUANTUM_NS);
     if (budget_is_owed(budget) && idle && worker->queued[CONN_QUEUE_INDEBTED] == 0)
         budget->round_us += BUDGET_QUANTUM_US;
     budget->sleeps += sleeps;
@@ -155,14 +171,31 @@ budget_owe(struct conn *conn, uint64_t cost_ns)
         budget->owed_us = conn->paid_us;
 }
 
+/* Of a turn that was measured. */
+static void
+budget_heat(struct conn *conn, uint64_t cost_ns)
+{
+    uint8_t heat = (uint8_t)(63 - __builtin_clzll(cost_ns / 1000 + 1));
+
+    if (heat > conn->heat + BUDGET_HEAT_STEP)
+        heat = conn->heat + BUDGET_HEAT_STEP;
+    conn->heat -= conn->heat > 0;
+    if (heat > conn->heat)
+        conn->heat = heat;
+}
+
 void
 budget_settle(struct worker *worker, struct conn *conn)
 {
     struct budget *budget = &worker->budget;
 
     budget_read(worker);
-    if (budget->turn_ns && conn && conn_is_open(conn))
+    if (conn && conn_is_open(conn)) {
         budget_owe(conn, budget->turn_ns);
+        if (!budget->sampled)
+            budget_heat(conn, budget->turn_ns);
+    }
+    budget->sampled = false;
     budget->turn = BUDGET_ORDINARY;
     budget->turn_ns = 0;
 }

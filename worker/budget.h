@@ -10,20 +10,21 @@
  * estimated, and charged to the client. A PASS is everything between two calls of epoll_wait.
  *
  * THREE CLASSES
- *   ordinary  an open client that owes less than a quantum. These go first, as epoll reports them,
- *             until a pass has spent BUDGET_PASS_NS on them. The rest of the report is kept and goes
- *             first in the next pass (watch.h).
+ *   ordinary  an open client that owes less than a quantum and is not costly. These go first, as
+ *             epoll reports them, until a pass has spent BUDGET_PASS_NS on them. The rest of the
+ *             report is kept and goes first in the next pass (watch.h).
  *   arriving  a connection that is not open, and an open one until its first turn with a message is
  *             over: opening handshakes, Closes, connections that end; also the disconnect handlers,
  *             and taking connections from the master. All of them share one account:
  *             BUDGET_ARRIVING_NS in each pass, what a turn takes beyond that is taken off the passes
  *             that follow. Descriptors for which there is no time stay in the channel.
- *   indebted  an open client that owes a quantum or more. These have BUDGET_QUANTUM_NS in each
- *             pass, but at least one turn, in rounds.
+ *   indebted  an open client that owes a quantum or more, or is costly. These have
+ *             BUDGET_QUANTUM_NS in each pass, in rounds; what a turn takes beyond that is taken off
+ *             the passes that follow.
  * A client that is arriving or indebted and has something for the worker waits in a queue of its
  * class. Meanwhile its socket is not watched, so that it fills no report of epoll, and its silence
- * does not count (liveness.h). The loop does not sleep while a queue holds anybody: nothing of the
- * CPU time is left unused. The ring, the phase and the ticks are looked at in every pass.
+ * does not count (liveness.h). The loop does not sleep while a queue is not empty, so that no CPU
+ * time is left unused. The ring, the phase and the ticks are looked at in every pass.
  *
  * DEBT AND ROUNDS
  * A client owes what its turns have cost, less one quantum for each round; never less than nothing,
@@ -35,6 +36,12 @@
  * none, at the end of a pass in which all that epoll reported has been served. If a whole round found
  * none that can afford its turn, the clock advances to the first that can. A turn ends when the
  * client owes a quantum; input that is left waits for its next one.
+ *
+ * A client is costly if its latest turns were: conn->heat follows the binary logarithm of what they took
+ * in microseconds, upwards by BUDGET_HEAT_STEP a turn, so that a single one that was disturbed makes no
+ * client costly, and downwards by one. So expensive messages of many clients that come at the same moment
+ * delay no cheap one, even if all is paid for; a client that has sent expensive messages is ordinary again
+ * after a few cheap ones.
  *
  * All that a turn costs is charged, not only what is beyond a quantum: else clients that take just
  * less would never owe anything, and a thousand of them would delay any other by a thousand quanta.
@@ -49,26 +56,26 @@
  * than BUDGET_MIXED_NS, some handler is slow: it is charged to no client, and the clock is then read
  * at the end of each turn, for BUDGET_EXACT_READINGS readings.
  *
- * A stretch of more than BUDGET_LOOK_NS may be one in which the worker did not run. Then, and only
- * then, the thread's CPU clock is asked, which is a system call: the time awake since it was last
- * asked, less the CPU time since, is subtracted. Sleeping is not time awake, but the calls that sleep
- * take some CPU time; if there were more than BUDGET_SLEEPS_MAX of them since, the difference says
- * nothing: the stretch is charged to no client, the next one can be compared, and the clock is read at
- * the end of each turn as above.
+ * A stretch of more than BUDGET_LOOK_NS, or of BUDGET_LOOK_TURN_NS if it is all one open client's, may
+ * be one in which the worker did not run. Then, and only then, the thread's CPU clock is read, which
+ * is a system call: the time awake since its last reading, less the CPU time since, is subtracted.
+ * Sleeping is not time awake, but the calls that sleep take some CPU time; after more than
+ * BUDGET_SLEEPS_MAX of them the difference says nothing: the stretch is charged to no client, the
+ * next one can be compared, and the clock is read at the end of each turn as above.
  *
  * BOUND
  * `input_wait` (histograms.def) is the worker's CPU time from the return of the epoll_wait that
  * reports an ordinary client to the end of that client's turn; of turns that end in the same stretch
- * the largest. Ordinary clients of one report wait for each other's turns. Beyond that a pass adds at
- * most: a chunk of the sweep (fanout.h), BUDGET_ARRIVING_NS, a quantum of the indebted, and what one
- * turn of each class takes beyond its limit, because a handler, a deflater and one copy are not cut.
- * Clients that want more than their share owe a quantum after at most two turns, so that, however
- * many they are, another client's wait does not grow with their number, but with the number of those
- * that were forgiven in the same pass.
+ * the largest. Ordinary clients of one report wait for each other's turns, and all of these were
+ * cheap before. Beyond that a pass adds at most: a chunk of the sweep (fanout.h), BUDGET_ARRIVING_NS,
+ * a quantum of the indebted, and what one turn of each class takes beyond its limit, because a
+ * handler, a deflater (of 256 KiB at most, record.h: 8 ms) and a copy are not cut. With the handlers
+ * of the standard application that is less than 50 ms, whatever the number of costly clients.
  *
  * NOT PROMISED
- * N clients that owe nothing and send at the same moment cost each other N turns of up to a quantum
- * each, once: nothing tells in advance which of them will be costly.
+ * N clients whose messages were all cheap and that send a expensive one at the same moment cost each other
+ * N turns of up to a quantum each, once in several messages: nothing tells in advance which will be
+ * expensive. A client that comes while many others come waits for their first messages.
  */
 #ifndef CRIER_WORKER_BUDGET_H
 #define CRIER_WORKER_BUDGET_H
@@ -85,11 +92,15 @@ enum {
     BUDGET_PASS_NS = 10 * 1000 * 1000,
     BUDGET_ARRIVING_NS = 2 * 1000 * 1000,
     BUDGET_DEBT_MAX_US = 1000 * 1000,
+    BUDGET_CARRY_MAX_NS = 20 * 1000 * 1000, /* to later passes */
+    BUDGET_HEAT_COSTLY = 7,                 /* 127 us */
+    BUDGET_HEAT_STEP = 3,
     BUDGET_STEPS = 32,
     BUDGET_STEPS_EXACT = 2, /* a turn of one frame is read once, at its end */
     BUDGET_STEP_BYTES = 512,
     BUDGET_MIXED_NS = BUDGET_QUANTUM_NS / 2,
     BUDGET_LOOK_NS = BUDGET_QUANTUM_NS,
+    BUDGET_LOOK_TURN_NS = BUDGET_QUANTUM_NS / 4,
     BUDGET_EXACT_READINGS = 1024,
     BUDGET_SLEEPS_MAX = 64,
     BUDGET_LOOKS = 1024,                       /* at indebted clients, in a pass */
@@ -115,11 +126,12 @@ struct budget {
 
     /* The turn. */
     bool mixed;        /* steps of others than the client whose turn it is are in the stretch */
+    bool sampled;      /* turn_ns holds a stretch of several */
     uint64_t turn_ns;  /* charged so far */
     uint64_t limit_ns; /* then it is over */
     enum budget_class turn;
 
-    uint64_t spent_ns[BUDGET_CLASSES]; /* in this pass; what is arriving carries the excess over */
+    uint64_t spent_ns[BUDGET_CLASSES]; /* in this pass, and what was carried to it */
     uint32_t round_us;                 /* the clock of rounds; wraps: compare by difference */
     uint32_t owed_us;                  /* nobody owes anything behind it */
     uint32_t least_us; /* the smallest debt that was seen in this round, if none had its turn */
@@ -177,7 +189,7 @@ budget_end(struct worker *worker, struct budget *budget, struct conn *conn)
     budget->mixed = true;
 }
 
-/* May another ordinary client, or another one that is arriving, have its turn in this pass? */
+/* May another one of the class have its turn in this pass? */
 static inline bool
 budget_has_time(const struct budget *budget, enum budget_class class)
 {

@@ -126,6 +126,7 @@ struct conn {
     uint8_t pong_bytes; /* length of the Pong that `output` ends with; 0: it ends otherwise */
     uint8_t watched;    /* EPOLLIN, EPOLLOUT: watch.h */
     uint8_t queue;      /* enum conn_queue */
+    uint8_t heat;       /* how costly its latest turns were: budget.h */
 };
 
 enum { CONN_SWEEP_BYTES = 40 };
@@ -199,7 +200,9 @@ conn_class(const struct conn *conn)
 {
     if (conn->state != CONN_OPEN || conn->fresh)
         return BUDGET_ARRIVING;
-    return conn_debt_us(conn) < BUDGET_QUANTUM_US ? BUDGET_ORDINARY : BUDGET_INDEBTED;
+    return conn->heat < BUDGET_HEAT_COSTLY && conn_debt_us(conn) < BUDGET_QUANTUM_US
+               ? BUDGET_ORDINARY
+               : BUDGET_INDEBTED;
 }
 
 /* The only way from one state to another. */

@@ -482,10 +482,11 @@ test_turns_of_indebted_clients_come_in_the_order_in_which_rounds_pay_for_them(vo
 
 /* Between indebted clients that always have something: each has a quantum in each round. */
 static void
-test_turns_share_the_time_equally_between_clients_with_dear_and_with_cheap_messages(void **state)
+test_turns_share_the_time_equally_between_clients_with_expensive_and_with_cheap_messages(
+    void **state)
 {
     int fds[] = {open_client(), open_client()};
-    unsigned dear = 0;
+    unsigned expensive = 0;
 
     (void)state;
     be_exact(fds[0]);
@@ -500,8 +501,8 @@ test_turns_share_the_time_equally_between_clients_with_dear_and_with_cheap_messa
     while (order_count < 22) /* half of each, when both have had as much */
         conn_rig_turn();
     for (unsigned i = 0; i < 22; i++)
-        dear += order[i] == 1;
-    assert_in_range(dear, 1, 3);
+        expensive += order[i] == 1;
+    assert_in_range(expensive, 1, 3);
     conn_rig_settle();
     assert_int_equal(order_count, 44);
     hang_up(fds, 2);
@@ -542,10 +543,50 @@ test_turns_forgive_a_quantum_in_each_round_in_which_nobody_waits(void **state)
         assert_int_equal(conn_class(conn), BUDGET_INDEBTED);
         conn_rig_turn();
     }
-    assert_int_equal(conn_class(conn), BUDGET_ORDINARY);
     conn_rig_turn();
     assert_int_equal(conn_debt_us(conn), 0);
     hang_up(&fd, 1);
+}
+
+/* What it owed is paid at once, as nobody waits: its next expensive message comes behind cheap ones all
+ * the same, until it has sent some cheap ones. */
+static void
+test_turns_of_a_costly_client_come_behind_the_others_until_it_has_sent_cheap_messages(void **state)
+{
+    int fds[] = {open_client(), 0};
+    struct conn *costly = last_conn();
+
+    (void)state;
+    fds[1] = open_client();
+    be_exact(fds[0]);
+    while (conn_debt_us(costly) > 0)
+        conn_rig_turn();
+    for (int expensive = 0; expensive < 3; expensive++) {
+        assert_int_equal(conn_class(costly), BUDGET_ORDINARY);
+        say_cost(fds[0], 0, 9, true);
+        conn_rig_settle();
+        while (conn_debt_us(costly) > 0)
+            conn_rig_turn();
+    }
+    order_count = 0;
+    say_cost(fds[0], 1, 9, true);
+    say_cost(fds[1], 2, 0, true);
+    conn_rig_settle();
+    assert_memory_equal(order, "\2\1", 2);
+    for (int cheap = 0; cheap < 3; cheap++) {
+        assert_int_equal(conn_class(costly), BUDGET_INDEBTED);
+        say_cost(fds[0], 1, 0, true);
+        conn_rig_settle();
+    }
+    while (conn_debt_us(costly) > 0)
+        conn_rig_turn();
+    assert_int_equal(conn_class(costly), BUDGET_ORDINARY);
+    order_count = 0;
+    say_cost(fds[0], 1, 0, true);
+    say_cost(fds[1], 2, 0, true);
+    conn_rig_settle();
+    assert_memory_equal(order, "\1\2", 2);
+    hang_up(fds, 2);
 }
 
 /* --- a pass --- */
@@ -716,21 +757,21 @@ test_turns_with_a_slow_handler_are_charged_from_the_next_one_on(void **state)
 {
     int fds[] = {open_client(), 0};
     struct conn *cheap = last_conn();
-    struct conn *dear;
+    struct conn *expensive;
 
     (void)state;
     fds[1] = open_client();
-    dear = last_conn();
+    expensive = last_conn();
     say_cost(fds[0], 1, 0, true);
     say_cost(fds[1], 2, 30, true);
     conn_rig_turn();
     conn_rig_turn();
-    assert_int_equal(conn_debt_us(dear), 0); /* which of both it was is not known */
+    assert_int_equal(conn_debt_us(expensive), 0); /* which of both it was is not known */
     assert_int_equal(conn_debt_us(cheap), 0);
     say_cost(fds[0], 1, 0, true);
     say_cost(fds[1], 2, 30, true);
     conn_rig_turn();
-    assert_int_equal(conn_debt_us(dear), 3000);
+    assert_int_equal(conn_debt_us(expensive), 3000);
     assert_int_equal(conn_debt_us(cheap), 0);
     hang_up(fds, 2);
 }
@@ -822,8 +863,10 @@ main(void)
         cmocka_unit_test(
             test_turns_of_indebted_clients_come_in_the_order_in_which_rounds_pay_for_them),
         cmocka_unit_test(
-            test_turns_share_the_time_equally_between_clients_with_dear_and_with_cheap_messages),
+            test_turns_share_the_time_equally_between_clients_with_expensive_and_with_cheap_messages),
         cmocka_unit_test(test_turns_that_take_less_than_a_quantum_are_charged_as_well),
+        cmocka_unit_test(
+            test_turns_of_a_costly_client_come_behind_the_others_until_it_has_sent_cheap_messages),
         cmocka_unit_test(test_turns_forgive_a_quantum_in_each_round_in_which_nobody_waits),
         cmocka_unit_test(
             test_turns_of_a_pass_end_and_the_rest_of_the_report_goes_first_in_the_next),
