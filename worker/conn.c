@@ -154,7 +154,7 @@ conn_enlist(struct conn *conn)
     conn_list_enter(conn);
 }
 
-static void
+void
 conn_move_to_queue(struct conn *conn, enum conn_queue queue)
 {
     conn_list_leave(conn);
@@ -171,7 +171,7 @@ conn_set_queue(struct conn *conn, enum conn_queue queue)
     conn_update_events(conn);
 }
 
-static enum conn_queue
+enum conn_queue
 conn_queue_of_class(const struct conn *conn)
 {
     switch (conn_class(conn)) {
@@ -356,97 +356,6 @@ conn_join(struct conn *conn)
         conn_refuse(conn, 500, "The application refused this client.");
     else
         conn_out_greet(conn);
-}
-
-bool
-conn_retry_waiting(struct worker *worker)
-{
-    struct conn *conn = TAILQ_FIRST(&worker->waiting);
-
-    budget_read(worker);
-    while (conn) {
-        enum budget_class class = conn_class(conn);
-        conn_in_turn(conn, class);
-        if (conn == TAILQ_FIRST(&worker->waiting))
-            return false; /* still no room */
-        conn = TAILQ_FIRST(&worker->waiting);
-        if (conn && !budget_has_time(&worker->budget, class))
-            return true;
-    }
-    return false;
-}
-
-/* --- queues --- */
-
-static void
-conn_take_turn(struct conn *conn, enum budget_class class)
-{
-    conn_move_to_queue(conn, CONN_QUEUE_NONE);
-    conn_in_turn(conn, class);
-    if (conn->state != CONN_GONE)
-        conn_update_events(conn);
-}
-
-/* Those that were in the queue of input that was kept, at least one of them. */
-static void
-conn_go_on_ordinary(struct worker *worker)
-{
-    struct conn_list *ordinary = &worker->queues[CONN_QUEUE_ORDINARY];
-    struct conn *conn;
-
-    for (uint32_t left = worker->queued[CONN_QUEUE_ORDINARY];
-         left > 0 && (conn = TAILQ_FIRST(ordinary)); left--) {
-        conn_take_turn(conn, BUDGET_ORDINARY);
-        if (!budget_has_time(&worker->budget, BUDGET_ORDINARY))
-            return;
-    }
-}
-
-static void
-conn_go_on_arriving(struct worker *worker)
-{
-    struct conn *conn;
-
-    while ((conn = TAILQ_FIRST(&worker->queues[CONN_QUEUE_ARRIVING])) &&
-           budget_has_time(&worker->budget, BUDGET_ARRIVING)) {
-        worker->before_intake -= worker->before_intake > 0;
-        conn_take_turn(conn, BUDGET_ARRIVING);
-    }
-}
-
-static void
-conn_go_on_indebted(struct worker *worker)
-{
-    struct conn_list *indebted = &worker->queues[CONN_QUEUE_INDEBTED];
-    struct conn *conn;
-
-    for (int looks = 0; looks < BUDGET_LOOKS && (conn = TAILQ_FIRST(indebted)) &&
-                        budget_has_time(&worker->budget, BUDGET_INDEBTED);
-         looks++) {
-        if (budget_affords(worker, conn, worker->queued[CONN_QUEUE_INDEBTED]))
-            conn_take_turn(conn, BUDGET_INDEBTED);
-        else
-            conn_enlist(conn); /* the others first */
-    }
-}
-
-static void
-conn_take_inflaters(struct worker *worker)
-{
-    struct conn *conn;
-
-    while ((conn = TAILQ_FIRST(&worker->queues[CONN_QUEUE_INFLATER])) && unpack_take_own(conn))
-        conn_set_queue(conn, conn_queue_of_class(conn));
-}
-
-void
-conn_go_on(struct worker *worker)
-{
-    budget_read(worker);
-    conn_take_inflaters(worker);
-    conn_go_on_ordinary(worker);
-    conn_go_on_arriving(worker);
-    conn_go_on_indebted(worker);
 }
 
 bool

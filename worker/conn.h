@@ -25,11 +25,11 @@
  * A state names the list that `link` is in: HANDSHAKE worker.handshaking; JOINING worker.waiting;
  * OPEN worker.waiting while a message waits for room, else a bucket of liveness.h (fanout has it
  * either way); CLOSING worker.closing; LINGER worker.parting for a moment after the FIN, else
- * worker.closing; GONE worker.gone. While it waits for its turn it is in one of worker.queues in any
- * of them, and in worker.unwatched until the end of the turn if its socket cannot be watched
- * (unwatched.h). Only conn_set_state, conn_wait, conn_set_queue, conn_set_parting, conn_set_unwatched
- * and conn_enlist move it from one to another. A connection is freed by conn_reap alone, between two turns of the
- * loop: until then a pointer to it stays good.
+ * worker.closing; GONE worker.gone. While it waits for its turn it is in one of worker.queues in
+ * any of them, and in worker.unwatched until the end of the turn if its socket cannot be watched
+ * (unwatched.h). Only conn_set_state, conn_wait, conn_set_queue, conn_set_parting,
+ * conn_set_unwatched and conn_enlist move it from one to another. A connection is freed by
+ * conn_reap alone, between two turns of the loop: until then a pointer to it stays good.
  */
 #ifndef CRIER_WORKER_CONN_H
 #define CRIER_WORKER_CONN_H
@@ -208,20 +208,17 @@ conn_class(const struct conn *conn)
 /* The only way from one state to another. */
 void conn_set_state(struct conn *conn, enum conn_state state);
 
-/* A handler had no room in the ring: it is called again from conn_retry_waiting, oldest first. True:
- * the time of this pass is up, there are more. */
+/* A handler had no room in the ring, and is to be called again (turns.h); or not any more. */
 void conn_wait(struct conn *conn, bool waits);
-bool conn_retry_waiting(struct worker *worker);
 
-/* It waits for its turn, or not any more. conn_enqueue: if there is input, or a message that is being
- * inflated, in the queue of its class. */
+/* It waits for its turn, or not any more; conn_move_to_queue: its socket is watched as before.
+ * conn_enqueue: in the queue of its class, if there is input, or a message that is being inflated. */
 void conn_set_queue(struct conn *conn, enum conn_queue queue);
+void conn_move_to_queue(struct conn *conn, enum conn_queue queue);
 void conn_enqueue(struct conn *conn);
+enum conn_queue conn_queue_of_class(const struct conn *conn);
 
-/* Gives as many of those in queues their turns as there is time for in this pass. */
-void conn_go_on(struct worker *worker);
-
-/* Somebody has to be given a turn without another event. */
+/* A connection waits for its turn. */
 static inline bool
 conn_is_queued(const struct worker *worker)
 {

@@ -27,6 +27,7 @@
 #include "worker/proto/inflate.h"
 #include "worker/slow.h"
 #include "worker/state.h"
+#include "worker/turns.h"
 #include "worker/unwatched.h"
 #include "worker/watch.h"
 
@@ -273,9 +274,9 @@ worker_turn(struct worker *worker)
     more = fanout_run(worker);
     more |= liveness_run(worker);
     if (!TAILQ_EMPTY(&worker->waiting))
-        more |= conn_retry_waiting(worker);
+        more |= turns_retry_waiting(worker);
     if (conn_is_queued(worker))
-        conn_go_on(worker);
+        turns_run(worker);
     more |= slow_run(worker); /* behind those who may have found no room just now */
     more |= conn_part(worker);
     unwatched_drop(worker);

@@ -2,6 +2,7 @@
  * budget.h and unpack.h: which client has its turn, for how long, and what it is charged, in a whole
  * worker that is turned by hand. The clocks stand still but for what a test lets pass.
  */
+/* long: one worker in one process, which all of it needs */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdbool.h>
