@@ -1,6 +1,7 @@
 /*
  * conn.c: the life of a connection. The diagram is in conn.h.
  */
+/* long: only this file changes the states and lists of a connection */
 #include "worker/conn.h"
 
 #include <assert.h>

@@ -48,6 +48,21 @@ unpack_count(const struct worker *worker)
     return count;
 }
 
+/* So many messages at a time that they take a quarter of the pool if each becomes as long as it may. */
+static unsigned
+unpack_most(const struct worker *worker)
+{
+    uint64_t most = worker->pool.limit_bytes / 4 / worker->conf->max_message_bytes;
+
+    return most < 1 ? 1 : most < UNPACK_OWN_MAX ? (unsigned)most : UNPACK_OWN_MAX;
+}
+
+static struct unpack *
+unpack_free(struct worker *worker)
+{
+    return unpack_count(worker) < unpack_most(worker) ? unpack_of(worker, NULL) : NULL;
+}
+
 /* The worker's own inflater stays. */
 static void
 unpack_end(struct worker *worker, struct unpack *unpack)
@@ -162,7 +177,7 @@ static enum unpack_status
 unpack_keep(struct conn *conn, const uint8_t *rest, size_t rest_bytes)
 {
     struct worker *worker = conn->worker;
-    struct unpack *own = unpack_of(worker, NULL);
+    struct unpack *own = unpack_free(worker);
     struct unpack *shared = &worker->unpack;
 
     if (!shared->packed) {
@@ -216,7 +231,7 @@ unpack_begin(struct conn *conn, const uint8_t *payload, size_t bytes)
     status = unpack_run(conn, shared);
     if (status != UNPACK_MORE)
         return status;
-    if (unpack_of(worker, NULL) && worker->queued[CONN_QUEUE_INFLATER] == 0) {
+    if (unpack_free(worker) && worker->queued[CONN_QUEUE_INFLATER] == 0) {
         size_t rest = inflate_left(shared->inflate);
         return unpack_keep(conn, payload + bytes - rest, rest);
     }
@@ -227,7 +242,7 @@ bool
 unpack_take_own(struct conn *conn)
 {
     struct worker *worker = conn->worker;
-    struct unpack *own = unpack_of(worker, NULL);
+    struct unpack *own = unpack_free(worker);
     struct inflate *inflate = own ? inflate_new() : NULL;
 
     if (!inflate) {

@@ -5,13 +5,14 @@
  * Owns:     the inflaters; the payload of a message that is being inflated.
  * Context:  loop thread.
  *
- * Between two slices, of UNPACK_SLICE_BYTES of the message or INFLATE_SLICE_BYTES of its payload, it is
- * seen whether the client's turn is over (budget.h). Almost all messages are done by then: for them
- * the worker has one inflater. A message that is not takes it along, with what is left of its payload,
- * and the worker makes a new one; so others' messages do not wait for it. There are at most
- * UNPACK_OWN_MAX such messages in a worker. One beyond that keeps its payload only, and begins anew when
- * its turn has come: first come, first served. What an inflater takes, 40 KB, is a part of the worker's
- * own memory and not of the pool; it is freed with the message.
+ * Between two slices, of UNPACK_SLICE_BYTES of the message or INFLATE_SLICE_BYTES of its
+ * payload, it is seen whether the client's turn is over (budget.h). Almost all messages are done
+ * by then: for them the worker has one inflater. A message that is not takes it along, with what
+ * is left of its payload, and the worker makes a new one; so others' messages do not wait for
+ * it. There are at most UNPACK_OWN_MAX such messages in a worker, and fewer if --pool is less
+ * than four times as much as they may take. One beyond that keeps its payload only, and begins
+ * anew when its turn has come: first come, first served. What an inflater takes, 40 KB, is a
+ * part of the worker's own memory and not of the pool; it is freed with the message.
  *
  *   unpack_begin -- done ------------------------------------> UNPACK_DONE
  *        | turn over           | all inflaters are taken          ^

@@ -130,8 +130,9 @@ def test_a_connection_takes_few_system_calls_and_a_rush_few_messages_to_a_worker
     server.wait_counter("clients_left", CLIENTS)
     master, worker = (trace.stop() for trace in traces)
     assert master["sendmsg"] <= CLIENTS / 4, master
-    # The 101 and the Close, which the FIN goes with; whoever has not said something yet is asked once more.
+    # The 101 and the Close, which the FIN goes with; whoever has not said something yet is asked once more. Some wait for
+    # their turns (budget.h), in which time they are not watched (two calls): strace makes a turn last long.
     assert worker["sendto"] == 2 * CLIENTS and worker["shutdown"] == worker["close"] == CLIENTS, worker
-    assert worker["recvfrom"] <= 5 * CLIENTS and worker["epoll_ctl"] <= 4 * CLIENTS, worker
+    assert worker["recvfrom"] <= 5 * CLIENTS and worker["epoll_ctl"] <= 6 * CLIENTS, worker
     others = sum(worker.values()) - sum(worker[c] for c in ("sendto", "shutdown", "close", "recvfrom", "epoll_ctl"))
     assert others <= 3 * CLIENTS, worker

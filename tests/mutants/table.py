@@ -252,7 +252,7 @@ GROUPS = [
         ("unpack_turn_is_over", "status == UNPACK_MORE && !budget_turn_is_over(&worker->budget)", "status == UNPACK_MORE"),
         ("unpack_text", "good = conn->message_type != FRAME_OP_TEXT || unpack->utf8 == UTF8_ACCEPT;", "good = true;"),
         ("unpack_rest_of_the_payload", "return unpack_keep(conn, payload + bytes - rest, rest);", "return unpack_keep(conn, payload, rest);"),
-        ("unpack_first_come", "if (unpack_of(worker, NULL) && worker->queued[CONN_QUEUE_INFLATER] == 0) {", "if (unpack_of(worker, NULL)) {",
+        ("unpack_first_come", "if (unpack_free(worker) && worker->queued[CONN_QUEUE_INFLATER] == 0) {", "if (unpack_free(worker)) {",
          "an inflater that is free is given to the one that waits before others have their turns"),
         ("unpack_eight", "for (size_t i = 0; i < UNPACK_OWN_MAX; i++) {\n        if (worker->unpacks[i].conn == conn)", "for (size_t i = 1; i < UNPACK_OWN_MAX; i++) {\n        if (worker->unpacks[i].conn == conn)"),
         ("unpack_what_was_made", "    pool_buf_free(&worker->pool, &conn->message);\n    conn->message = shared->packed;", "    conn->message = shared->packed;"),
