@@ -358,7 +358,7 @@ conn_in_event(struct conn *conn, unsigned ready)
         conn_out_flush(conn);
         budget_step(conn->worker, &conn->worker->budget, BUDGET_STEPS * BUDGET_STEP_BYTES);
     }
-    if (!(ready & EPOLLIN) || conn->state == CONN_GONE || conn->queue)
+    if (!(ready & EPOLLIN) || conn->state == CONN_GONE)
         return;
     debt_us = conn_debt_us(conn);
     if (conn_is_open(conn) && !conn->fresh && conn->heat < BUDGET_HEAT_COSTLY &&

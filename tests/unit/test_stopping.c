@@ -489,6 +489,8 @@ test_stopping_at_once_ends_connections_in_every_state(void **state)
     say(arrive(0), request, strlen(request));
     conn_rig_turn();
     may_leave = false; /* no handler can make a worker stay that has to go */
+    conn_set_queue(TAILQ_FIRST(&conn_rig_worker()->handshaking), CONN_QUEUE_ARRIVING);
+    conn_rig_worker()->budget.spent_ns[BUDGET_ARRIVING] = BUDGET_CARRY_MAX_NS;
     set_phase(PHASE_ABORT);
     turn_until_done();
     assert_int_equal(recv(open, got, sizeof(got), 0), 4);

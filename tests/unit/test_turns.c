@@ -42,6 +42,7 @@ static uint8_t order[COSTS_MOST];
 static unsigned order_count;
 static unsigned connect_us;
 static unsigned disconnect_us;
+static unsigned relay_us;
 
 /* What was relayed, in the ring's order, by a handler that finds no room until there is some. */
 static uint8_t relayed[2 * RELAYED];
@@ -54,6 +55,8 @@ relay(const struct crier_message *said)
     int rc = has_room ? crier_broadcast(said->type, said->data, said->bytes) : -EAGAIN;
 
     assert_true(rc == 0 || rc == -EAGAIN);
+    if (has_room)
+        hand_clock_run(relay_us);
     if (rc == 0)
         relayed[relayed_count++] = *(const uint8_t *)said->data;
     return rc;
@@ -473,12 +476,48 @@ test_turns_of_indebted_clients_come_in_the_order_in_which_rounds_pay_for_them(vo
     order_count = 0;
     assert_true(conn_debt_us(conns[0]) > conn_debt_us(conns[1]) + BUDGET_QUANTUM_US);
     assert_int_equal(conn_class(conns[1]), BUDGET_INDEBTED);
-    say_cost(fds[0], 1, 0, true);
-    say_cost(fds[1], 2, 0, true);
+    for (int i = 0; i < 2; i++) {
+        say_cost(fds[i], (uint8_t)(i + 1), 0, true);
+        conn_set_queue(conns[i], CONN_QUEUE_INDEBTED); /* the one that owes most is the first */
+    }
     conn_rig_settle();
     assert_int_equal(order_count, 2);
     assert_memory_equal(order, "\2\1", 2);
     hang_up(fds, 2);
+}
+
+static void
+test_turns_that_find_nothing_leave_the_client_ordinary_and_watched(void **state)
+{
+    int fd = open_client();
+    struct conn *conn = last_conn();
+
+    (void)state;
+    conn_set_queue(conn, CONN_QUEUE_INDEBTED);
+    assert_int_equal(conn->watched, 0);
+    conn_rig_settle();
+    assert_int_equal(conn->queue, CONN_QUEUE_NONE);
+    assert_int_equal(conn->watched, EPOLLIN);
+    say_cost(fd, 1, 0, true);
+    conn_rig_settle();
+    assert_int_equal(order_count, 1);
+    hang_up(&fd, 1);
+}
+
+static void
+test_turns_add_to_what_a_client_owes_already(void **state)
+{
+    int fd = open_client();
+    struct conn *conn = last_conn();
+
+    (void)state;
+    be_exact(fd);
+    conn->paid_us = conn_rig_worker()->budget.round_us + 500;
+    say_cost(fd, 1, 9, true);
+    conn_rig_turn();
+    assert_int_equal(order_count, 1);
+    assert_int_equal(conn_debt_us(conn), 1400);
+    hang_up(&fd, 1);
 }
 
 /* Between indebted clients that always have something: each has a quantum in each round. */
@@ -846,6 +885,33 @@ test_turns_of_those_who_have_waited_for_room_take_all_their_messages(void **stat
     conn_rig_require_idle();
 }
 
+static void
+test_turns_of_those_who_have_waited_for_room_end_with_the_time_of_the_pass(void **state)
+{
+    enum { CLIENTS = 8, IN_A_PASS = BUDGET_PASS_NS / 4000000 + 1 };
+    int fds[CLIENTS];
+
+    (void)state;
+    for (int i = 0; i < CLIENTS; i++)
+        fds[i] = open_client();
+    be_exact(fds[0]);
+    has_room = false;
+    relayed_count = 0;
+    for (int i = 0; i < CLIENTS; i++)
+        send_frames(fds[i], 0x81, 1);
+    conn_rig_settle();
+    assert_int_equal(relayed_count, 0);
+    has_room = true;
+    relay_us = 4000;
+    for (unsigned before = 0; relayed_count < CLIENTS; before = relayed_count) {
+        conn_rig_turn();
+        assert_in_range(relayed_count - before, 1, IN_A_PASS);
+    }
+    relay_us = 0;
+    conn_rig_settle();
+    hang_up(fds, CLIENTS);
+}
+
 int
 main(void)
 {
@@ -880,6 +946,10 @@ main(void)
             test_turns_of_cheap_messages_read_the_clock_once_for_many_and_the_cpu_clock_never),
         cmocka_unit_test(test_turns_with_a_slow_handler_are_charged_from_the_next_one_on),
         cmocka_unit_test(test_turns_of_those_who_have_waited_for_room_take_all_their_messages),
+        cmocka_unit_test(
+            test_turns_of_those_who_have_waited_for_room_end_with_the_time_of_the_pass),
+        cmocka_unit_test(test_turns_that_find_nothing_leave_the_client_ordinary_and_watched),
+        cmocka_unit_test(test_turns_add_to_what_a_client_owes_already),
     };
     struct conf_shm conf;
 
