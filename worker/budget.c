@@ -177,8 +177,6 @@ budget_heat(struct conn *conn, uint64_t cost_ns)
 {
     uint8_t heat = (uint8_t)(63 - __builtin_clzll(cost_ns / 1000 + 1));
 
-    if (heat > conn->heat + BUDGET_HEAT_STEP)
-        heat = conn->heat + BUDGET_HEAT_STEP;
     conn->heat -= conn->heat > 0;
     if (heat > conn->heat)
         conn->heat = heat;

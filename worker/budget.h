@@ -37,11 +37,10 @@
  * none that can afford its turn, the clock advances to the first that can. A turn ends when the
  * client owes a quantum; input that is left waits for its next one.
  *
- * A client is costly if its latest turns were: conn->heat follows the binary logarithm of what they took
- * in microseconds, upwards by BUDGET_HEAT_STEP a turn, so that a single one that was disturbed makes no
- * client costly, and downwards by one. So expensive messages of many clients that come at the same moment
- * delay no cheap one, even if all is paid for; a client that has sent expensive messages is ordinary again
- * after a few cheap ones.
+ * A client is costly if one of its latest turns was: conn->heat is the binary logarithm of the most
+ * expensive one in microseconds, less one for each turn since. So expensive messages of many clients
+ * that come at the same moment delay no cheap one, even if all is paid for; a client that has sent an
+ * expensive message is ordinary again after a few cheap ones.
  *
  * All that a turn costs is charged, not only what is beyond a quantum: else clients that take just
  * less would never owe anything, and a thousand of them would delay any other by a thousand quanta.
@@ -94,13 +93,12 @@ enum {
     BUDGET_DEBT_MAX_US = 1000 * 1000,
     BUDGET_CARRY_MAX_NS = 20 * 1000 * 1000, /* to later passes */
     BUDGET_HEAT_COSTLY = 7,                 /* 127 us */
-    BUDGET_HEAT_STEP = 3,
     BUDGET_STEPS = 32,
     BUDGET_STEPS_EXACT = 2, /* a turn of one frame is read once, at its end */
     BUDGET_STEP_BYTES = 512,
     BUDGET_MIXED_NS = BUDGET_QUANTUM_NS / 2,
     BUDGET_LOOK_NS = BUDGET_QUANTUM_NS,
-    BUDGET_LOOK_TURN_NS = BUDGET_QUANTUM_NS / 4,
+    BUDGET_LOOK_TURN_NS = BUDGET_QUANTUM_NS / 8, /* what makes a client costly was CPU time */
     BUDGET_EXACT_READINGS = 1024,
     BUDGET_SLEEPS_MAX = 64,
     BUDGET_LOOKS = 1024,                       /* at indebted clients, in a pass */

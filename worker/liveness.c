@@ -100,7 +100,7 @@ liveness_schedule(struct conn *conn)
 void
 liveness_heard(struct conn *conn)
 {
-    conn->heard_ms = worker_now_ms(conn->worker);
+    conn->heard_ms = conn->unheard ? 0 : worker_now_ms(conn->worker);
     conn->pinged = false;
 }
 

@@ -241,7 +241,7 @@ GROUPS = [
          "a round more for a pass that was cut short; the heat keeps costly clients behind the others"),
         ("budget_round_of_a_pass", "    if (budget_is_owed(budget) && idle", "    if (false && idle"),
         ("budget_debt_grows", "uint64_t debt_us = conn_debt_us(conn) + (cost_ns + 999) / 1000;", "uint64_t debt_us = (cost_ns + 999) / 1000;"),
-        ("budget_heat_rises_slowly", "    if (heat > conn->heat + BUDGET_HEAT_STEP)\n", "    if (false)\n"),
+        ("budget_heat_rises", "    if (heat > conn->heat)\n        conn->heat = heat;\n", ""),
         ("budget_heat_falls", "    conn->heat -= conn->heat > 0;\n", ""),
         ("budget_afford_the_first", "(rounds > 0 ? rounds : 1) * BUDGET_QUANTUM_US", "BUDGET_QUANTUM_US",
          "the clock of rounds comes to the first that can afford its turn all the same, by more looks"),
@@ -367,11 +367,12 @@ GROUPS = [
         ("slow_looks_at_all", "        if (worker->slow.to_look > 0)\n            worker->slow.to_look--;", "        worker->slow.to_look = 0;"),
         ("slow_news_counted", "    slow->news_count = 0;\n", ""),
     ]),
-    ("worker/liveness.c", ["wheel"], [
+    ("worker/liveness.c", ["wheel", "turns"], [
         ("liveness_unix_took", "if (conn->record->family == AF_UNIX)\n        return (uint32_t)conn->record->bytes_sent;", ""),
         ("liveness_left_exactly", "return due_ms > past_ms ? due_ms - past_ms : 0;", "return due_ms > past_ms ? due_ms - past_ms : 1;"),
         ("liveness_last_bucket", "if (ahead > LIVENESS_BUCKETS - 1)\n        ahead = LIVENESS_BUCKETS - 1;", "if (ahead > LIVENESS_BUCKETS)\n        ahead = LIVENESS_BUCKETS;"),
-        ("liveness_heard_pinged", "    conn->heard_ms = worker_now_ms(conn->worker);\n    conn->pinged = false;\n}\n\nvoid\nliveness_took", "    conn->heard_ms = worker_now_ms(conn->worker);\n}\n\nvoid\nliveness_took"),
+        ("liveness_heard_pinged", "worker_now_ms(conn->worker);\n    conn->pinged = false;\n}\n\nvoid\nliveness_took", "worker_now_ms(conn->worker);\n}\n\nvoid\nliveness_took"),
+        ("liveness_heard_while_it_waits", "conn->heard_ms = conn->unheard ? 0 : worker_now_ms", "conn->heard_ms = worker_now_ms"),
         ("liveness_took_pinged", "    conn->stuck_ms = worker_now_ms(conn->worker);\n    conn->pinged = false;", "    conn->stuck_ms = worker_now_ms(conn->worker);"),
         ("liveness_took_unheard", "    if (!conn->unheard)\n        conn->heard_ms", "    conn->heard_ms"),
         ("liveness_timeout_from_the_ping", "    conn->heard_ms = worker_now_ms(conn->worker) - (uint32_t)conn->worker->conf->ping_ms;\n", ""),
