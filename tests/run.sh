@@ -13,7 +13,7 @@ set -euo pipefail
 # Seconds on two idle cores; at the end of a run the last line has those that it took.
 #   build     building  unit  programs  pytest
 estimates='
-    release         40     8        55     330
+    release         40     8        55     350
     asan            80    30       180       ?
     tsan            70    30       400       ?
 '

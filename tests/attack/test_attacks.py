@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from attacks import ATTACKS, LONGEST_DEFLATED, PLAIN, Attack, slow_to_deflate
+from attacks import ATTACKS, DEFLATING, LONGEST_DEFLATED, PLAIN, Attack
 from siege import Siege
 
 from harness import PATIENCE, SANITIZED, inflate, wait_until
@@ -22,8 +22,10 @@ def assert_the_innocents_are_safe(siege):
 
 @pytest.mark.limit(600 if LONG else 120)
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
-def test_innocent_clients_do_not_wait_for_attackers(crier, attack):
-    with Siege(crier) as siege:
+def test_innocent_clients_do_not_wait_for_attackers(crier, probe, attack):
+    if attack.long and not LONG:
+        pytest.skip("CRIER_LONG=1 runs it")
+    with Siege(probe if attack.program == "probe" else crier, *attack.server_flags()) as siege:
         with siege.attackers(attack, attack.many if LONG else attack.few) as attackers:
             attackers.clear()
             siege.innocents.go()
@@ -36,9 +38,10 @@ def test_innocent_clients_do_not_wait_for_attackers(crier, attack):
 
 
 @pytest.mark.limit(300 if LONG else 60)
-def test_innocent_clients_do_not_wait_for_many_that_leave_at_once(crier):
+@pytest.mark.parametrize("handler", ["nothing", "compute"])
+def test_innocent_clients_do_not_wait_for_many_that_leave_at_once(probe, handler):
     attack = Attack("leaving", 1000, 8000, PLAIN, lambda: b"x")
-    with Siege(crier) as siege:
+    with Siege(probe, "--on-disconnect", handler) as siege:
         count = attack.many if LONG else attack.few
         with siege.attackers(attack, count) as attackers:
             siege.innocents.go()
@@ -50,7 +53,15 @@ def test_innocent_clients_do_not_wait_for_many_that_leave_at_once(crier):
 
 # ---- the attacks are what they say ----
 
-def test_the_message_that_is_slow_to_deflate_is_the_longest_that_is_deflated():
-    frame = slow_to_deflate()
-    assert frame[1] & 0x7f == 126
-    assert len(inflate(apply_mask(frame[8:], frame[4:8]))) == LONGEST_DEFLATED
+def test_the_messages_of_the_attacks_are_valid_and_as_large_as_they_are_meant_to_be():
+    sizes = {}
+    for attack in ATTACKS:
+        if attack.long or not attack.hello.startswith(DEFLATING[:-4]):
+            continue
+        frame = attack.body()
+        head = {126: 4, 127: 10}.get(frame[1] & 0x7f, 2)
+        sizes[attack.name] = len(frame), len(inflate(apply_mask(frame[head + 4:], frame[head:head + 4])))
+    assert sizes["bombs"][0] < 1100 and sizes["bombs"][1] == 1 << 20
+    assert sizes["bombs_with_the_longest_echo_that_is_deflated"][1] == LONGEST_DEFLATED
+    assert sizes["echoes_that_are_slow_to_deflate"][1] == LONGEST_DEFLATED
+    assert sizes["16_mib_of_empty_blocks"][1] == 0 and 0 < (16 << 20) - sizes["16_mib_of_empty_blocks"][0] < 1000

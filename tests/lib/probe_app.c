@@ -13,6 +13,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { TEXT_BYTES = 256, WORK_MS = 700, HUGE_BYTES = 16 * 1024 * 1024 };
+enum { TEXT_BYTES = 256, WORK_MS = 700, COMPUTE_US = 500, HUGE_BYTES = 16 * 1024 * 1024 };
 
 static const struct crier_option options[] = {
     {"on-connect", "accept|close|fail|send|broadcast|broadcast-others", "accept",
@@ -30,8 +31,8 @@ static const struct crier_option options[] = {
      "what the message handler does; fail: when the message is 'fail', else as echo; huge: sends "
      "16 MiB, or says that this is too much; obey: see orders in this file, else as echo",
      NULL},
-    {"on-disconnect", "nothing|tell", "nothing", "tell: everybody is told of who left and the code",
-     NULL},
+    {"on-disconnect", "nothing|tell|compute", "nothing",
+     "tell: everybody is told of who left and the code; compute: for half a millisecond", NULL},
     {"close-code", "CODE", "4321", "what the message handler closes with", NULL},
     {"fail-start", "nowhere|master|worker", "nowhere", "where the start handler fails", NULL},
     {"fail-worker", "N", NULL, "the start handler fails in this worker", NULL},
@@ -238,6 +239,21 @@ order_work(void)
     } while (now.tv_sec * 1000 + now.tv_nsec / 1000000 < end);
 }
 
+/* So much of the CPU's time, however busy the machine is. */
+static void
+compute_us(long us)
+{
+    struct timespec now;
+    int64_t end;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    end = now.tv_sec * INT64_C(1000000000) + now.tv_nsec + us * 1000;
+    do {
+        computed++;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    } while (now.tv_sec * INT64_C(1000000000) + now.tv_nsec < end);
+}
+
 static void
 order_abort(void)
 {
@@ -343,6 +359,8 @@ disconnected(struct crier_client *client, unsigned code)
     char text[TEXT_BYTES];
     int bytes = snprintf(text, sizeof(text), "%s left with %u", crier_client_address(client), code);
 
+    if (option_is("on-disconnect", "compute"))
+        compute_us(COMPUTE_US);
     return option_is("on-disconnect", "tell") ? crier_broadcast(CRIER_TEXT, text, (size_t)bytes)
                                               : 0;
 }

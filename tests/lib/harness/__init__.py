@@ -8,7 +8,7 @@ from .procs import (all_pids, cpu_seconds, descriptors, is_alive, memory, memory
                     open_descriptors, process_state, resident, tcp_memory)
 from .raw_client import (BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Closed, Disconnected, Frame, RawClient,
                          encode_frame, server_frame)
-from .segment import BUILD, CRIER_RING
+from .segment import BUILD, CRIER_RING, read_percentile
 from .server import CRIER, PROBE, REPOSITORY, Server, plain_environment, run_crier
 from .stalls import frozen, stopped
 from .swarm_client import Swarm, transcript_hash
@@ -20,7 +20,7 @@ __all__ = [
     "Disconnected", "Frame", "Job", "Late", "PATIENCE", "PING", "PONG", "PROBE", "Pace", "REALTIME", "REPOSITORY",
     "RawClient", "SANITIZED", "Server", "Swarm", "TEXT", "all_pids", "all_signals", "at_once", "cpu_seconds",
     "deflate", "descriptors", "each_worker_count", "encode_frame", "frozen", "in_time", "inflate", "is_alive", "masks",
-    "memory", "memory_files", "needs_ipv6", "open_descriptors", "plain_environment", "process_state", "resident",
-    "run_crier", "server_frame", "signals_that", "stopped", "table_items", "tcp_memory", "transcript_hash", "wait_for_reader",
-    "wait_until",
+    "memory", "memory_files", "needs_ipv6", "open_descriptors", "plain_environment", "process_state", "read_percentile",
+    "resident", "run_crier", "server_frame", "signals_that", "stopped", "table_items", "tcp_memory", "transcript_hash",
+    "wait_for_reader", "wait_until",
 ]
