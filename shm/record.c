@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "shm/util/beat.h"
+
 size_t
 record_frame_head(uint8_t out[RECORD_FRAME_HEAD_MAX_BYTES], uint8_t opcode, uint64_t payload_bytes)
 {
@@ -42,14 +44,13 @@ record_size(uint64_t payload_bytes)
 
 uint32_t
 record_write(struct record_shm *to, uint8_t opcode, const void *payload, size_t payload_bytes,
-             uint8_t flags, uint64_t origin, uint64_t time_ns)
+             uint8_t flags, uint64_t origin, uint64_t time_ns, uint64_t *heartbeat)
 {
     uint8_t *frame = (uint8_t *)to + RECORD_HEAD_BYTES;
     size_t head_bytes = record_frame_head(frame, opcode, payload_bytes);
     uint32_t record_bytes = (uint32_t)record_round(head_bytes + payload_bytes);
 
-    if (payload_bytes)
-        memcpy(frame + head_bytes, payload, payload_bytes);
+    beat_copy(heartbeat, frame + head_bytes, payload, payload_bytes);
     *to = (struct record_shm){
         .record_bytes = record_bytes,
         .frame_bytes = (uint32_t)(head_bytes + payload_bytes),

@@ -74,9 +74,11 @@ uint64_t record_size(uint64_t payload_bytes);
 /* record_write and record_add_twin read nothing back from the segment, where another process may
  * overwrite the record at any time: sizes are arguments and return values, which the publisher keeps. */
 
-/* Fills a record of record_size(payload_bytes) at `to`, payload included. Returns its size. */
+/* Fills a record of record_size(payload_bytes) at `to`, payload included, with signs of life of the
+ * publisher's (beat.h). Returns its size. */
 uint32_t record_write(struct record_shm *to, uint8_t opcode, const void *payload,
-                      size_t payload_bytes, uint8_t flags, uint64_t origin, uint64_t time_ns);
+                      size_t payload_bytes, uint8_t flags, uint64_t origin, uint64_t time_ns,
+                      uint64_t *heartbeat);
 
 /* Where the payload of the twin belongs in a record that was written with `payload_bytes`. */
 uint8_t *record_twin_payload(struct record_shm *record, uint64_t payload_bytes);

@@ -385,7 +385,7 @@ ring_publish(struct ring *ring, uint8_t opcode, const void *payload, size_t payl
     if (rc)
         return rc;
     bytes = record_write(record, opcode, payload, payload_bytes, flags, origin,
-                         ring_batch_time_ns(ring));
+                         ring_batch_time_ns(ring), &ring->members[ring->self].heartbeat);
     if (reserved > bytes && ring_has_slot(ring))
         with_twin = twin_add(&ring->twin, record, reserved, opcode, payload, payload_bytes);
     return ring_commit(ring, record, with_twin ? with_twin : bytes, seq);

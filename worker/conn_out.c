@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "shm/util/beat.h"
 #include "worker/conn.h"
 #include "worker/liveness.h"
 #include "worker/proto/deflate.h"
@@ -324,8 +325,7 @@ conn_out_frame(struct conn *conn, uint8_t opcode, const void *data, size_t bytes
     if (!at)
         return -ENOMEM;
     head_bytes = record_frame_head(at, opcode, bytes);
-    if (bytes)
-        memcpy(at + head_bytes, data, bytes);
+    beat_copy(&conn->worker->me->heartbeat, at + head_bytes, data, bytes);
     conn_out_end(conn, at, head_bytes + bytes);
     return 0;
 }
@@ -383,8 +383,7 @@ conn_out_message(struct conn *conn, uint8_t opcode, const void *data, size_t byt
         bytes = packed_bytes;
     } else {
         head_bytes = record_frame_head(at, opcode, bytes);
-        if (bytes)
-            memcpy(at + head_bytes, data, bytes);
+        beat_copy(&conn->worker->me->heartbeat, at + head_bytes, data, bytes);
     }
     conn_out_end(conn, at, head_bytes + bytes);
     return 0;

@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 
 #include "shm/log.h"
+#include "shm/util/beat.h"
 #include "worker/conn.h"
 #include "worker/conn_in.h"
 #include "worker/conn_out.h"
@@ -216,7 +217,7 @@ slow_cut_new(struct worker *worker, uint64_t seq, struct fanout_frame frame)
     if (!cut)
         return NULL;
     *cut = (struct slow_cut){.seq = seq, .bytes = frame.bytes, .twin = frame.twin};
-    memcpy(cut->frame, frame.at, frame.bytes);
+    beat_copy(&worker->me->heartbeat, cut->frame, frame.at, frame.bytes);
     LIST_INSERT_HEAD(slow_cut_list(worker, seq), cut, link);
     counter_add(worker->counters, slow_copies, 1);
     return cut;

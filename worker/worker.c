@@ -227,8 +227,8 @@ worker_base_new(void)
 static int
 worker_set_tick(struct worker *worker)
 {
-    static const struct timespec tick = {.tv_nsec = WORKER_TICK_MS * 1000000L};
-    static const struct itimerspec ticks = {.it_interval = tick, .it_value = tick};
+    static const struct itimerspec ticks = {.it_interval.tv_nsec = WORKER_TICK_MS * 1000000L,
+                                            .it_value.tv_nsec = WORKER_TICK_MS * 1000000L};
     int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 
     if (fd < 0 || timerfd_settime(fd, 0, &ticks, NULL) != 0)

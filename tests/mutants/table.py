@@ -112,6 +112,9 @@ GROUPS = [
         ("conf_app_last_counts", "            found = at + bytes + 1;\n", "            return at + bytes + 1;\n"),
         ("conf_copy_ends_the_last", "to->app[CONF_APP_BYTES - 2] = to->app[CONF_APP_BYTES - 1] = '\\0';", "to->app[CONF_APP_BYTES - 1] = '\\0';"),
     ]),
+    ("shm/util/beat.h", ["member", "record", "turns"], [
+        ("beat_copy_is_silent", "        atomic_bump(heartbeat, (uint64_t)1);\n", ""),
+    ]),
     ("shm/util/inbox.c", ["inbox"], [
         ("inbox_bound_exactly", "word / 2 > inbox->limit_bytes - bytes ?", "word / 2 >= inbox->limit_bytes - bytes ?"),
         ("inbox_turn_of_the_room", "atomic_cas_u32(&inbox->room, room, room + 1))", "atomic_cas_u32(&inbox->room, room, room - 1))"),
@@ -689,7 +692,7 @@ GROUPS = [
         ("source_is_sure_at_last", "    else if (got == -EAGAIN)\n        source->is_sure = true;\n", ""),
     ]),
     ("server/console_source.c", ["e2e/test_limits.py needs_a_thread_waits", "e2e/test_descriptors.py much_larger"], [
-        ("source_tries_again", "    event_add(source->again, &later);", "    event_add(source->readable, NULL);"),
+        ("source_tries_again", "    source->is_logged = true;\n    event_add(source->again, &later);", "    source->is_logged = true;\n    event_add(source->readable, NULL);"),
         ("source_looks_at_the_next", "        memcpy(data, chunk->data, (size_t)got);\n        source_look_again(source);\n", "        memcpy(data, chunk->data, (size_t)got);\n"),
     ]),
     ("server/accept.c", ["accept"], [

@@ -56,7 +56,7 @@ duel_publish(struct ring *ring, uint64_t bytes)
 
     while (ring_reserve(ring, record_size(bytes), &record) != 0)
         REQUIRE(ring_rig_await(rig.wake_fds[ring->self])); /* or a wake-up was lost */
-    bytes = record_write(record, 2, payload, bytes, 0, RECORD_NO_ORIGIN, 0);
+    bytes = record_write(record, 2, payload, bytes, 0, RECORD_NO_ORIGIN, 0, NULL);
     REQUIRE(ring_commit(ring, record, bytes, &seq) == 0); /* records fill arenas, not slots */
 }
 

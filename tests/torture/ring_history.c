@@ -157,7 +157,7 @@ publish_one(struct ring *ring, uint64_t origin, uint64_t number)
     rc = ring_reserve(ring, record_size(bytes), &record);
     if (rc == 0) {
         uint32_t record_bytes =
-            record_write(record, RECORD_BINARY, payload, bytes, 0, origin, number);
+            record_write(record, RECORD_BINARY, payload, bytes, 0, origin, number, NULL);
         rc = ring_commit(ring, record, record_bytes, &seq);
     }
     if (rc == 0)

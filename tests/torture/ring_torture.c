@@ -299,7 +299,7 @@ publish_one(struct work *work)
     REQUIRE(rc == 0);
     message_fill(work->buffer, bytes, name);
     record_bytes = record_write(record, 2, work->buffer, bytes, 0,
-                                (uint64_t)work->place << 32 | work->life, number);
+                                (uint64_t)work->place << 32 | work->life, number, NULL);
     rc = ring_commit(&work->ring, record, record_bytes, &seq);
     if (rc == -EAGAIN)
         return rc;

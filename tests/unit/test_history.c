@@ -231,10 +231,10 @@ test_ring_what_is_not_the_open_reservation_is_not_committed(void **state)
 
     (void)state;
     assert_int_equal(ring_reserve(&rings[OTHER], bytes, &others), 0);
-    record_write(others, RECORD_TEXT, "else", 4, 0, 0, 0);
+    record_write(others, RECORD_TEXT, "else", 4, 0, 0, 0, NULL);
     assert_int_equal(ring_commit(&rings[WRITER], others, bytes, &seq), -EINVAL);
     assert_int_equal(ring_reserve(&rings[WRITER], bytes, &mine), 0);
-    record_write(mine, RECORD_TEXT, "mine", 4, 0, 0, 0);
+    record_write(mine, RECORD_TEXT, "mine", 4, 0, 0, 0, NULL);
     assert_int_equal(ring_commit(&rings[WRITER], others, bytes, &seq), -EINVAL);
     assert_int_equal(ring_commit(&rings[WRITER], mine, bytes + RECORD_ALIGN_BYTES, &seq), -EINVAL);
     assert_int_equal(ring_commit(&rings[WRITER], mine, bytes - 1, &seq), -EINVAL);

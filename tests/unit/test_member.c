@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "shm/member.h"
+#include "shm/util/beat.h"
 
 enum { MEMBERS = 3, NOT_A_MEMBER = MEMBERS, LIFE = 5 };
 
@@ -100,10 +101,40 @@ test_member_sum_of_a_histogram_begins_anew(void **state)
 
 #define TEST(name) cmocka_unit_test_setup(name, set_up)
 
+/* --- beat.h --- */
+
+static void
+test_member_shows_a_sign_of_life_with_each_mebibyte_that_it_copies(void **state)
+{
+    static const struct {
+        size_t bytes;
+        uint64_t beats;
+    } cases[] = {{0, 0},
+                 {1, 0},
+                 {BEAT_COPY_BYTES, 0},
+                 {BEAT_COPY_BYTES + 1, 1},
+                 {3 * BEAT_COPY_BYTES + 5, 3}};
+    static uint8_t from[3 * BEAT_COPY_BYTES + 5];
+    static uint8_t to[sizeof(from) + 1];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(from); i++)
+        from[i] = (uint8_t)(i * 31 / 7);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint64_t before = members[1].heartbeat;
+        memset(to, 0xee, sizeof(to));
+        beat_copy(&members[1].heartbeat, to, cases[i].bytes ? from : NULL, cases[i].bytes);
+        assert_int_equal(members[1].heartbeat - before, cases[i].beats);
+        assert_int_equal(memcmp(to, from, cases[i].bytes), 0);
+        assert_int_equal(to[cases[i].bytes], 0xee);
+    }
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_member_shows_a_sign_of_life_with_each_mebibyte_that_it_copies),
         TEST(test_member_last_words_are_those_of_the_life_that_is_asked_for),
         TEST(test_member_last_words_that_do_not_end_are_cut),
         TEST(test_member_last_words_are_printable),

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "shm/record.h"
+#include "shm/util/beat.h"
 
 static const struct {
     uint64_t payload_bytes;
@@ -65,6 +66,25 @@ test_record_size_is_head_frame_and_padding_to_sixteen(void **state)
 }
 
 static void
+test_record_write_of_a_large_payload_shows_signs_of_life(void **state)
+{
+    enum { LARGE = 2 * BEAT_COPY_BYTES + 1 };
+    uint8_t *payload = calloc(1, LARGE);
+    struct record_shm *record = malloc(record_size(LARGE));
+    uint64_t heartbeat = 7;
+
+    (void)state;
+    assert_non_null(payload);
+    assert_non_null(record);
+    payload[LARGE - 1] = 42;
+    record_write(record, RECORD_BINARY, payload, LARGE, 0, RECORD_NO_ORIGIN, 0, &heartbeat);
+    assert_int_equal(heartbeat, 9);
+    assert_int_equal(record_frame(record)[record->frame_bytes - 1], 42);
+    free(record);
+    free(payload);
+}
+
+static void
 test_record_write_fills_header_frame_and_payload_and_nothing_behind(void **state)
 {
     (void)state;
@@ -80,8 +100,8 @@ test_record_write_fills_header_frame_and_payload_and_nothing_behind(void **state
         for (size_t k = 0; k < bytes; k++)
             payload[k] = (uint8_t)(k * 7 + 3);
         memset(room, 0xa5, size + RECORD_ALIGN_BYTES);
-        assert_int_equal(record_write(record, 1, payload, bytes, RECORD_NOT_TO_ORIGIN, 42, 4711),
-                         size);
+        assert_int_equal(
+            record_write(record, 1, payload, bytes, RECORD_NOT_TO_ORIGIN, 42, 4711, NULL), size);
         assert_int_equal(record->record_bytes, size);
         assert_int_equal(record->frame_bytes, heads[i].head_bytes + bytes);
         assert_int_equal(record->frame_head_bytes, heads[i].head_bytes);
@@ -108,8 +128,8 @@ test_record_whose_twin_is_not_smaller_than_its_frame_or_leaves_the_record_is_not
 
     (void)state;
     assert_non_null(record);
-    assert_true(
-        record_is_sound(record, record_write(record, RECORD_BINARY, payload, PAYLOAD, 0, 0, 0)));
+    assert_true(record_is_sound(
+        record, record_write(record, RECORD_BINARY, payload, PAYLOAD, 0, 0, 0, NULL)));
     assert_true(
         record_is_sound(record, record_add_twin(record, RECORD_BINARY, PAYLOAD, PAYLOAD - 1)));
 
@@ -137,6 +157,7 @@ main(void)
         cmocka_unit_test(test_record_head_takes_the_shortest_form_for_each_length),
         cmocka_unit_test(test_record_head_carries_the_opcode_and_says_final_and_unmasked),
         cmocka_unit_test(test_record_size_is_head_frame_and_padding_to_sixteen),
+        cmocka_unit_test(test_record_write_of_a_large_payload_shows_signs_of_life),
         cmocka_unit_test(test_record_write_fills_header_frame_and_payload_and_nothing_behind),
         cmocka_unit_test(
             test_record_whose_twin_is_not_smaller_than_its_frame_or_leaves_the_record_is_not_sound),

@@ -67,7 +67,7 @@ put_sized(uint32_t member, uint64_t number, uint64_t bytes)
         return rc;
     bytes -= RECORD_HEAD_BYTES + (bytes <= 160 ? 2 : 4);
     memset(payload, (int)(number % 251), bytes);
-    bytes = record_write(record, 2, payload, bytes, 0, member, number);
+    bytes = record_write(record, 2, payload, bytes, 0, member, number, NULL);
     return ring_commit(ring, record, bytes, &seq);
 }
 
@@ -752,7 +752,7 @@ test_ring_publisher_goes_by_its_own_sizes_not_by_the_records(void **state)
         uint64_t seq;
 
         assert_int_equal(ring_reserve(&rings[WRITER], SMALL, &record), 0);
-        record_write(record, RECORD_TEXT, "", 0, 0, WRITER, i);
+        record_write(record, RECORD_TEXT, "", 0, 0, WRITER, i, NULL);
         record->record_bytes = sizes[i];
         assert_int_equal(ring_commit(&rings[WRITER], record, SMALL, &seq), 0);
         assert_int_equal(seq, first + i);

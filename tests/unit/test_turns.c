@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "shm/util/beat.h"
 #include "tests/lib/conn_rig.h"
 #include "tests/lib/hand_clock.h"
 #include "tests/lib/skip.h"
@@ -910,10 +911,28 @@ test_turns_of_those_who_have_waited_for_room_end_with_the_time_of_the_pass(void 
     hang_up(fds, CLIENTS);
 }
 
+static void
+test_turns_with_a_large_message_show_signs_of_life_while_it_is_copied(void **state)
+{
+    enum { LARGE = 4 * BEAT_COPY_BYTES };
+    static uint8_t data[LARGE];
+    int fd = open_client();
+    struct conn *conn = last_conn();
+    uint64_t before = conn_rig_worker()->me->heartbeat;
+
+    (void)state;
+    assert_int_equal(crier_send((struct crier_client *)conn, CRIER_BINARY, data, LARGE), 0);
+    assert_int_equal(conn_rig_worker()->me->heartbeat - before, LARGE / BEAT_COPY_BYTES - 1);
+    conn_leave(conn, true);
+    conn_rig_settle();
+    hang_up(&fd, 1);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_turns_with_a_large_message_show_signs_of_life_while_it_is_copied),
         cmocka_unit_test(test_turns_of_a_flood_of_small_messages_leave_others_their_turn),
         cmocka_unit_test(test_turns_of_a_flood_of_pings_answer_every_one_in_order),
         cmocka_unit_test(test_turns_go_on_without_another_byte_from_the_client),

@@ -310,7 +310,7 @@ test_twin_is_not_tried_without_a_byte_of_room(void **state)
     (void)state;
     rings[WRITER].twin.make = make_as_long_as_there_is_room;
     assert_int_equal(ring_reserve(&rings[WRITER], 4096, &record), 0);
-    (void)record_write(record, RECORD_TEXT, payload, 1000, 0, RECORD_NO_ORIGIN, 0);
+    (void)record_write(record, RECORD_TEXT, payload, 1000, 0, RECORD_NO_ORIGIN, 0, NULL);
     used = RECORD_HEAD_BYTES + record->frame_bytes + RECORD_FRAME_HEAD_MAX_BYTES + TWIN_SLACK_BYTES;
     made = 0;
     (void)twin_add(&rings[WRITER].twin, record, used, RECORD_TEXT, payload, 1000);

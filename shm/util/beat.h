@@ -1,0 +1,40 @@
+/*
+ * beat.h: copies large data with signs of life in between.
+ *
+ * Role:     every process that copies whole messages.
+ * Owns:     nothing.
+ * Errors:   none.
+ * Context:  any thread; `heartbeat` has one writer, the process itself (member.h).
+ *
+ * A worker that shows no sign of life for --stuck-timeout is replaced. Copying a message of some
+ * hundred MiB into memory that is touched for the first time may take that long on a slow machine.
+ */
+#ifndef CRIER_SHM_UTIL_BEAT_H
+#define CRIER_SHM_UTIL_BEAT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "shm/atomic.h"
+
+enum { BEAT_COPY_BYTES = 1024 * 1024 };
+
+/* memcpy, which adds 1 to *heartbeat after each BEAT_COPY_BYTES. */
+static inline void
+beat_copy(uint64_t *heartbeat, void *to, const void *from, size_t bytes)
+{
+    uint8_t *at = to;
+    const uint8_t *next = from;
+
+    for (; bytes > BEAT_COPY_BYTES; bytes -= BEAT_COPY_BYTES) {
+        memcpy(at, next, BEAT_COPY_BYTES);
+        at += BEAT_COPY_BYTES;
+        next += BEAT_COPY_BYTES;
+        atomic_bump(heartbeat, (uint64_t)1);
+    }
+    if (bytes)
+        memcpy(at, next, bytes);
+}
+
+#endif
