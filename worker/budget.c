@@ -14,6 +14,7 @@ budget_init(struct worker *worker)
     budget->read_ns = clock_ns(CLOCK_MONOTONIC);
     budget->cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
     budget->steps_most = BUDGET_STEPS;
+    budget->costly = BUDGET_HEAT_COSTLY;
 }
 
 /* --- the stretch --- */
@@ -110,9 +111,43 @@ budget_wake(struct worker *worker)
     now_ns = clock_ns(CLOCK_MONOTONIC);
     budget->awake = true;
     run_clock_at(&worker->clock, now_ns);
-    if (!budget->slept)
-        budget->awake_ns += now_ns - budget->read_ns;
+    if (!budget->slept) {
+        uint64_t unread_ns = now_ns - budget->read_ns;
+        budget->awake_ns += unread_ns;
+        budget->run_ns += unread_ns < BUDGET_LOOK_NS ? unread_ns : BUDGET_LOOK_NS;
+    }
     budget->read_ns = now_ns;
+}
+
+/* The most expensive turns of so many clients are BUDGET_CROWD_US together. */
+static uint8_t
+budget_costly(uint64_t clients)
+{
+    uint8_t costly = BUDGET_HEAT_COSTLY;
+
+    while (costly > BUDGET_HEAT_LEAST && clients << costly > BUDGET_CROWD_US)
+        costly--;
+    return costly;
+}
+
+/* The kernel reports sockets in the order in which they became ready. So when as many were reported
+ * since a moment as there are connections, none is left of those that were ready at that moment. */
+void
+budget_report(struct worker *worker, uint32_t count, bool all)
+{
+    struct budget *budget = &worker->budget;
+
+    budget->reported_ns = budget->all_ns;
+    budget->reported += count;
+    budget->costly = budget_costly(
+        budget->ordinary > budget->ordinary_before ? budget->ordinary : budget->ordinary_before);
+    if (!all && budget->reported < worker->conn_count)
+        return;
+    budget->all_ns = all ? budget->run_ns : budget->mark_ns;
+    budget->mark_ns = budget->run_ns;
+    budget->reported = 0;
+    budget->ordinary_before = budget->ordinary;
+    budget->ordinary = 0;
 }
 
 static bool
@@ -162,10 +197,14 @@ static void
 budget_owe(struct conn *conn, uint64_t cost_ns)
 {
     struct budget *budget = &conn->worker->budget;
-    uint64_t debt_us = conn_debt_us(conn) + (cost_ns + 999) / 1000;
+    uint32_t before_us = conn_debt_us(conn);
+    uint64_t debt_us = before_us + (cost_ns + 999) / 1000;
+    uint64_t most_us = BUDGET_DEBT_MAX_US;
 
-    if (debt_us > BUDGET_DEBT_MAX_US)
-        debt_us = BUDGET_DEBT_MAX_US;
+    if (conn->heat < BUDGET_HEAT_LEAST)
+        most_us = before_us < BUDGET_DEBT_CHEAP_US ? BUDGET_DEBT_CHEAP_US : before_us;
+    if (debt_us > most_us)
+        debt_us = most_us;
     conn->paid_us = budget->round_us + (uint32_t)debt_us;
     if ((int32_t)(conn->paid_us - budget->owed_us) > 0)
         budget->owed_us = conn->paid_us;
@@ -177,6 +216,8 @@ budget_heat(struct conn *conn, uint64_t cost_ns)
 {
     uint8_t heat = (uint8_t)(63 - __builtin_clzll(cost_ns / 1000 + 1));
 
+    if (heat < BUDGET_HEAT_COSTLY && heat > conn->heat)
+        heat = conn->heat + 1;
     conn->heat -= conn->heat > 0;
     if (heat > conn->heat)
         conn->heat = heat;
@@ -189,9 +230,9 @@ budget_settle(struct worker *worker, struct conn *conn)
 
     budget_read(worker);
     if (conn && conn_is_open(conn)) {
-        budget_owe(conn, budget->turn_ns);
         if (!budget->sampled)
             budget_heat(conn, budget->turn_ns);
+        budget_owe(conn, budget->turn_ns);
     }
     budget->sampled = false;
     budget->turn = BUDGET_ORDINARY;

@@ -40,10 +40,15 @@
  * A client is costly if one of its latest turns was: conn->heat is the binary logarithm of the most
  * expensive one in microseconds, less one for each turn since. So expensive messages of many clients
  * that come at the same moment delay no cheap one, even if all is paid for; a client that has sent an
- * expensive message is ordinary again after a few cheap ones.
+ * expensive message is ordinary again after a few cheap ones. Costly is BUDGET_HEAT_COSTLY, and less
+ * when there are many ordinary clients, so that all that wait for each other take BUDGET_CROWD_US, but
+ * not less than BUDGET_HEAT_LEAST: an echo makes no client costly. So that one that was disturbed does
+ * not either, a turn of less than BUDGET_HEAT_COSTLY raises the heat by one at most.
  *
  * All that a turn costs is charged, not only what is beyond a quantum: else clients that take just
  * less would never owe anything, and a thousand of them would delay any other by a thousand quanta.
+ * But turns below BUDGET_HEAT_LEAST make no client indebted, however many they are in a round: it owes
+ * BUDGET_DEBT_CHEAP_US at most. A round in which each of a thousand has a turn is long.
  *
  * CLOCKS
  * CLOCK_MONOTONIC is read when epoll has returned and when its report was served, around each turn
@@ -63,13 +68,19 @@
  * next one can be compared, and the clock is read at the end of each turn as above.
  *
  * BOUND
- * `input_wait` (histograms.def) is the worker's CPU time from the return of the epoll_wait that
- * reports an ordinary client to the end of that client's turn; of turns that end in the same stretch
- * the largest. Ordinary clients of one report wait for each other's turns, and all of these were
- * cheap before. Beyond that a pass adds at most: a chunk of the sweep (fanout.h), BUDGET_ARRIVING_NS,
- * a quantum of the indebted, and what one turn of each class takes beyond its limit, because a
- * handler, a deflater (of 256 KiB at most, record.h: 8 ms) and a copy are not cut. With the handlers
- * of the standard application that is less than 50 ms, whatever the number of costly clients.
+ * `input_wait` (histograms.def) is an upper bound of the worker's CPU time between the moment at which
+ * the input of an ordinary client comes and the end of the turn in which it is dealt with; of turns
+ * that end in the same stretch the largest. When it comes is not known: the count begins at a return
+ * of epoll_wait by which all was reported that had come before. That is the previous one, or, if that
+ * one reported as many as it may, an earlier one (budget_report). So the client's own previous turn
+ * may be in it. What is in no stretch (a chunk of a sweep) counts as BUDGET_LOOK_NS at most.
+ *
+ * Ordinary clients wait for each other's turns, and all of these were cheap before: BUDGET_CROWD_US,
+ * or 31 us for each of more than 512. Beyond that a pass adds at most: a chunk of the sweep (fanout.h),
+ * BUDGET_ARRIVING_NS, a quantum of the indebted, and what one turn of each class takes beyond its
+ * limit, because a handler, a deflater (of 256 KiB at most, record.h: 8 ms) and a copy are not cut.
+ * With the handlers of the standard application that is less than 50 ms, whatever the number of costly
+ * clients, and with up to a thousand ordinary ones.
  *
  * NOT PROMISED
  * N clients whose messages were all cheap and that send a expensive one at the same moment cost each other
@@ -91,8 +102,11 @@ enum {
     BUDGET_PASS_NS = 10 * 1000 * 1000,
     BUDGET_ARRIVING_NS = 2 * 1000 * 1000,
     BUDGET_DEBT_MAX_US = 1000 * 1000,
-    BUDGET_CARRY_MAX_NS = 20 * 1000 * 1000, /* to later passes */
-    BUDGET_HEAT_COSTLY = 7,                 /* 127 us */
+    BUDGET_DEBT_CHEAP_US = BUDGET_QUANTUM_US - 32, /* below BUDGET_HEAT_LEAST */
+    BUDGET_CARRY_MAX_NS = 20 * 1000 * 1000,        /* to later passes */
+    BUDGET_HEAT_COSTLY = 7,                        /* 127 us */
+    BUDGET_HEAT_LEAST = 5,                         /* 31 us */
+    BUDGET_CROWD_US = 16 << 10,
     BUDGET_STEPS = 32,
     BUDGET_STEPS_EXACT = 2, /* a turn of one frame is read once, at its end */
     BUDGET_STEP_BYTES = 512,
@@ -111,7 +125,10 @@ struct budget {
     /* Clocks. */
     uint64_t read_ns;     /* the latest reading */
     uint64_t run_ns;      /* the worker's CPU time, as far as it was read */
-    uint64_t reported_ns; /* run_ns when epoll returned what is being served */
+    uint64_t reported_ns; /* run_ns at a return of epoll before what is being served came */
+    uint64_t all_ns;      /* what was ready then was reported */
+    uint64_t mark_ns;     /* what was ready then is among the next sockets that are reported: */
+    uint32_t reported;    /* so many since then */
     uint64_t awake_ns;    /* since the CPU clock was asked */
     uint64_t cpu_ns;      /* what it said */
     uint32_t sleeps;      /* since then */
@@ -129,6 +146,10 @@ struct budget {
     uint64_t limit_ns; /* then it is over */
     enum budget_class turn;
 
+    uint8_t costly;           /* conn->heat from here on */
+    uint32_t ordinary;        /* turns of reported clients since mark_ns */
+    uint32_t ordinary_before; /* between the mark before it and that one */
+
     uint64_t spent_ns[BUDGET_CLASSES]; /* in this pass, and what was carried to it */
     uint32_t round_us;                 /* the clock of rounds; wraps: compare by difference */
     uint32_t owed_us;                  /* nobody owes anything behind it */
@@ -142,6 +163,9 @@ void budget_init(struct worker *worker);
  * reported was served. */
 void budget_wake(struct worker *worker);
 void budget_sleep(struct worker *worker, bool sleeps, bool idle);
+
+/* epoll has reported so many sockets; `all`: no others were ready. */
+void budget_report(struct worker *worker, uint32_t count, bool all);
 
 /* Reads the clock: the stretch is over. */
 void budget_read(struct worker *worker);
@@ -182,6 +206,7 @@ static inline void
 budget_end(struct worker *worker, struct budget *budget, struct conn *conn)
 {
     budget->turns++;
+    budget->ordinary++;
     if (budget->turn_ns || budget->exact)
         budget_settle(worker, conn);
     budget->mixed = true;

@@ -200,7 +200,7 @@ conn_class(const struct conn *conn)
 {
     if (conn->state != CONN_OPEN || conn->fresh)
         return BUDGET_ARRIVING;
-    return conn->heat < BUDGET_HEAT_COSTLY && conn_debt_us(conn) < BUDGET_QUANTUM_US
+    return conn->heat < conn->worker->budget.costly && conn_debt_us(conn) < BUDGET_QUANTUM_US
                ? BUDGET_ORDINARY
                : BUDGET_INDEBTED;
 }

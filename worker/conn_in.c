@@ -361,7 +361,7 @@ conn_in_event(struct conn *conn, unsigned ready)
     if (!(ready & EPOLLIN) || conn->state == CONN_GONE)
         return;
     debt_us = conn_debt_us(conn);
-    if (conn_is_open(conn) && !conn->fresh && conn->heat < BUDGET_HEAT_COSTLY &&
+    if (conn_is_open(conn) && !conn->fresh && conn->heat < conn->worker->budget.costly &&
         debt_us < BUDGET_QUANTUM_US)
         conn_in_ordinary_turn(conn, debt_us);
     else

@@ -61,7 +61,7 @@ watch_on_ready(int fd, short what, void *arg)
         watch->count = epoll_wait(fd, watch->events, WATCH_BATCH, 0);
         if (watch->count < 0)
             watch->count = 0;
-        worker->budget.reported_ns = worker->budget.run_ns;
+        budget_report(worker, (uint32_t)watch->count, watch->count < WATCH_BATCH);
     }
     watch_serve(worker);
 }

@@ -630,11 +630,21 @@ test_turns_of_a_costly_client_come_behind_the_others_until_it_has_sent_cheap_mes
 
 /* --- a pass --- */
 
+/* input_wait, from here on. */
+static const struct histogram_shm *
+waits_anew(void)
+{
+    struct histogram_shm *waits = &conn_rig_worker()->me->histograms[HISTOGRAM_input_wait];
+
+    memset(waits, 0, sizeof(*waits));
+    return waits;
+}
+
 static void
 test_turns_of_a_pass_end_and_the_rest_of_the_report_goes_first_in_the_next(void **state)
 {
     enum { CLIENTS = 20, IN_A_PASS = BUDGET_PASS_NS / 900000 + 1 };
-    const struct histogram_shm *waits = &conn_rig_worker()->me->histograms[HISTOGRAM_input_wait];
+    const struct histogram_shm *waits;
     int fds[CLIENTS];
     uint64_t seq;
     uint8_t got[16];
@@ -645,6 +655,10 @@ test_turns_of_a_pass_end_and_the_rest_of_the_report_goes_first_in_the_next(void 
     be_exact(fds[0]);
     while ((int32_t)(conn_rig_worker()->budget.owed_us - conn_rig_worker()->budget.round_us) > 0)
         conn_rig_turn();
+    say_cost(fds[0], 0, 0, true);
+    conn_rig_turn(); /* since the report of that one */
+    order_count = 0;
+    waits = waits_anew();
     assert_int_equal(
         ring_publish(&conn_rig_worker()->ring, RECORD_BINARY, "x", 1, 0, RECORD_NO_ORIGIN, &seq),
         0);
@@ -659,8 +673,179 @@ test_turns_of_a_pass_end_and_the_rest_of_the_report_goes_first_in_the_next(void 
         assert_int_equal(order[i], i + 1);
     conn_rig_settle();
     assert_int_equal(order[CLIENTS], 100);
-    assert_in_range(waits->max_ns, (CLIENTS - 1) * 900000, CLIENTS * 900000 + 100000);
+    /* The one that came last may have waited since the report before these, as far as epoll says. */
+    assert_in_range(waits->max_ns, CLIENTS * 900000, CLIENTS * 900000 + 100000);
     hang_up(fds, CLIENTS);
+}
+
+static void
+test_turns_count_the_time_in_which_a_message_was_not_reported_yet(void **state)
+{
+    int fds[] = {open_client(), open_client()};
+    const struct histogram_shm *waits;
+
+    (void)state;
+    be_exact(fds[0]);
+    while (conn_debt_us(last_conn()) > 0)
+        conn_rig_turn();
+    say_cost(fds[1], 0, 0, true);
+    conn_rig_turn();
+    waits = waits_anew();
+    order_count = 0;
+    say_cost(fds[0], 1, 5, true);
+    conn_rig_turn();              /* from its report on, the others may have come, */
+    say_cost(fds[1], 2, 1, true); /* as this one has */
+    conn_rig_turn();
+    assert_memory_equal(order, "\1\2", 2);
+    assert_in_range(waits->max_ns, 500000 + 100000, 500000 + 200000);
+    hang_up(fds, 2);
+}
+
+/* --- many that are ordinary --- */
+
+/* That many have had turns between two reports, of which the second has all that was ready. */
+static void
+report_after(uint32_t ordinary)
+{
+    struct worker *worker = conn_rig_worker();
+
+    budget_report(worker, 0, true);
+    worker->budget.ordinary = ordinary;
+    budget_report(worker, 0, true);
+}
+
+static void
+test_turns_make_a_client_costly_the_sooner_the_more_are_ordinary(void **state)
+{
+    static const struct {
+        uint32_t ordinary;
+        uint8_t costly;
+    } cases[] = {{0, 7}, {128, 7}, {129, 6}, {256, 6}, {257, 5}, {100000, 5}};
+    int fds[] = {open_client(), open_client()};
+    struct budget *budget = &conn_rig_worker()->budget;
+    struct conn *conn = last_conn();
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        report_after(cases[i].ordinary);
+        conn->heat = cases[i].costly - 1;
+        assert_int_equal(conn_class(conn), BUDGET_ORDINARY);
+        conn->heat = cases[i].costly;
+        assert_int_equal(conn_class(conn), BUDGET_INDEBTED);
+    }
+    budget_report(conn_rig_worker(), 0, true); /* as many as there were before it */
+    assert_int_equal(budget->costly, BUDGET_HEAT_LEAST);
+    budget_report(conn_rig_worker(), 0, true);
+    assert_int_equal(budget->costly, BUDGET_HEAT_COSTLY);
+    conn->heat = 6;
+    report_after(200);
+    order_count = 0;
+    say_cost(fds[1], 1, 0, true);
+    say_cost(fds[0], 2, 0, true);
+    conn_rig_settle();
+    assert_memory_equal(order, "\2\1", 2);
+    hang_up(fds, 2);
+}
+
+static void
+test_turns_count_those_that_are_ordinary_until_all_was_reported(void **state)
+{
+    int fds[] = {open_client(), open_client()};
+    struct budget *budget = &conn_rig_worker()->budget;
+
+    (void)state;
+    report_after(0);
+    say_cost(fds[0], 1, 0, true);
+    say_cost(fds[1], 2, 0, true);
+    conn_rig_turn();
+    assert_int_equal(budget->ordinary, 2);
+    budget_report(conn_rig_worker(), 1, false); /* of two that may be ready */
+    assert_int_equal(budget->ordinary, 2);
+    budget_report(conn_rig_worker(), 1, false);
+    assert_int_equal(budget->ordinary, 0);
+    assert_int_equal(budget->ordinary_before, 2);
+    hang_up(fds, 2);
+}
+
+/* What is disturbed now and then stays ordinary, however many there are. */
+static void
+test_turns_that_take_less_than_a_costly_one_raise_the_heat_by_one_at_a_time(void **state)
+{
+    int fd = open_client();
+    struct conn *conn = last_conn();
+
+    (void)state;
+    be_exact(fd);
+    conn->heat = 0;
+    for (uint8_t heat = 1; heat <= 6; heat++) {
+        say_cost(fd, 0, 1, true);
+        conn_rig_turn();
+        assert_int_equal(conn->heat, heat);
+    }
+    say_cost(fd, 0, 1, true);
+    conn_rig_turn();
+    assert_int_equal(conn->heat, 6);
+    say_cost(fd, 0, 9, true);
+    conn_rig_turn();
+    assert_int_equal(conn->heat, 9);
+    hang_up(&fd, 1);
+}
+
+static void
+take_turn(struct conn *conn, int64_t us)
+{
+    budget_enter(conn->worker, BUDGET_ORDINARY);
+    hand_clock_run(us);
+    budget_settle(conn->worker, conn);
+}
+
+/* Else a client that echoes all day is indebted while each of a thousand costly ones has a turn. */
+static void
+test_turns_that_take_little_are_never_a_debt_but_forgive_none(void **state)
+{
+    int fd = open_client();
+    struct conn *conn = last_conn();
+
+    (void)state;
+    be_exact(fd);
+    conn->heat = 0;
+    conn->paid_us = conn->worker->budget.round_us;
+    for (int turn = 0; turn < 50; turn++)
+        take_turn(conn, 30);
+    assert_int_equal(conn_debt_us(conn), BUDGET_DEBT_CHEAP_US);
+    assert_int_equal(conn_class(conn), BUDGET_ORDINARY);
+    take_turn(conn, 5000);
+    for (int turn = 0; turn < 50; turn++)
+        take_turn(conn, 30);
+    assert_in_range(conn_debt_us(conn), BUDGET_DEBT_CHEAP_US + 5000, 6500);
+    assert_int_equal(conn_class(conn), BUDGET_INDEBTED);
+    conn->paid_us = conn->worker->budget.round_us;
+    for (int turn = 0; turn < 50; turn++)
+        take_turn(conn, 31);
+    assert_int_equal(conn_class(conn), BUDGET_INDEBTED);
+    hang_up(&fd, 1);
+}
+
+/* A report that is full leaves sockets out; when as many were reported as there are, none is left. */
+static void
+test_turns_of_sockets_that_a_full_report_left_out_have_waited_since_before_it(void **state)
+{
+    static const unsigned since_ns[] = {0, 0, 0, 0, 0, 0, 2, 2, 2, 5}; /* of three */
+    int fds[] = {open_client(), open_client(), open_client()};
+    struct worker *worker = conn_rig_worker();
+    struct budget *budget = &worker->budget;
+    uint64_t began_ns;
+
+    (void)state;
+    budget_report(worker, 0, true);
+    began_ns = budget->run_ns;
+    assert_int_equal(worker->conn_count, 3);
+    for (unsigned report = 0; report < sizeof(since_ns) / sizeof(since_ns[0]); report++) {
+        budget->run_ns = began_ns + report;
+        budget_report(worker, 1, false);
+        assert_int_equal(budget->reported_ns, began_ns + since_ns[report]);
+    }
+    hang_up(fds, 3);
 }
 
 /* --- those that arrive, and leave --- */
@@ -967,6 +1152,14 @@ main(void)
             test_turns_of_those_who_have_waited_for_room_end_with_the_time_of_the_pass),
         cmocka_unit_test(test_turns_that_find_nothing_leave_the_client_ordinary_and_watched),
         cmocka_unit_test(test_turns_add_to_what_a_client_owes_already),
+        cmocka_unit_test(test_turns_count_the_time_in_which_a_message_was_not_reported_yet),
+        cmocka_unit_test(
+            test_turns_of_sockets_that_a_full_report_left_out_have_waited_since_before_it),
+        cmocka_unit_test(test_turns_make_a_client_costly_the_sooner_the_more_are_ordinary),
+        cmocka_unit_test(test_turns_count_those_that_are_ordinary_until_all_was_reported),
+        cmocka_unit_test(test_turns_that_take_little_are_never_a_debt_but_forgive_none),
+        cmocka_unit_test(
+            test_turns_that_take_less_than_a_costly_one_raise_the_heat_by_one_at_a_time),
     };
     struct conf_shm conf;
 
