@@ -103,7 +103,7 @@ ATTACKS = [
     Attack("closes", 500, 4000, PLAIN, lambda: encode_frame(CLOSE, struct.pack(">H", 1000)), dict(again=True)),
     Attack("disconnect_handlers", 500, 4000, PLAIN, lambda: encode_frame(BINARY, b"x"), dict(rounds=1, again=True),
            flags=("--on-disconnect", "compute"), program="probe"),
-    Attack("pings", 50, 500, PLAIN, lambda: encode_frame(PING) * 10000, dict(replies=0)),
-    Attack("empty_fragments", 50, 500, PLAIN, lambda: empty_fragments(10000)),
-    Attack("tiny_messages", 50, 500, PLAIN, lambda: encode_frame(BINARY, b"x") * 10000, dict(replies=10000)),
+    Attack("pings", 50, 1000, PLAIN, lambda: encode_frame(PING) * 10000, dict(replies=0)),
+    Attack("empty_fragments", 50, 1000, PLAIN, lambda: empty_fragments(10000)),
+    Attack("tiny_messages", 50, 1000, PLAIN, lambda: encode_frame(BINARY, b"x") * 10000, dict(replies=10000)),
 ]

@@ -9,14 +9,14 @@ WAIT_MOST_MS = 50  # of the worker's CPU time, at the 99th percentile
 
 
 class Siege:
-    """A server with one worker. The innocents have echoed a few messages undisturbed, and are quiet until attack()."""
+    """A server with one worker. The innocents have echoed a few messages undisturbed, and are quiet until begin()."""
 
     def __init__(self, start, *flags):
         self.server = start(*flags, workers=1, stdin=None)
         self.worker = self.server.workers()[0]
         self.innocents = Attackers(self.server.address, INNOCENTS, PLAIN, encode_frame(TEXT, b"I am innocent."), pause=PAUSE_MS,
                                    cpu_of=self.worker)
-        self.innocents.go()
+        self.begin()
         self.wait_rounds(5)
         self.innocents.hold()
 
@@ -29,9 +29,13 @@ class Siege:
     def attackers(self, attack, count):
         return Attackers(self.server.address, count, attack.hello, attack.body(), **attack.how)
 
-    def wait_rounds(self, count):
-        """Until the innocents have had so many echoes each, on average."""
+    def begin(self):
+        """The innocents echo; what they have waited for before does not count."""
         self.innocents.clear()
+        self.innocents.go()
+
+    def wait_rounds(self, count):
+        """Until the innocents have had so many echoes each since begin(), on average."""
         wait_until(lambda: self.innocents.report().rounds >= count * INNOCENTS,
                    lambda: f"{count} echoes of each innocent: {self.innocents.report()}", 4 * PATIENCE, 0.05)
 
@@ -42,8 +46,8 @@ class Siege:
         assert (report.open, report.cut, report.refused) == (INNOCENTS, 0, 0), report
 
     def assert_innocents_did_not_wait(self):
-        """The worker has spent little CPU time between a message of theirs and its echo. Its own histogram of that begins
-        when epoll reports the message, which may be long after it came."""
+        """The worker has spent little CPU time between a message of theirs and its echo, and, as far as it knows itself, between
+        any message of a client within its budget and the end of the turn with it (worker/budget.h)."""
         report = self.innocents.report()
         assert report.cpu99 <= WAIT_MOST_MS, report
         waited = read_percentile(self.server.pid, "input_wait", 99)
