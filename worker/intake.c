@@ -8,6 +8,14 @@
 #include "worker/conn.h"
 #include "worker/conn_in.h"
 
+/* It is closed, and will not become a client. */
+static void
+intake_count_refused(struct worker *worker)
+{
+    counter_add(worker->counters, clients_accepted, 1);
+    counter_add(worker->counters, clients_refused, 1);
+}
+
 static void
 intake_one(struct worker *worker, int fd, uint32_t client)
 {
@@ -20,16 +28,17 @@ intake_one(struct worker *worker, int fd, uint32_t client)
         return;
     }
     if (fd < 0) { /* the descriptor table was full: the kernel has closed it */
-        counter_add(worker->counters, clients_accepted, 1);
-        counter_add(worker->counters, clients_refused, 1);
+        intake_count_refused(worker);
         conn_return_record(worker, &worker->segment.clients[client]);
         return;
     }
     conn = conn_new(worker, fd, client);
-    if (conn)
+    if (conn) {
         conn_in_begin(conn);
-    else
-        log_warnx("out of memory for another client; it was disconnected");
+        return;
+    }
+    intake_count_refused(worker);
+    log_warnx("out of memory for another client; it was disconnected");
 }
 
 bool

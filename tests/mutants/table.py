@@ -471,6 +471,7 @@ GROUPS = [
         ("worker_done_without_clients", "worker->done = worker->conn_count == 0;", "worker->done = worker->fanout.count == 0;"),
     ]),
     ("worker/intake.c", ["conn", "chan"], [
+        ("intake_without_memory_is_counted", "    intake_count_refused(worker);\n    log_warnx", "    log_warnx"),
         ("intake_record_out_of_range", "if (client >= worker->segment.geometry.client_capacity) {", "if (client > worker->segment.geometry.client_capacity) {"),
         ("intake_no_descriptor", "        counter_add(worker->counters, clients_accepted, 1);\n        counter_add(worker->counters, clients_refused, 1);", "        counter_add(worker->counters, clients_refused, 1);"),
     ]),

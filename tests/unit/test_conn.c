@@ -11,12 +11,14 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "tests/lib/conn_rig.h"
 #include "tests/lib/hand_clock.h"
+#include "tests/lib/skip.h"
 #include "worker/conn.h"
 #include "worker/proto/deflate.h"
 
@@ -1570,12 +1572,53 @@ test_conn_whose_descriptor_was_lost_on_the_way_was_refused(void **state)
     assert_true(peer->ended);
 }
 
+/* In a child: what a process has mapped it keeps. */
+static int
+be_refused_without_memory(void)
+{
+    struct rlimit none = {0};
+    struct worker *worker = conn_rig_worker();
+    uint64_t returned = worker->me->clients_returned;
+    struct peer *peer = arrive(0);
+    uint8_t byte;
+
+    if (setrlimit(RLIMIT_DATA, &none) != 0)
+        return __LINE__;
+    conn_rig_settle();
+    if (worker->conn_count != 0 || recv(peer->fd, &byte, 1, MSG_DONTWAIT) != 0)
+        return __LINE__;
+    if (GREW(clients_accepted) != 1 || GREW(clients_refused) != 1)
+        return __LINE__;
+    return worker->me->clients_returned == returned + 1 ? 0 : __LINE__;
+}
+
+/* The first test: no connection has been there yet. */
+static void
+test_conn_for_which_there_is_no_memory_is_disconnected_and_was_refused(void **state)
+{
+    int status;
+    pid_t pid;
+
+    (void)state;
+    if (SANITIZED)
+        SKIP("the allocators of the sanitizers do not live within RLIMIT_DATA");
+    pid = fork();
+    if (pid == 0)
+        _exit(be_refused_without_memory() % 256);
+    assert_true(pid > 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 #define EDGE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(
+            test_conn_for_which_there_is_no_memory_is_disconnected_and_was_refused, set_up),
         EDGE(test_conn_pong_that_waits_behind_an_echo_is_replaced_by_a_later_one),
         EDGE(test_conn_pong_that_is_all_that_waits_is_replaced_by_a_later_one),
         EDGE(test_conn_echo_that_waits_behind_a_pong_is_not_cut_by_a_later_one),

@@ -17,12 +17,6 @@
 #include "worker/proto/deflate.h"
 #include "worker/proto/inflate.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED true
-#else
-#define SANITIZED false
-#endif
-
 enum {
     LARGE_BYTES = 1 << 20,
     GUARD = 0xa5,

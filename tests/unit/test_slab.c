@@ -16,12 +16,6 @@
 #include "tests/lib/pool_crowd.h"
 #include "tests/lib/skip.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED true
-#else
-#define SANITIZED false
-#endif
-
 enum { SLACK = 256 << 10 };
 
 /* Bytes of private memory of this process, whatever they are for. */
