@@ -72,8 +72,9 @@
  * the input of an ordinary client comes and the end of the turn in which it is dealt with; of turns
  * that end in the same stretch the largest. When it comes is not known: the count begins at a return
  * of epoll_wait by which all was reported that had come before. That is the previous one, or, if that
- * one reported as many as it may, an earlier one (budget_report). So the client's own previous turn
- * may be in it. What is in no stretch (a chunk of a sweep) counts as BUDGET_LOOK_NS at most.
+ * one reported as many as it may, an earlier one (budget_report): so twice the time is counted at most
+ * when all reports are full, and the client's own previous turn may be in it. What is in no stretch (a
+ * chunk of a sweep) counts as BUDGET_LOOK_NS at most.
  *
  * Ordinary clients wait for each other's turns, and all of these were cheap before: BUDGET_CROWD_US,
  * or 31 us for each of more than 512. Beyond that a pass adds at most: a chunk of the sweep (fanout.h),
@@ -201,12 +202,13 @@ budget_turn_is_over(const struct budget *budget)
     return budget->turn_ns >= budget->limit_ns;
 }
 
-/* Of an ordinary client that epoll has reported. */
+/* Of an ordinary client that epoll has reported; `stays`: it is still open, so that something waits for
+ * the end of its turn. */
 static inline void
-budget_end(struct worker *worker, struct budget *budget, struct conn *conn)
+budget_end(struct worker *worker, struct budget *budget, struct conn *conn, bool stays)
 {
-    budget->turns++;
-    budget->ordinary++;
+    budget->turns += stays;
+    budget->ordinary += stays;
     if (budget->turn_ns || budget->exact)
         budget_settle(worker, conn);
     budget->mixed = true;

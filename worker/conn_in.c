@@ -320,7 +320,7 @@ conn_in_ordinary_turn(struct conn *conn, uint32_t debt_us)
 
     budget_begin(&worker->budget, debt_us);
     conn_in_work(conn);
-    budget_end(worker, &worker->budget, conn);
+    budget_end(worker, &worker->budget, conn, conn_is_open(conn));
     if (conn->stalled || conn->inflating)
         conn_enqueue(conn);
 }

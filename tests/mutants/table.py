@@ -281,6 +281,7 @@ GROUPS = [
          "what is received next is discarded together with it"),
         ("conn_in_retry_is_one_turn", "    worker->retrying = false;\n    conn_in_finish", "    conn_in_finish"),
         ("conn_in_costly_is_ordinary", "!conn->fresh && conn->heat < conn->worker->budget.costly &&", "!conn->fresh &&"),
+        ("conn_in_who_leaves_waits", "budget_end(worker, &worker->budget, conn, conn_is_open(conn));", "budget_end(worker, &worker->budget, conn, true);"),
         ("conn_in_fresh_is_ordinary", "if (conn_is_open(conn) && !conn->fresh && conn", "if (conn_is_open(conn) && conn"),
         ("conn_in_debt_is_ordinary", "budget.costly &&\n        debt_us < BUDGET_QUANTUM_US)", "budget.costly)"),
         ("conn_in_arrives_in_order", "if (arriving && worker->queued[CONN_QUEUE_ARRIVING] == 0 &&", "if (arriving &&",

@@ -792,6 +792,24 @@ test_turns_that_take_less_than_a_costly_one_raise_the_heat_by_one_at_a_time(void
 }
 
 static void
+test_turns_in_which_clients_leave_are_waited_for_by_nobody(void **state)
+{
+    int fds[] = {open_client(), open_client()};
+    struct budget *budget = &conn_rig_worker()->budget;
+    const struct histogram_shm *waits;
+
+    (void)state;
+    be_exact(fds[0]);
+    waits = waits_anew();
+    report_after(0);
+    shutdown(fds[1], SHUT_WR);
+    conn_rig_turn();
+    assert_int_equal(budget->ordinary, 0);
+    assert_int_equal(histogram_count(waits), 0);
+    hang_up(fds, 2);
+}
+
+static void
 take_turn(struct conn *conn, int64_t us)
 {
     budget_enter(conn->worker, BUDGET_ORDINARY);
@@ -1157,6 +1175,7 @@ main(void)
             test_turns_of_sockets_that_a_full_report_left_out_have_waited_since_before_it),
         cmocka_unit_test(test_turns_make_a_client_costly_the_sooner_the_more_are_ordinary),
         cmocka_unit_test(test_turns_count_those_that_are_ordinary_until_all_was_reported),
+        cmocka_unit_test(test_turns_in_which_clients_leave_are_waited_for_by_nobody),
         cmocka_unit_test(test_turns_that_take_little_are_never_a_debt_but_forgive_none),
         cmocka_unit_test(
             test_turns_that_take_less_than_a_costly_one_raise_the_heat_by_one_at_a_time),
