@@ -45,11 +45,12 @@ class Siege:
         assert self.server.workers() == [self.worker], self.server.log
         assert (report.open, report.cut, report.refused) == (INNOCENTS, 0, 0), report
 
-    def assert_innocents_did_not_wait(self, most_counted_ms=WAIT_MOST_MS):
+    def assert_innocents_did_not_wait(self):
         """The worker has spent little CPU time between a message of theirs and its echo, and, as far as it knows itself, between
-        any message of a client within its budget and the end of the turn with it (worker/budget.h)."""
+        any message of a client within its budget and the end of the turn with it: up to twice the time is counted when many
+        are reported at a time (worker/budget.h)."""
         report = self.innocents.report()
         assert report.cpu99 <= WAIT_MOST_MS, report
         waited = read_percentile(self.server.pid, "input_wait", 99)
         assert waited is not None, "crier-ring shows no histogram input_wait"
-        assert waited <= most_counted_ms, f"p99 of input_wait is {waited:g} ms"
+        assert waited <= 2 * WAIT_MOST_MS, f"p99 of input_wait is {waited:g} ms"
