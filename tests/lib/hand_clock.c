@@ -34,6 +34,12 @@ hand_clock_hold(void)
 }
 
 void
+hand_clock_release(void)
+{
+    held_ns = 0;
+}
+
+void
 hand_clock_turn(int64_t ms)
 {
     atomic_bump(&ahead_ns, ms * 1000000);

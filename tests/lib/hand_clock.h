@@ -17,6 +17,9 @@
  * a worker that was stalled. Before any other thread reads the clock. */
 void hand_clock_hold(void);
 
+/* The clocks go again, as in a forked child that waits for real time to pass. */
+void hand_clock_release(void);
+
 /* So much time passes without the thread; so much passes in which it runs. */
 void hand_clock_turn(int64_t ms);
 void hand_clock_run(int64_t us);

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "tests/lib/conn_rig.h"
+#include "tests/lib/hand_clock.h"
 #include "worker/conn.h"
 
 enum {
@@ -323,6 +324,7 @@ status_of_asking(uint64_t seq, uint32_t done)
         struct rlimit none = {0};
         setrlimit(RLIMIT_CORE, &none);
         signal(SIGABRT, SIG_DFL);
+        hand_clock_release(); /* the last words wait for a moment for the thread of the log */
         _exit(fanout_frame(conn, seq, done).bytes > done ? 0 : 1);
     }
     assert_int_equal(waitpid(child, &status, 0), child);

@@ -1227,7 +1227,6 @@ main(void)
     };
     struct conf_shm conf;
 
-    hand_clock_hold();
     conf_init(&conf);
     conf.ping_ms = 0;
     conf.ring_bytes = RING_BYTES;

@@ -834,7 +834,6 @@ main(void)
     };
     struct conf_shm conf;
 
-    hand_clock_hold();
     conf_init(&conf);
     conf.ring_bytes = 1 << 20;
     conf.handshake_timeout_ms = HANDSHAKE_MS;

@@ -424,7 +424,6 @@ main(void)
     };
     struct conf_shm conf;
 
-    hand_clock_hold();
     conf_init(&conf);
     conf.client_buffer_bytes = 100;
     conf.slow = CONF_SLOW_BLOCK;
