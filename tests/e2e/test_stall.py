@@ -35,6 +35,7 @@ def blamed(server):
 
 
 def check_before_the_stop(server):
+    """Clients that are gone hold nothing back: the ring would never be full."""
     if blamed(server):
         raise Late("clients were closed before the stop")
 
@@ -118,6 +119,7 @@ class Town:
                 pace.step()
             self.say()
             counters = wait_until(self.has_dealt_with_it(counter, value), "a message to be published")
+            check_before_the_stop(self.server)
 
     def has_dealt_with_it(self, counter, value):
         def look():
@@ -217,6 +219,7 @@ def test_clients_that_read_well_stay_when_a_handler_takes_longer_than_the_grace(
                 server.line(message(said))
                 said += 1
                 wait_until(lambda: server.unread_input() == 0 or server.counters()["publish_again"], "a line to be read")
+                check_before_the_stop(server)
             server.wait_ticks(2)  # the worker has seen that they are behind
             before = cpu_seconds(worker)
             readers[0].client.send_raw(encode_frame(TEXT, b"work") * 3 * scale)  # 0.7 s each
