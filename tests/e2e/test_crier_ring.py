@@ -60,6 +60,8 @@ def talk(crier, workers=2):
     server.clients[0].binary(b"\x00\x01")
     for client in server.clients:
         client.recv_message()
+    # A worker stores its cursor behind what it sends.
+    wait_until(lambda: "next message #7, needed from #7 on; " in look(server.pid), "the workers to be past all")
     return server, places
 
 
