@@ -29,14 +29,14 @@ hand_clock_hold(void)
 {
     if (held_ns)
         return;
-    held_cpu_ns = real_ns(CLOCK_THREAD_CPUTIME_ID);
-    held_ns = real_ns(CLOCK_MONOTONIC);
+    atomic_store_relaxed(&held_cpu_ns, real_ns(CLOCK_THREAD_CPUTIME_ID));
+    atomic_store_relaxed(&held_ns, real_ns(CLOCK_MONOTONIC));
 }
 
 void
 hand_clock_release(void)
 {
-    held_ns = 0;
+    atomic_store_relaxed(&held_ns, (int64_t)0);
 }
 
 void
@@ -55,7 +55,7 @@ hand_clock_run(int64_t us)
 void
 hand_clock_run_each(int64_t us)
 {
-    run_each_us = us;
+    atomic_store_relaxed(&run_each_us, us);
 }
 
 unsigned
@@ -67,23 +67,26 @@ hand_clock_reads(void)
 unsigned
 hand_clock_cpu_reads(void)
 {
-    return cpu_reads;
+    return atomic_load_relaxed(&cpu_reads);
 }
 
 /* In place of the C library's. */
 int
 clock_gettime(clockid_t clock, struct timespec *now)
 {
+    int64_t held = atomic_load_relaxed(&held_ns);
+    int64_t each_us = atomic_load_relaxed(&run_each_us);
     int64_t ns;
 
     if (clock == CLOCK_MONOTONIC) {
         atomic_bump(&reads, 1U);
-        if (run_each_us)
-            hand_clock_run(run_each_us);
-        ns = (held_ns ? held_ns : real_ns(clock)) + atomic_load_relaxed(&ahead_ns);
+        if (each_us)
+            hand_clock_run(each_us);
+        ns = (held ? held : real_ns(clock)) + atomic_load_relaxed(&ahead_ns);
     } else if (clock == CLOCK_THREAD_CPUTIME_ID) {
-        cpu_reads++;
-        ns = (held_ns ? held_cpu_ns : real_ns(clock)) + atomic_load_relaxed(&ran_ns);
+        atomic_bump(&cpu_reads, 1U);
+        ns = (held ? atomic_load_relaxed(&held_cpu_ns) : real_ns(clock)) +
+             atomic_load_relaxed(&ran_ns);
     } else
         return (int)syscall(SYS_clock_gettime, clock, now);
     now->tv_sec = ns / 1000000000;

@@ -474,7 +474,7 @@ GROUPS = [
     ("worker/intake.c", ["conn", "chan"], [
         ("intake_without_memory_is_counted", "    intake_count_refused(worker);\n    log_warnx", "    log_warnx"),
         ("intake_record_out_of_range", "if (client >= worker->segment.geometry.client_capacity) {", "if (client > worker->segment.geometry.client_capacity) {"),
-        ("intake_no_descriptor", "        counter_add(worker->counters, clients_accepted, 1);\n        counter_add(worker->counters, clients_refused, 1);", "        counter_add(worker->counters, clients_refused, 1);"),
+        ("intake_no_descriptor", "        intake_count_refused(worker);\n        conn_return_record", "        conn_return_record"),
     ]),
     ("shm/twin.c", ["twin", "e2e/test_compress.py longest_message_that_is_deflated"], [
         ("twin_of_the_longest", "        payload_bytes > RECORD_DEFLATE_MAX_BYTES)", "        payload_bytes >= RECORD_DEFLATE_MAX_BYTES)"),

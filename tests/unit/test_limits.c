@@ -23,8 +23,8 @@ enum { PLENTY = 200 };
 
 static bool limits_are_fixed;
 
-/* In place of the C library's. */
-int
+/* In place of the C library's, which the thread sanitizer calls before it is ready. */
+int __attribute__((no_sanitize_thread))
 setrlimit(__rlimit_resource_t which, const struct rlimit *limit)
 {
     if (!limits_are_fixed)
