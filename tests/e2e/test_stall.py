@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from harness import (PING, PONG, TEXT, Deadline, Disconnected, Job, Late, Pace, at_once, cpu_seconds, encode_frame, frozen, in_time,
-                     stopped, wait_until)
+from harness import (PATIENCE, PING, PONG, TEXT, Deadline, Disconnected, Job, Late, Pace, at_once, cpu_seconds, encode_frame,
+                     frozen, in_time, stopped, wait_until)
 
 LONG = bool(os.environ.get("CRIER_LONG"))
 STOPS = [("master", 0.5), ("group", 0.5), ("worker", 3), ("group", 3)]
@@ -79,7 +79,7 @@ class Reader:
 
     def read(self):
         while not self.numbers or self.numbers[-1] != LAST:
-            text = self.client.recv_text()
+            text = self.client.recv_text(timeout=8 * PATIENCE)  # one may begin to read when a long stop begins
             if text != "work":  # the echo
                 self.numbers.append(int(text[:6]))
 
@@ -192,7 +192,7 @@ def stop_of_a_full_server(probe, flags, who, seconds, halt):
     in_time(attempt)
 
 
-@pytest.mark.limit(240)
+@pytest.mark.limit(600 if LONG else 240)
 @pytest.mark.parametrize("who, seconds", STOPS)
 def test_clients_that_read_well_stay_and_have_everything_after_a_stop(probe, who, seconds):
     at_once([lambda flags=flags: stop_of_a_full_server(probe, flags, who, seconds, stopped) for flags in POLICIES])
