@@ -152,12 +152,35 @@ last_conn(void)
     return fanout->conns[fanout->count - 1];
 }
 
+static void
+hang_up(const int *fds, size_t count)
+{
+    hand_clock_run_each(0);
+    connect_us = disconnect_us = 0;
+    for (size_t i = 0; i < count; i++)
+        conn_rig_hang_up(fds[i]);
+    conn_rig_require_idle();
+    conn_rig_worker()->budget.exact = 0;
+    conn_rig_worker()->budget.steps_most = BUDGET_STEPS;
+}
+
+/* Until no client owes anything. */
+static void
+settle_debts(void)
+{
+    const struct budget *budget = &conn_rig_worker()->budget;
+
+    while ((int32_t)(budget->owed_us - budget->round_us) > 0)
+        conn_rig_turn();
+}
+
 /* The worker has seen that handlers may be slow: it reads the clock at the end of each turn. */
 static void
 be_exact(int fd)
 {
     say_cost(fd, 0, 20, true);
     conn_rig_settle();
+    settle_debts();
     assert_true(conn_rig_worker()->budget.exact > 0);
     order_count = 0;
 }
@@ -216,9 +239,7 @@ test_turns_of_a_flood_of_small_messages_leave_others_their_turn(void **state)
     hand_clock_run_each(0);
     conn_rig_settle();
     assert_int_equal(handled, FLOOD);
-    conn_rig_hang_up(flood);
-    conn_rig_hang_up(other);
-    conn_rig_require_idle();
+    hang_up((int[]){flood, other}, 2);
 }
 
 static void
@@ -244,8 +265,7 @@ test_turns_of_a_flood_of_pings_answer_every_one_in_order(void **state)
     assert_true(turns >= FLOOD / TURN_MOST);
     for (size_t i = 0; i < FLOOD; i++)
         assert_memory_equal(pongs + 3 * i, ((uint8_t[]){0x8a, 1, (uint8_t)(i % 100)}), 3);
-    conn_rig_hang_up(flood);
-    conn_rig_require_idle();
+    hang_up(&flood, 1);
 }
 
 static void
@@ -261,8 +281,7 @@ test_turns_go_on_without_another_byte_from_the_client(void **state)
     conn_rig_settle();
     hand_clock_run_each(0);
     assert_int_equal(handled, FLOOD);
-    conn_rig_hang_up(flood);
-    conn_rig_require_idle();
+    hang_up(&flood, 1);
 }
 
 /* One compressed message; the mask is zeroes. */
@@ -296,16 +315,15 @@ send_long(int fd, struct deflate *deflate)
     send_compressed(fd, deflate, noise, sizeof(noise));
 }
 
+/* Of which the first slices have been inflated. */
 static void
-hang_up(const int *fds, size_t count)
+begin_long(int fd, struct deflate *deflate)
 {
-    hand_clock_run_each(0);
-    connect_us = disconnect_us = 0;
-    for (size_t i = 0; i < count; i++)
-        conn_rig_hang_up(fds[i]);
-    conn_rig_require_idle();
-    conn_rig_worker()->budget.exact = 0;
-    conn_rig_worker()->budget.steps_most = BUDGET_STEPS;
+    handled = handled_long = 0;
+    hand_clock_run_each(LONG_US);
+    send_long(fd, deflate);
+    conn_rig_turn();
+    assert_int_equal(unpack_count(conn_rig_worker()), 1);
 }
 
 /* --- messages that are inflated --- */
@@ -318,11 +336,7 @@ test_turns_inflate_a_long_message_in_slices_and_a_short_one_meanwhile(void **sta
     uint64_t beats = conn_rig_worker()->me->heartbeat;
 
     (void)state;
-    handled = handled_long = 0;
-    hand_clock_run_each(LONG_US);
-    send_long(fds[0], deflate);
-    conn_rig_turn();
-    assert_int_equal(unpack_count(conn_rig_worker()), 1);
+    begin_long(fds[0], deflate);
     send_compressed(fds[1], deflate, (const uint8_t *)"", 1);
     send_compressed(fds[0], deflate, (const uint8_t *)"\1", 1); /* behind its long one */
     conn_rig_turn();
@@ -389,11 +403,7 @@ test_turns_of_a_client_that_leaves_while_its_message_is_inflated_give_all_back(v
     int fd = open_client();
 
     (void)state;
-    handled_long = 0;
-    hand_clock_run_each(LONG_US);
-    send_long(fd, deflate);
-    conn_rig_turn();
-    assert_int_equal(unpack_count(conn_rig_worker()), 1);
+    begin_long(fd, deflate);
     conn_leave(last_conn(), true);
     assert_int_equal(unpack_count(conn_rig_worker()), 0);
     conn_rig_settle();
@@ -412,11 +422,7 @@ test_turns_of_a_message_for_which_the_pool_has_no_room_end_it_with_1013(void **s
     int fd = open_client();
 
     (void)state;
-    handled_long = 0;
-    hand_clock_run_each(LONG_US);
-    send_long(fd, deflate);
-    conn_rig_turn();
-    assert_int_equal(unpack_count(conn_rig_worker()), 1);
+    begin_long(fd, deflate);
     assert_true(pool->used_bytes > 4096);
     pool->limit_bytes = pool->used_bytes; /* what is inflated by now takes all */
     hand_clock_run_each(0);
@@ -558,8 +564,6 @@ test_turns_that_take_less_than_a_quantum_are_charged_as_well(void **state)
 
     (void)state;
     be_exact(fds[0]);
-    while (conn_debt_us(conn) > 0)
-        conn_rig_turn();
     say_cost(fds[0], 1, 9, true);
     say_cost(fds[0], 1, 9, true);
     conn_rig_turn();
@@ -576,8 +580,6 @@ test_turns_forgive_a_quantum_in_each_round_in_which_nobody_waits(void **state)
 
     (void)state;
     be_exact(fd);
-    while (conn_debt_us(conn) > 0)
-        conn_rig_turn();
     say_cost(fd, 1, 45, true);
     conn_rig_turn();
     for (uint32_t debt_us = 4500; debt_us > BUDGET_QUANTUM_US; debt_us -= BUDGET_QUANTUM_US) {
@@ -601,12 +603,9 @@ test_turns_of_a_costly_client_come_behind_the_others_until_it_has_sent_cheap_mes
     (void)state;
     fds[1] = open_client();
     be_exact(fds[0]);
-    while (conn_debt_us(costly) > 0)
-        conn_rig_turn();
     say_cost(fds[0], 0, 9, true);
     conn_rig_settle();
-    while (conn_debt_us(costly) > 0)
-        conn_rig_turn();
+    settle_debts();
     order_count = 0;
     say_cost(fds[0], 1, 9, true);
     say_cost(fds[1], 2, 0, true);
@@ -617,8 +616,7 @@ test_turns_of_a_costly_client_come_behind_the_others_until_it_has_sent_cheap_mes
         say_cost(fds[0], 1, 0, true);
         conn_rig_settle();
     }
-    while (conn_debt_us(costly) > 0)
-        conn_rig_turn();
+    settle_debts();
     assert_int_equal(conn_class(costly), BUDGET_ORDINARY);
     order_count = 0;
     say_cost(fds[0], 1, 0, true);
@@ -653,8 +651,6 @@ test_turns_of_a_pass_end_and_the_rest_of_the_report_goes_first_in_the_next(void 
     for (int i = 0; i < CLIENTS; i++)
         fds[i] = open_client();
     be_exact(fds[0]);
-    while ((int32_t)(conn_rig_worker()->budget.owed_us - conn_rig_worker()->budget.round_us) > 0)
-        conn_rig_turn();
     say_cost(fds[0], 0, 0, true);
     conn_rig_turn(); /* since the report of that one */
     order_count = 0;
@@ -686,8 +682,6 @@ test_turns_count_the_time_in_which_a_message_was_not_reported_yet(void **state)
 
     (void)state;
     be_exact(fds[0]);
-    while (conn_debt_us(last_conn()) > 0)
-        conn_rig_turn();
     say_cost(fds[1], 0, 0, true);
     conn_rig_turn();
     waits = waits_anew();
@@ -959,8 +953,6 @@ test_turns_in_which_the_worker_does_not_run_are_charged_to_nobody(void **state)
 
     (void)state;
     be_exact(fd);
-    while (conn_debt_us(conn) > 0)
-        conn_rig_turn();
     say_cost(fd, 1, 200, false);
     conn_rig_turn();
     assert_int_equal(order_count, 1);
@@ -1060,8 +1052,7 @@ test_turns_of_a_client_that_is_due_much_end_although_its_socket_is_not_full(void
     }
     assert_true(turns >= MUCH_BYTES / (1 << 20) / 2);
     assert_int_equal(conn_rig_counter(COUNTER_sends_blocked), full);
-    conn_rig_hang_up(fd);
-    conn_rig_require_idle();
+    hang_up(&fd, 1);
 }
 
 static void
@@ -1082,9 +1073,7 @@ test_turns_of_those_who_have_waited_for_room_take_all_their_messages(void **stat
     conn_rig_turn();
     assert_int_equal(relayed_count, sizeof(in_turn));
     assert_memory_equal(relayed, in_turn, sizeof(in_turn));
-    conn_rig_hang_up(first);
-    conn_rig_hang_up(second);
-    conn_rig_require_idle();
+    hang_up((int[]){first, second}, 2);
 }
 
 static void
