@@ -229,20 +229,32 @@ conn_rig_skip_time(int64_t ms)
 }
 
 int
-conn_rig_open_client(const char *more)
+conn_rig_open_client(int send_buffer_bytes, const char *more)
 {
     char text[1024];
-    int fd = conn_rig_connect(0);
-    int bytes = snprintf(text, sizeof(text),
-                         "GET / HTTP/1.1\r\nHost: rig\r\nUpgrade: websocket\r\n"
-                         "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n",
-                         more);
+    int fd = conn_rig_connect(send_buffer_bytes);
+    int bytes = snprintf(text, sizeof(text), CONN_RIG_REQUEST "%s\r\n", more);
 
     REQUIRE(send(fd, text, (size_t)bytes, 0) == bytes);
     conn_rig_settle();
     REQUIRE(recv(fd, text, sizeof(text), 0) > 12 && memcmp(text, "HTTP/1.1 101", 12) == 0);
     return fd;
+}
+
+struct conn *
+conn_rig_last_conn(void)
+{
+    return worker->fanout.conns[worker->fanout.count - 1];
+}
+
+uint64_t
+conn_rig_publish(const void *data, size_t bytes)
+{
+    uint64_t seq;
+
+    REQUIRE(ring_publish(&worker->ring, RECORD_BINARY, data, bytes, 0, RECORD_NO_ORIGIN, &seq) ==
+            0);
+    return seq;
 }
 
 void

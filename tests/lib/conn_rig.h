@@ -21,6 +21,11 @@
 
 enum { CONN_RIG_CLIENTS = 320 };
 
+/* An opening handshake, to which more headers and an empty line are to be added. */
+#define CONN_RIG_REQUEST                                                                           \
+    "GET / HTTP/1.1\r\nHost: rig\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"                 \
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
 /* Starts the worker, once; `conf` is copied into the segment. */
 void conn_rig_open(const struct crier_app *app, const struct conf_shm *conf);
 
@@ -30,10 +35,16 @@ int conn_rig_connect(int send_buffer_bytes);
 
 /* The same with its opening handshake done, in which `more` headers were asked for ("" or whole
  * lines), and the answer, which is 101, read. */
-int conn_rig_open_client(const char *more);
+int conn_rig_open_client(int send_buffer_bytes, const char *more);
+
+/* The worker's side of the client that was opened last. */
+struct conn *conn_rig_last_conn(void);
 
 /* What the master does with a connection: passes its descriptor, which is taken, with its record. */
 void conn_rig_pass(uint32_t client, int fd);
+
+/* Another process publishes a broadcast, for which there is room. Returns its sequence. */
+uint64_t conn_rig_publish(const void *data, size_t bytes);
 
 /* Turns the loop once, without sleeping; until nothing happens any more. */
 void conn_rig_turn(void);

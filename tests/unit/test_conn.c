@@ -56,9 +56,7 @@ static uint64_t before[COUNTER_COUNT];
 
 #define GREW(name) (conn_rig_counter(COUNTER_##name) - before[COUNTER_##name])
 
-static const char request[] = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-                              "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                              "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+static const char request[] = CONN_RIG_REQUEST;
 
 static struct peer *
 arrive(int send_buffer)
@@ -256,25 +254,6 @@ assert_served(struct peer *peer)
     assert_no_more(peer);
 }
 
-/* The worker's side of the client that joined last. */
-static struct conn *
-last_conn(void)
-{
-    const struct fanout *fanout = &conn_rig_worker()->fanout;
-
-    return fanout->conns[fanout->count - 1];
-}
-
-static void
-publish(const void *data, size_t bytes)
-{
-    uint64_t seq;
-
-    assert_int_equal(ring_publish(&conn_rig_worker()->ring, RECORD_BINARY, data, bytes, 0,
-                                  RECORD_NO_ORIGIN, &seq),
-                     0);
-}
-
 static const uint8_t *
 noise(void)
 {
@@ -374,7 +353,7 @@ test_conn_pong_that_waits_behind_an_echo_is_replaced_by_a_later_one(void **state
     (void)state;
     say_frame(peer, BINARY, noise(), LONG_BYTES);
     conn_rig_settle();
-    assert_true(last_conn()->blocked);
+    assert_true(conn_rig_last_conn()->blocked);
     say_frame_text(peer, PING, "first");
     conn_rig_settle();
     say_frame_text(peer, PING, "second");
@@ -393,9 +372,9 @@ test_conn_pong_that_is_all_that_waits_is_replaced_by_a_later_one(void **state)
     struct peer *peer = join(SMALL);
 
     (void)state;
-    publish(noise(), LONG_BYTES);
+    conn_rig_publish(noise(), LONG_BYTES);
     conn_rig_settle();
-    assert_true(last_conn()->blocked && last_conn()->next_done > 0);
+    assert_true(conn_rig_last_conn()->blocked && conn_rig_last_conn()->next_done > 0);
     say_frame_text(peer, PING, "first");
     conn_rig_settle();
     say_frame_text(peer, PING, "second");
@@ -414,7 +393,7 @@ test_conn_echo_that_waits_behind_a_pong_is_not_cut_by_a_later_one(void **state)
     (void)state;
     say_frame(peer, BINARY, noise(), LONG_BYTES);
     conn_rig_settle();
-    assert_true(last_conn()->blocked);
+    assert_true(conn_rig_last_conn()->blocked);
     say_frame_text(peer, PING, "first");
     say_frame_text(peer, BINARY, "an echo");
     conn_rig_settle();
@@ -437,14 +416,14 @@ test_conn_echo_that_is_cut_short_is_not_cut_again_where_a_pong_had_waited(void *
     (void)state;
     say_frame(peer, BINARY, noise(), LONG_BYTES);
     conn_rig_settle();
-    assert_true(last_conn()->blocked);
+    assert_true(conn_rig_last_conn()->blocked);
     say_frame_text(peer, PING, "a pong that waits");
     conn_rig_settle();
     receive(peer);
-    assert_false(last_conn()->blocked);
+    assert_false(conn_rig_last_conn()->blocked);
     say_frame(peer, BINARY, noise() + 1, LONG_BYTES);
     conn_rig_settle();
-    assert_true(last_conn()->blocked && last_conn()->output);
+    assert_true(conn_rig_last_conn()->blocked && conn_rig_last_conn()->output);
     say_frame_text(peer, PING, "later");
     conn_rig_settle();
     receive(peer);
@@ -473,7 +452,7 @@ test_conn_pong_that_is_half_out_is_not_replaced(void **state)
         conn_rig_settle();
         say_frame(peer, PING, payload, sizeof(payload));
         conn_rig_settle();
-        while (last_conn()->blocked) {
+        while (conn_rig_last_conn()->blocked) {
             receive_some(peer, 1000);
             conn_rig_settle();
             memset(payload, ++pings, sizeof(payload)); /* a torn one has two numbers */
@@ -505,11 +484,11 @@ test_conn_private_frames_go_out_behind_the_broadcast_that_is_half_out(void **sta
     struct peer *peer = join(SMALL);
 
     (void)state;
-    publish(noise(), LONG_BYTES);
+    conn_rig_publish(noise(), LONG_BYTES);
     conn_rig_settle();
-    assert_true(last_conn()->next_done > 0);
-    publish("two", 3);
-    publish("three", 5);
+    assert_true(conn_rig_last_conn()->next_done > 0);
+    conn_rig_publish("two", 3);
+    conn_rig_publish("three", 5);
     say_frame_text(peer, BINARY, "an echo");
     conn_rig_settle();
     receive(peer);
@@ -587,7 +566,7 @@ talk_step(struct talk *talk, uint32_t *dice)
         bytes = bytes > 125 ? 125 : bytes;
         talk_say(talk, PING, payload, compose(payload, 'p', talk->pinged + 1, bytes));
         break;
-    case 3: publish(payload, compose(payload, 'b', talk->published++, bytes)); break;
+    case 3: conn_rig_publish(payload, compose(payload, 'b', talk->published++, bytes)); break;
     default: receive_some(talk->peer, roll(dice, 2) ? 700 : 20000);
     }
     talk_push(talk);
@@ -652,7 +631,7 @@ static void
 test_conn_is_read_again_once_all_its_echoes_are_out(void **state)
 {
     struct peer *peer = join(SMALL);
-    struct conn *conn = last_conn();
+    struct conn *conn = conn_rig_last_conn();
     size_t head = 4;
 
     (void)state;
@@ -660,7 +639,7 @@ test_conn_is_read_again_once_all_its_echoes_are_out(void **state)
     conn_rig_settle();
     receive(peer);
     assert_false(conn->blocked);
-    publish(noise(), LONG_BYTES); /* so that no echo gets out */
+    conn_rig_publish(noise(), LONG_BYTES); /* so that no echo gets out */
     conn_rig_settle();
     conn_rig_conf()->client_buffer_bytes = 2 * (head + 5000);
     say_frame(peer, BINARY, noise(), 5000);
@@ -731,7 +710,7 @@ test_conn_newcomer_is_not_told_what_its_handler_tells_the_others(void **state)
     (void)state;
     on_connect = announce_to_others;
     peer = join(0);
-    publish("to all", 6);
+    conn_rig_publish("to all", 6);
     conn_rig_settle();
     receive(peer);
     assert_next_text(peer, BINARY, "to all");
@@ -1004,7 +983,7 @@ test_conn_that_is_closed_before_its_long_message_has_its_turn_is_not_heard(void 
     static const char deflates[] = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
     struct peer *busy = join_with(0, deflates);
     struct peer *late = join_with(0, deflates);
-    struct conn *conn = last_conn();
+    struct conn *conn = conn_rig_last_conn();
     struct peer *third = join(0);
 
     (void)state;
@@ -1093,9 +1072,9 @@ test_conn_gets_the_twin_of_each_broadcast_of_a_sweep_that_has_one(void **state)
     struct frame frame;
 
     (void)state;
-    publish("short", 5);
-    publish(zeroes, sizeof(zeroes));
-    publish("short", 5);
+    conn_rig_publish("short", 5);
+    conn_rig_publish(zeroes, sizeof(zeroes));
+    conn_rig_publish("short", 5);
     conn_rig_settle();
     receive(peer);
     assert_next_text(peer, BINARY, "short");
@@ -1328,7 +1307,7 @@ test_conn_that_holds_whole_frames_is_told_1013(void **state)
     conn_rig_settle();
     receive(holds);
     assert_next(holds, BINARY, noise(), LONG_BYTES);
-    publish(noise(), LONG_BYTES);
+    conn_rig_publish(noise(), LONG_BYTES);
     conn_rig_settle();
     say_frame(holds, BINARY, noise(), 9000);
     conn_rig_settle();
@@ -1493,7 +1472,7 @@ test_conn_that_is_closed_for_room_is_found_without_a_look_at_the_others(void **s
 
     (void)state;
     for (size_t i = 0; i < CROWD + NEWCOMERS; i++)
-        crowd[i] = conn_rig_open_client("");
+        crowd[i] = conn_rig_open_client(0, "");
     for (size_t i = 0; i < CROWD + NEWCOMERS; i++) {
         assert_int_equal(send(crowd[i], part, sizeof(part), MSG_NOSIGNAL), sizeof(part));
         conn_rig_settle();

@@ -51,21 +51,16 @@ static void
 publish(size_t bytes)
 {
     static uint8_t payload[LONG_BYTES];
-    uint64_t seq;
 
     memcpy(payload, &published, sizeof(published));
-    assert_int_equal(ring_publish(&conn_rig_worker()->ring, RECORD_BINARY, payload, bytes, 0,
-                                  RECORD_NO_ORIGIN, &seq),
-                     0);
+    conn_rig_publish(payload, bytes);
     published++;
 }
 
 static struct listener *
 join(void)
 {
-    static const char request[] = "GET / HTTP/1.1\r\nHost: rig\r\nUpgrade: websocket\r\n"
-                                  "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                                  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    static const char request[] = CONN_RIG_REQUEST "\r\n";
     struct listener *listener = listeners;
 
     while (listener->fd)
@@ -419,8 +414,7 @@ test_fanout_takes_into_a_sweep_what_fits_into_the_staging_buffer(void **state)
                                       {200 * 1024 - 10, 56 * 1024 - 3}};
     static uint8_t payload[200 * 1024];
     static uint8_t got[512 * 1024];
-    int fd = conn_rig_open_client("");
-    uint64_t seq;
+    int fd = conn_rig_open_client(0, "");
 
     (void)state;
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
@@ -431,9 +425,7 @@ test_fanout_takes_into_a_sweep_what_fits_into_the_staging_buffer(void **state)
 
         for (int k = 0; k < 2; k++) {
             memset(payload, '1' + k, sizeof(payload));
-            assert_int_equal(ring_publish(&conn_rig_worker()->ring, RECORD_BINARY, payload,
-                                          sizes[i][k], 0, RECORD_NO_ORIGIN, &seq),
-                             0);
+            conn_rig_publish(payload, sizes[i][k]);
         }
         conn_rig_turn();
         assert_int_equal(conn_rig_worker()->fanout.end - begin, i == 1 ? 2 : 1);

@@ -100,35 +100,19 @@ publish_many(unsigned count)
     conn_rig_settle();
 }
 
-static const char request[] = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-                              "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                              "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+static const char request[] = CONN_RIG_REQUEST;
 
 static struct reader *
 open_reader(int send_buffer, bool inflates)
 {
     struct reader *reader = readers;
-    char text[512];
 
     while (reader->fd)
         reader++;
-    *reader = (struct reader){.fd = conn_rig_connect(send_buffer), .inflates = inflates};
-    snprintf(text, sizeof(text), "%s%s\r\n", request,
-             inflates ? "Sec-WebSocket-Extensions: permessage-deflate\r\n" : "");
-    assert_int_equal(send(reader->fd, text, strlen(text), 0), strlen(text));
-    conn_rig_settle();
-    assert_true(recv(reader->fd, text, sizeof(text), 0) > 12);
-    assert_memory_equal(text, "HTTP/1.1 101", 12);
+    *reader = (struct reader){.inflates = inflates};
+    reader->fd = conn_rig_open_client(
+        send_buffer, inflates ? "Sec-WebSocket-Extensions: permessage-deflate\r\n" : "");
     return reader;
-}
-
-/* The worker's side of the client that was opened last. */
-static struct conn *
-last_conn(void)
-{
-    const struct fanout *fanout = &conn_rig_worker()->fanout;
-
-    return fanout->conns[fanout->count - 1];
 }
 
 /* Frames are whole, in order and as they were published; returns how much was used up. */
@@ -375,7 +359,7 @@ test_slow_client_that_is_cut_can_still_be_told_why_it_is_closed(void **state)
     begin(CONF_SLOW_SKIP);
     slow = open_reader(SMALL, false);
     publish_many(3 * ROUND);
-    conn = last_conn();
+    conn = conn_rig_last_conn();
     conn_close(conn, CLOSE_NORMAL, NULL);
     assert_true(conn->cut && !conn->held); /* what it waits for does not lie in the ring */
     assert_true(read_some(slow));
@@ -397,7 +381,7 @@ test_slow_client_that_waits_to_be_told_of_its_close_is_cut_then(void **state)
     begin(CONF_SLOW_SKIP);
     slow = open_reader(SMALL, false);
     publish_many(10);
-    conn_close(last_conn(), CLOSE_NORMAL, NULL);
+    conn_close(conn_rig_last_conn(), CLOSE_NORMAL, NULL);
     publish_many(3 * ROUND);
     assert_int_equal(GREW(slow_copies), 1);
     read_all(slow);
@@ -461,8 +445,8 @@ test_slow_client_may_skip_more_than_its_record_can_count(void **state)
     (void)state;
     begin(CONF_SLOW_SKIP);
     slow = open_reader(SMALL, false);
-    last_conn()->record->skipped = (uint32_t)many; /* as if it had been there for long */
-    last_conn()->record->first_seq -= many;
+    conn_rig_last_conn()->record->skipped = (uint32_t)many; /* as if it had been there for long */
+    conn_rig_last_conn()->record->first_seq -= many;
     publish_many(3 * ROUND);
     read_all(slow);
     end();
@@ -507,7 +491,7 @@ lag_behind_jump(enum conf_slow slow)
     begin(slow);
     conn_rig_conf()->max_lag = (struct conf_lag_shm){20, CONF_LAG_BROADCASTS};
     open_reader(SMALL, false);
-    conn = last_conn();
+    conn = conn_rig_last_conn();
     while (GREW(slow_skips) == 0)
         publish_many(1);
     lag = ring_tail(&conn_rig_worker()->ring) - conn->next;
@@ -533,7 +517,7 @@ lag_at_first_jump(struct conf_lag_shm lag)
     begin(CONF_SLOW_SKIP);
     conn_rig_conf()->max_lag = lag;
     open_reader(SMALL, false);
-    conn = last_conn();
+    conn = conn_rig_last_conn();
     publish_many(10);
     next = conn->next;
     while (GREW(slow_skips) == 0)
@@ -623,7 +607,7 @@ test_slow_client_that_moves_past_the_pressure_it_met_is_not_closed(void **state)
     begin(CONF_SLOW_CLOSE);
     conn_rig_conf()->slow_grace_ms = 1000;
     slow = open_reader(SMALL, false);
-    conn = last_conn();
+    conn = conn_rig_last_conn();
     for (int lap = 0; lap < 10; lap++) {
         while (publish())
             conn_rig_turn();
@@ -668,7 +652,7 @@ test_slow_client_whose_socket_takes_a_close_is_told_4008(void **state)
     begin(CONF_SLOW_CLOSE);
     conn_rig_conf()->slow_grace_ms = 1000;
     slow = open_reader(WIDE, false);
-    conn = last_conn();
+    conn = conn_rig_last_conn();
     while (publish())
         conn_rig_turn();
     pass_time(100);
@@ -712,7 +696,8 @@ open_drained(int send_buffer, enum conf_slow slow, uint64_t grace_ms)
     while (publish())
         conn_rig_turn();
     slow_tick(conn_rig_worker());
-    assert_true(slow != CONF_SLOW_CLOSE || last_conn()->slow_seq > last_conn()->next);
+    assert_true(slow != CONF_SLOW_CLOSE ||
+                conn_rig_last_conn()->slow_seq > conn_rig_last_conn()->next);
     while (read_some(reader))
         ;
     return reader;
@@ -740,7 +725,7 @@ static void
 test_slow_client_whose_socket_has_room_when_its_grace_is_over_is_sent_more_first(void **state)
 {
     struct reader *slow = open_drained(WIDE, CONF_SLOW_CLOSE, 1000);
-    struct conn *conn = last_conn();
+    struct conn *conn = conn_rig_last_conn();
     uint64_t next = conn->next;
 
     (void)state;
@@ -772,7 +757,7 @@ test_slow_client_that_has_just_come_below_the_pressure_is_not_stuck_if_its_socke
     struct reader *slow = open_drained(WIDE, CONF_SLOW_CLOSE, 1000);
 
     (void)state;
-    last_conn()->slow_seq = 0;
+    conn_rig_last_conn()->slow_seq = 0;
     conn_rig_skip_time(1000);
     slow_tick(conn_rig_worker());
     assert_int_equal(GREW(clients_slow_closed), 0);
@@ -786,7 +771,7 @@ static void
 test_slow_grace_of_a_client_that_reads_begins_anew_after_a_stall(void **state)
 {
     struct reader *slow = open_drained(SMALL, CONF_SLOW_CLOSE, 150);
-    struct conn *conn = last_conn();
+    struct conn *conn = conn_rig_last_conn();
 
     (void)state;
     for (int i = 0; i < 3; i++) {
@@ -839,7 +824,7 @@ test_slow_lag_is_not_judged_for_the_grace_after_a_stall(void **state)
     conn_rig_conf()->slow_grace_ms = 1000;
     conn_rig_conf()->max_lag = (struct conf_lag_shm){10, CONF_LAG_BROADCASTS};
     slow = open_reader(SMALL, false);
-    conn = last_conn();
+    conn = conn_rig_last_conn();
     for (int i = 0; i < 25; i++)
         assert_true(publish());
     stall(3000);
@@ -859,7 +844,7 @@ static void
 test_slow_client_past_max_lag_is_sent_what_its_socket_takes_before_it_is_closed(void **state)
 {
     struct reader *slow = open_drained(WIDE, CONF_SLOW_CLOSE, 1000);
-    struct conn *conn = last_conn();
+    struct conn *conn = conn_rig_last_conn();
     uint64_t lag = ring_tail(&conn_rig_worker()->ring) - conn->next - 1;
 
     (void)state;
@@ -882,7 +867,7 @@ test_slow_client_skips_nothing_that_its_socket_takes(void **state)
     begin(CONF_SLOW_SKIP);
     slow = open_reader(WIDE, false);
     publish_many(ROUND / 2);
-    lag = ring_tail(&conn_rig_worker()->ring) - last_conn()->next - 1;
+    lag = ring_tail(&conn_rig_worker()->ring) - conn_rig_last_conn()->next - 1;
     while (read_some(slow)) /* and the worker has not noticed yet */
         ;
     conn_rig_conf()->max_lag = (struct conf_lag_shm){lag, CONF_LAG_BROADCASTS};
@@ -968,7 +953,7 @@ test_slow_client_that_does_not_move_is_closed_however_seldom_something_is_publis
     begin(CONF_SLOW_CLOSE);
     conn_rig_conf()->slow_grace_ms = 1000;
     open_reader(SMALL, false);
-    while (ring_pressure_seq(&conn_rig_worker()->ring) <= last_conn()->next)
+    while (ring_pressure_seq(&conn_rig_worker()->ring) <= conn_rig_last_conn()->next)
         publish_many(1);
     for (unsigned ms = 0; ms < 1000; ms += 200) { /* every other tick nobody wants room */
         assert_true(publish());
@@ -1000,7 +985,7 @@ test_slow_client_that_has_stood_still_for_the_grace_before_is_closed_at_once(voi
     pass_time(1000);
     while (read_some(moves))
         conn_rig_settle();
-    while (ring_pressure_seq(&conn_rig_worker()->ring) <= last_conn()->next)
+    while (ring_pressure_seq(&conn_rig_worker()->ring) <= conn_rig_last_conn()->next)
         publish_many(1);
     assert_int_equal(GREW(clients_slow_closed), 0);
     pass_time(100);
@@ -1062,7 +1047,7 @@ test_slow_client_that_blocks_itself_is_closed_after_the_stuck_timeout(void **sta
     assert_int_equal(send(slow->fd, payload, sizeof(payload), 0), sizeof(payload));
     conn_rig_settle();
     pass_time(100);
-    assert_true(last_conn()->waits);
+    assert_true(conn_rig_last_conn()->waits);
     pass_time(9900);
     assert_int_equal(GREW(clients_slow_closed), 0);
     pass_time(100);
@@ -1078,8 +1063,7 @@ test_slow_edge_in_bytes_is_right_however_many_broadcasts_there_were(void **state
 {
     enum { BYTES = 1000, FRAME = 4 + BYTES };
     static const uint8_t payload[BYTES];
-    struct ring *ring = &conn_rig_worker()->ring;
-    uint64_t seq;
+    uint64_t seq = 0;
 
     (void)state;
     for (int round = 0; round < 8; round++) {
@@ -1089,22 +1073,19 @@ test_slow_edge_in_bytes_is_right_however_many_broadcasts_there_were(void **state
         begin(CONF_SLOW_SKIP);
         conn_rig_conf()->max_lag = (struct conf_lag_shm){SLOW_STEPS * (FRAME - 1), CONF_LAG_BYTES};
         for (int i = 0; i < 2 * SLOW_MARKS + 9 * round; i++) {
-            assert_int_equal(
-                ring_publish(ring, RECORD_BINARY, payload, BYTES, 0, RECORD_NO_ORIGIN, &seq), 0);
+            conn_rig_publish(payload, BYTES);
             conn_rig_turn();
         }
         open_reader(SMALL, false);
-        conn = last_conn();
+        conn = conn_rig_last_conn();
         while (!conn->held) {
-            assert_int_equal(
-                ring_publish(ring, RECORD_BINARY, payload, BYTES, 0, RECORD_NO_ORIGIN, &seq), 0);
+            seq = conn_rig_publish(payload, BYTES);
             conn_rig_turn();
         }
         first = conn->next;
         while (GREW(slow_skips) == 0) {
             assert_true(seq - first <= SLOW_STEPS + 3);
-            assert_int_equal(
-                ring_publish(ring, RECORD_BINARY, payload, BYTES, 0, RECORD_NO_ORIGIN, &seq), 0);
+            seq = conn_rig_publish(payload, BYTES);
             conn_rig_settle();
         }
         assert_true(seq - first >= SLOW_STEPS);
@@ -1157,15 +1138,16 @@ test_slow_client_that_blocks_itself_and_reads_a_little_is_not_closed(void **stat
     assert_int_equal(send(slow->fd, said, sizeof(said), 0), sizeof(said));
     conn_rig_settle();
     pass_time(100);
-    assert_true(last_conn()->waits);
-    next = last_conn()->next;
+    assert_true(conn_rig_last_conn()->waits);
+    next = conn_rig_last_conn()->next;
     pass_time(5000);
-    for (uint32_t done = last_conn()->next_done; last_conn()->next_done == done;) {
+    for (uint32_t done = conn_rig_last_conn()->next_done;
+         conn_rig_last_conn()->next_done == done;) {
         uint8_t some[500];
         assert_true(recv(slow->fd, some, sizeof(some), 0) > 0);
         conn_rig_settle();
     }
-    assert_int_equal(last_conn()->next, next); /* still the same broadcast */
+    assert_int_equal(conn_rig_last_conn()->next, next); /* still the same broadcast */
     pass_time(6000);
     assert_int_equal(GREW(clients_slow_closed), 0);
     pass_time(9000);

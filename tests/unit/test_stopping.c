@@ -82,9 +82,7 @@ static const struct crier_app app = {
 
 /* --- clients --- */
 
-static const char request[] = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-                              "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                              "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+static const char request[] = CONN_RIG_REQUEST "\r\n";
 
 static int
 arrive(int send_buffer)
@@ -101,14 +99,7 @@ say(int fd, const void *bytes, size_t count)
 static int
 join(int send_buffer)
 {
-    char answer[512];
-    int fd = arrive(send_buffer);
-
-    say(fd, request, strlen(request));
-    conn_rig_settle();
-    assert_true(recv(fd, answer, sizeof(answer), 0) > 12);
-    assert_memory_equal(answer, "HTTP/1.1 101", 12);
-    return fd;
+    return clients[client_count++] = conn_rig_open_client(send_buffer, "");
 }
 
 /* Reads all there is, with turns of the loop in between; the last bytes are in `end`. */
@@ -145,16 +136,6 @@ leave(int fd)
             clients[i] = clients[--client_count];
     }
     conn_rig_hang_up(fd);
-}
-
-static void
-publish(const void *data, size_t bytes)
-{
-    uint64_t seq;
-
-    assert_int_equal(ring_publish(&conn_rig_worker()->ring, RECORD_BINARY, data, bytes, 0,
-                                  RECORD_NO_ORIGIN, &seq),
-                     0);
 }
 
 /* --- the master, and time --- */
@@ -224,7 +205,7 @@ test_stopping_client_that_reads_later_than_a_close_is_awaited_gets_everything(vo
     int fd = join(0);
 
     (void)state;
-    publish(bytes, sizeof(bytes));
+    conn_rig_publish(bytes, sizeof(bytes));
     set_phase(PHASE_DELIVER);
     conn_rig_settle();
     for (int i = 0; i < 6; i++)
@@ -244,8 +225,8 @@ test_stopping_client_whose_socket_was_full_is_told_when_it_has_everything(void *
 
     (void)state;
     join(0); /* another one, which stays until the end */
-    publish(bytes, sizeof(bytes));
-    publish(bytes, sizeof(bytes));
+    conn_rig_publish(bytes, sizeof(bytes));
+    conn_rig_publish(bytes, sizeof(bytes));
     conn_rig_settle();
     set_phase(PHASE_DELIVER);
     conn_rig_settle();
@@ -388,7 +369,7 @@ test_stopping_lets_go_of_a_client_in_debt_of_which_nothing_was_received(void **s
 {
     struct worker *worker = conn_rig_worker();
     int fd = join(0);
-    struct conn *conn = worker->fanout.conns[worker->fanout.count - 1];
+    struct conn *conn = conn_rig_last_conn();
 
     (void)state;
     say(fd, "\x82\x81\0\0\0\0x", 7);
@@ -413,7 +394,7 @@ test_stopping_delivers_to_a_crowd_in_chunks_and_to_each_client_once(void **state
     (void)state;
     for (size_t i = 0; i < CROWD; i++)
         join(0);
-    publish("last", 4);
+    conn_rig_publish("last", 4);
     set_phase(PHASE_DELIVER);
     conn_rig_turn();
     conn_rig_settle();
@@ -435,7 +416,7 @@ test_stopping_delivers_what_was_published_before_it_closes(void **state)
     conn_rig_worker()->segment.head->last_seq += 1;
     conn_rig_settle();
     assert_int_equal(recv(fd, got, sizeof(got), 0), -1);
-    publish("last", 4);
+    conn_rig_publish("last", 4);
     conn_rig_settle();
     assert_int_equal(recv(fd, got, sizeof(got), 0), 2 + 4 + 4);
     assert_memory_equal(got, "\x82\x04last\x88\x02\x03\xe9", 10);
@@ -473,7 +454,7 @@ test_stopping_at_once_ends_connections_in_every_state(void **state)
     (void)state;
     for (size_t i = 0; i < FLOOD; i++)
         memcpy(frames[i], "\x82\x81\0\0\0\0x", 7);
-    publish(bytes, sizeof(bytes));
+    conn_rig_publish(bytes, sizeof(bytes));
     conn_rig_settle();
     while (recv(open, got, sizeof(got), 0) > 0)
         ;
@@ -521,7 +502,7 @@ test_stopping_without_a_master_delivers_and_closes(void **state)
     uint8_t got[64];
 
     (void)state;
-    publish(bytes, sizeof(bytes));
+    conn_rig_publish(bytes, sizeof(bytes));
     conn_rig_settle();
     (void)read_all(other, end);
     orphan();
@@ -539,7 +520,7 @@ test_stopping_without_a_master_waits_a_second_for_those_that_do_not_read(void **
 
     (void)state;
     join(SMALL);
-    publish(bytes, sizeof(bytes));
+    conn_rig_publish(bytes, sizeof(bytes));
     conn_rig_settle();
     orphan();
     hand_clock_turn(300);
@@ -719,7 +700,7 @@ test_timeout_of_a_close_is_that_of_the_state_it_has_come_to(void **state)
     struct conn *conn = worker->fanout.conns[0];
 
     (void)state;
-    publish(bytes, sizeof(bytes));
+    conn_rig_publish(bytes, sizeof(bytes));
     conn_rig_settle();
     conn_close(conn, CLOSE_NORMAL, NULL);
     conn_rig_settle();

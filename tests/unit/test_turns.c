@@ -119,7 +119,7 @@ static const struct crier_app app = {
 static int
 open_fresh_client(void)
 {
-    return conn_rig_open_client("Sec-WebSocket-Extensions: permessage-deflate\r\n");
+    return conn_rig_open_client(0, "Sec-WebSocket-Extensions: permessage-deflate\r\n");
 }
 
 /* The mask is zeroes. */
@@ -141,15 +141,6 @@ open_client(void)
     conn_rig_settle();
     order_count = 0;
     return fd;
-}
-
-/* The connection that was opened last. */
-static struct conn *
-last_conn(void)
-{
-    const struct fanout *fanout = &conn_rig_worker()->fanout;
-
-    return fanout->conns[fanout->count - 1];
 }
 
 static void
@@ -363,7 +354,7 @@ test_turns_give_eight_messages_an_inflater_and_then_go_by_who_came_first(void **
     (void)state;
     for (int i = 0; i < LONG_CLIENTS; i++) {
         fds[i] = open_client();
-        conns[i] = last_conn();
+        conns[i] = conn_rig_last_conn();
     }
     fds[LONG_CLIENTS] = open_client();
     handled = handled_long = 0;
@@ -404,7 +395,7 @@ test_turns_of_a_client_that_leaves_while_its_message_is_inflated_give_all_back(v
 
     (void)state;
     begin_long(fd, deflate);
-    conn_leave(last_conn(), true);
+    conn_leave(conn_rig_last_conn(), true);
     assert_int_equal(unpack_count(conn_rig_worker()), 0);
     conn_rig_settle();
     assert_int_equal(handled_long, 0);
@@ -443,7 +434,7 @@ static void
 test_turns_of_ordinary_clients_come_before_those_of_indebted_ones(void **state)
 {
     int fds[] = {open_client(), 0};
-    struct conn *costly = last_conn();
+    struct conn *costly = conn_rig_last_conn();
 
     (void)state;
     fds[1] = open_client();
@@ -471,11 +462,11 @@ static void
 test_turns_of_indebted_clients_come_in_the_order_in_which_rounds_pay_for_them(void **state)
 {
     int fds[] = {open_client(), 0};
-    struct conn *conns[2] = {last_conn()};
+    struct conn *conns[2] = {conn_rig_last_conn()};
 
     (void)state;
     fds[1] = open_client();
-    conns[1] = last_conn();
+    conns[1] = conn_rig_last_conn();
     be_exact(fds[0]);
     indebt(fds[0], conns[0], 120);
     say_cost(fds[1], 0, 40, true);
@@ -498,7 +489,7 @@ static void
 test_turns_that_find_nothing_leave_the_client_ordinary_and_watched(void **state)
 {
     int fd = open_client();
-    struct conn *conn = last_conn();
+    struct conn *conn = conn_rig_last_conn();
 
     (void)state;
     conn_set_queue(conn, CONN_QUEUE_INDEBTED);
@@ -516,7 +507,7 @@ static void
 test_turns_add_to_what_a_client_owes_already(void **state)
 {
     int fd = open_client();
-    struct conn *conn = last_conn();
+    struct conn *conn = conn_rig_last_conn();
 
     (void)state;
     be_exact(fd);
@@ -560,7 +551,7 @@ static void
 test_turns_that_take_less_than_a_quantum_are_charged_as_well(void **state)
 {
     int fds[] = {open_client(), 0};
-    struct conn *conn = last_conn();
+    struct conn *conn = conn_rig_last_conn();
 
     (void)state;
     be_exact(fds[0]);
@@ -576,7 +567,7 @@ static void
 test_turns_forgive_a_quantum_in_each_round_in_which_nobody_waits(void **state)
 {
     int fd = open_client();
-    struct conn *conn = last_conn();
+    struct conn *conn = conn_rig_last_conn();
 
     (void)state;
     be_exact(fd);
@@ -598,7 +589,7 @@ static void
 test_turns_of_a_costly_client_come_behind_the_others_until_it_has_sent_cheap_messages(void **state)
 {
     int fds[] = {open_client(), 0};
-    struct conn *costly = last_conn();
+    struct conn *costly = conn_rig_last_conn();
 
     (void)state;
     fds[1] = open_client();
@@ -644,7 +635,6 @@ test_turns_of_a_pass_end_and_the_rest_of_the_report_goes_first_in_the_next(void 
     enum { CLIENTS = 20, IN_A_PASS = BUDGET_PASS_NS / 900000 + 1 };
     const struct histogram_shm *waits;
     int fds[CLIENTS];
-    uint64_t seq;
     uint8_t got[16];
 
     (void)state;
@@ -655,9 +645,7 @@ test_turns_of_a_pass_end_and_the_rest_of_the_report_goes_first_in_the_next(void 
     conn_rig_turn(); /* since the report of that one */
     order_count = 0;
     waits = waits_anew();
-    assert_int_equal(
-        ring_publish(&conn_rig_worker()->ring, RECORD_BINARY, "x", 1, 0, RECORD_NO_ORIGIN, &seq),
-        0);
+    conn_rig_publish("x", 1);
     for (int i = 0; i < CLIENTS; i++)
         say_cost(fds[i], (uint8_t)(i + 1), 9, true);
     conn_rig_turn(); /* the sweep, then the report */
@@ -717,7 +705,7 @@ test_turns_make_a_client_costly_the_sooner_the_more_are_ordinary(void **state)
     } cases[] = {{0, 7}, {128, 7}, {129, 6}, {256, 6}, {257, 5}, {100000, 5}};
     int fds[] = {open_client(), open_client()};
     struct budget *budget = &conn_rig_worker()->budget;
-    struct conn *conn = last_conn();
+    struct conn *conn = conn_rig_last_conn();
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -766,7 +754,7 @@ static void
 test_turns_that_take_less_than_a_costly_one_raise_the_heat_by_one_at_a_time(void **state)
 {
     int fd = open_client();
-    struct conn *conn = last_conn();
+    struct conn *conn = conn_rig_last_conn();
 
     (void)state;
     be_exact(fd);
@@ -816,7 +804,7 @@ static void
 test_turns_that_take_little_are_never_a_debt_but_forgive_none(void **state)
 {
     int fd = open_client();
-    struct conn *conn = last_conn();
+    struct conn *conn = conn_rig_last_conn();
 
     (void)state;
     be_exact(fd);
@@ -866,9 +854,7 @@ static void
 test_turns_of_those_that_arrive_share_one_budget_and_the_rest_stays_in_the_channel(void **state)
 {
     enum { COMERS = 200, IN_A_PASS = BUDGET_ARRIVING_NS / 500000 };
-    static const char request[] = "GET / HTTP/1.1\r\nHost: rig\r\nUpgrade: websocket\r\n"
-                                  "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                                  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    static const char request[] = CONN_RIG_REQUEST "\r\n";
     struct worker *worker = conn_rig_worker();
     int fds[COMERS + 1];
     uint64_t opened;
@@ -949,7 +935,7 @@ static void
 test_turns_in_which_the_worker_does_not_run_are_charged_to_nobody(void **state)
 {
     int fd = open_client();
-    struct conn *conn = last_conn();
+    struct conn *conn = conn_rig_last_conn();
 
     (void)state;
     be_exact(fd);
@@ -990,12 +976,12 @@ static void
 test_turns_with_a_slow_handler_are_charged_from_the_next_one_on(void **state)
 {
     int fds[] = {open_client(), 0};
-    struct conn *cheap = last_conn();
+    struct conn *cheap = conn_rig_last_conn();
     struct conn *expensive;
 
     (void)state;
     fds[1] = open_client();
-    expensive = last_conn();
+    expensive = conn_rig_last_conn();
     say_cost(fds[0], 1, 0, true);
     say_cost(fds[1], 2, 30, true);
     conn_rig_turn();
@@ -1026,10 +1012,9 @@ static void
 test_turns_of_a_client_that_is_due_much_end_although_its_socket_is_not_full(void **state)
 {
     static uint8_t payload[64 * 1024];
-    int fd = conn_rig_open_client("");
+    int fd = conn_rig_open_client(0, "");
     uint64_t full;
     unsigned turns = 0;
-    uint64_t seq;
 
     (void)state;
     if (!widen_socket(1 << 12)) {
@@ -1037,9 +1022,7 @@ test_turns_of_a_client_that_is_due_much_end_although_its_socket_is_not_full(void
         SKIP("only root may force the size of a socket buffer");
     }
     for (unsigned i = 0; i < MUCH_BYTES / sizeof(payload); i++)
-        assert_int_equal(ring_publish(&conn_rig_worker()->ring, RECORD_BINARY, payload,
-                                      sizeof(payload), 0, RECORD_NO_ORIGIN, &seq),
-                         0);
+        conn_rig_publish(payload, sizeof(payload));
     conn_rig_settle();
     full = conn_rig_counter(COUNTER_sends_blocked);
     assert_in_range(full, 1, 3); /* before it has what the kernel takes */
@@ -1109,7 +1092,7 @@ test_turns_with_a_large_message_show_signs_of_life_while_it_is_copied(void **sta
     enum { LARGE = 4 * BEAT_COPY_BYTES };
     static uint8_t data[LARGE];
     int fd = open_client();
-    struct conn *conn = last_conn();
+    struct conn *conn = conn_rig_last_conn();
     uint64_t before = conn_rig_worker()->me->heartbeat;
 
     (void)state;

@@ -81,27 +81,12 @@ tear_down(void **state)
 
 /* --- clients --- */
 
-static const char request[] = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-                              "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                              "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+static const char request[] = CONN_RIG_REQUEST "\r\n";
 
 static void
 say(int fd, const void *bytes, size_t count)
 {
     assert_int_equal(send(fd, bytes, count, MSG_NOSIGNAL), count);
-}
-
-static int
-join(int send_buffer)
-{
-    char answer[1024];
-    int fd = conn_rig_connect(send_buffer);
-
-    say(fd, request, strlen(request));
-    conn_rig_settle();
-    assert_true(recv(fd, answer, sizeof(answer), MSG_DONTWAIT) > 12);
-    assert_memory_equal(answer, "HTTP/1.1 101", 12);
-    return fd;
 }
 
 /* A binary message of zeroes, masked with zeroes. */
@@ -229,7 +214,7 @@ static void
 test_unwatched_client_is_told_1013_and_its_echo_comes_first(void **state)
 {
     uint8_t got[512];
-    int fd = join(0);
+    int fd = conn_rig_open_client(0, "");
 
     (void)state;
     has_room = false;
@@ -254,7 +239,7 @@ test_unwatched_client_is_told_1013_and_its_echo_comes_first(void **state)
 static void
 test_unwatched_client_whose_socket_is_full_is_cut_off(void **state)
 {
-    int fd = join(SMALL);
+    int fd = conn_rig_open_client(SMALL, "");
 
     (void)state;
     fails_op = EPOLL_CTL_MOD;
@@ -275,17 +260,14 @@ static void
 test_unwatched_client_that_has_half_of_a_frame_is_cut_off(void **state)
 {
     static const uint8_t payload[4 * LONG_BYTES];
-    int fd = join(SMALL);
-    uint64_t seq;
+    int fd = conn_rig_open_client(SMALL, "");
 
     (void)state;
     has_room = false;
     say_message(fd, 200);
     conn_rig_settle();
     fails_op = EPOLL_CTL_ADD;
-    assert_int_equal(ring_publish(&conn_rig_worker()->ring, RECORD_BINARY, payload, sizeof(payload),
-                                  0, RECORD_NO_ORIGIN, &seq),
-                     0);
+    conn_rig_publish(payload, sizeof(payload));
     conn_rig_settle();
     assert_int_equal(failures > 0, true);
     assert_int_equal(conn_rig_worker()->conn_count, 0);
@@ -298,7 +280,7 @@ test_unwatched_client_that_has_half_of_a_frame_is_cut_off(void **state)
 static void
 test_unwatched_client_that_stays_in_the_set_is_cut_off(void **state)
 {
-    int fd = join(0);
+    int fd = conn_rig_open_client(0, "");
 
     (void)state;
     fails_op = EPOLL_CTL_DEL;
@@ -315,7 +297,7 @@ test_unwatched_client_that_stays_in_the_set_is_cut_off(void **state)
 static void
 test_unwatched_client_that_has_closed_is_not_counted(void **state)
 {
-    int fd = join(0);
+    int fd = conn_rig_open_client(0, "");
 
     (void)state;
     fails_op = EPOLL_CTL_DEL;
@@ -331,7 +313,7 @@ static void
 test_unwatched_client_delays_no_other(void **state)
 {
     uint8_t got[512];
-    int other = join(0);
+    int other = conn_rig_open_client(0, "");
     int fd;
 
     (void)state;

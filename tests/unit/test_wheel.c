@@ -18,6 +18,7 @@
 #include "worker/liveness.h"
 
 enum {
+    SMALL = 1,        /* as send buffer: the kernel's minimum */
     PING_MS = 100000, /* the wheel holds 33 s */
     TIMEOUT_MS = 40000,
     STEP_MS = 100,
@@ -64,7 +65,7 @@ assert_pinged(int fd)
 static void
 test_wheel_pings_after_the_interval_and_cuts_off_after_the_timeout(void **state)
 {
-    int fd = conn_rig_open_client("");
+    int fd = conn_rig_open_client(0, "");
     uint64_t cut_off = conn_rig_counter(COUNTER_clients_silent_closed);
 
     (void)state;
@@ -79,7 +80,7 @@ static void
 test_wheel_counts_from_the_last_sign_of_life(void **state)
 {
     static const uint8_t pong[] = {0x8a, 0x80, 0, 0, 0, 0};
-    int fd = conn_rig_open_client("");
+    int fd = conn_rig_open_client(0, "");
 
     (void)state;
     for (int i = 0; i < 3; i++) {
@@ -105,7 +106,7 @@ test_wheel_does_not_ping_together_the_clients_that_came_together(void **state)
 
     (void)state;
     for (unsigned i = 0; i < TOGETHER; i++)
-        fds[i] = conn_rig_open_client("");
+        fds[i] = conn_rig_open_client(0, "");
     while (pinged < TOGETHER) {
         unsigned before = pinged;
         uint8_t heard[16];
@@ -134,17 +135,6 @@ only_conn(void)
 {
     assert_int_equal(conn_rig_worker()->fanout.count, 1);
     return conn_rig_worker()->fanout.conns[0];
-}
-
-static void
-publish(const void *data, size_t bytes)
-{
-    uint64_t seq;
-
-    assert_int_equal(ring_publish(&conn_rig_worker()->ring, RECORD_BINARY, data, bytes, 0,
-                                  RECORD_NO_ORIGIN, &seq),
-                     0);
-    conn_rig_settle();
 }
 
 static size_t
@@ -178,13 +168,14 @@ static void
 test_wheel_unix_client_that_takes_data_and_never_pongs_is_alive_while_it_does(void **state)
 {
     uint64_t cut_off = silent_closed();
-    int fd = conn_rig_open_client("");
+    int fd = conn_rig_open_client(0, "");
 
     (void)state;
     only_conn()->record->family = AF_UNIX;
     for (int i = 0; i < 3; i++) {
         assert_pinged(fd);
-        publish("news", 4);
+        conn_rig_publish("news", 4);
+        conn_rig_settle();
         assert_int_equal(read_all(fd), 6);
         conn_rig_pass_time(TIMEOUT_MS - STEP_MS);
         assert_int_equal(silent_closed(), cut_off);
@@ -196,26 +187,17 @@ test_wheel_unix_client_that_takes_data_and_never_pongs_is_alive_while_it_does(vo
     conn_rig_require_idle();
 }
 
-static int
-open_small_client(void)
-{
-    int small = 1; /* the kernel's minimum */
-    int fd = conn_rig_open_client("");
-
-    assert_int_equal(setsockopt(only_conn()->fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
-    return fd;
-}
-
 static void
 test_wheel_client_that_has_taken_something_is_pinged_anew(void **state)
 {
     static const uint8_t news[6000]; /* the rest goes out at once, when there is room */
     uint64_t cut_off = silent_closed();
-    int fd = open_small_client();
+    int fd = conn_rig_open_client(SMALL, "");
 
     (void)state;
     assert_pinged(fd);
-    publish(news, sizeof(news));
+    conn_rig_publish(news, sizeof(news));
+    conn_rig_settle();
     assert_true(only_conn()->blocked);
     conn_rig_pass_time(PING_MS / 2);
     assert_int_equal(read_all(fd), 4 + sizeof(news));
@@ -234,11 +216,12 @@ test_wheel_client_whose_socket_takes_nothing_is_cut_off_whatever_it_says(void **
     static const uint8_t news[LONG_BYTES];
     static const uint8_t ping[] = {0x89, 0x80, 0, 0, 0, 0};
     uint64_t cut_off = stuck_closed();
-    int fd = open_small_client();
+    int fd = conn_rig_open_client(SMALL, "");
     uint32_t waited_ms = 0;
 
     (void)state;
-    publish(news, sizeof(news));
+    conn_rig_publish(news, sizeof(news));
+    conn_rig_settle();
     for (; stuck_closed() == cut_off; waited_ms += TIMEOUT_MS / 8) {
         assert_true(waited_ms <= PING_MS + TIMEOUT_MS + TIMEOUT_MS / 8);
         assert_int_equal(send(fd, ping, sizeof(ping), MSG_NOSIGNAL), sizeof(ping));
@@ -255,10 +238,11 @@ test_wheel_client_whose_socket_takes_a_little_now_and_then_is_not_cut_off(void *
     static const uint8_t news[8 * LONG_BYTES];
     uint64_t cut_off = stuck_closed();
     uint8_t some[9000]; /* so much that the socket is writable again */
-    int fd = open_small_client();
+    int fd = conn_rig_open_client(SMALL, "");
 
     (void)state;
-    publish(news, sizeof(news));
+    conn_rig_publish(news, sizeof(news));
+    conn_rig_settle();
     for (int i = 0; i < 3; i++) {
         conn_rig_pass_time(PING_MS + TIMEOUT_MS - 100 * STEP_MS);
         assert_true(only_conn()->blocked);
@@ -277,7 +261,7 @@ test_wheel_silence_does_not_count_while_the_client_is_not_read(void **state)
 {
     static uint8_t echo[8 + LONG_BYTES] = {0x82, 0xfe, LONG_BYTES >> 8, LONG_BYTES & 0xff};
     uint64_t cut_off = silent_closed() + stuck_closed();
-    int fd = open_small_client();
+    int fd = conn_rig_open_client(SMALL, "");
 
     (void)state;
     conn_rig_pass_time(PING_MS / 4);
@@ -300,7 +284,7 @@ test_wheel_answers_that_the_worker_has_not_read_when_time_is_up_count(void **sta
     static const uint8_t pong[] = {0x8a, 0x80, 0, 0, 0, 0};
     static const uint8_t news[LONG_BYTES];
     uint64_t cut_off = silent_closed() + stuck_closed();
-    int fd = open_small_client();
+    int fd = conn_rig_open_client(SMALL, "");
     uint8_t some[4096];
 
     (void)state;
@@ -309,7 +293,8 @@ test_wheel_answers_that_the_worker_has_not_read_when_time_is_up_count(void **sta
     conn_rig_skip_time(NEVER_MS);
     (void)liveness_run(conn_rig_worker());
     assert_int_equal(silent_closed() + stuck_closed(), cut_off);
-    publish(news, sizeof(news));
+    conn_rig_publish(news, sizeof(news));
+    conn_rig_settle();
     assert_true(only_conn()->blocked);
     while (recv(fd, some, sizeof(some), 0) > 0)
         ;
@@ -327,7 +312,7 @@ static void
 test_wheel_a_stall_of_the_worker_counts_against_no_client(void **state)
 {
     uint64_t cut_off = silent_closed();
-    int fd = open_small_client();
+    int fd = conn_rig_open_client(SMALL, "");
 
     (void)state;
     assert_pinged(fd);
@@ -352,7 +337,7 @@ test_wheel_looks_at_a_crowd_in_chunks(void **state)
 
     (void)state;
     for (size_t i = 0; i < CROWD; i++)
-        crowd[i] = conn_rig_open_client("");
+        crowd[i] = conn_rig_open_client(0, "");
     before = conn_rig_counter(COUNTER_sends);
     conn_rig_skip_time(PING_MS);
     for (; (now = conn_rig_counter(COUNTER_sends)) < before + CROWD; turns++) {
@@ -371,7 +356,7 @@ test_wheel_looks_at_a_crowd_in_chunks(void **state)
 static void
 test_wheel_has_nothing_more_to_do_until_a_bucket_comes_up(void **state)
 {
-    int fd = conn_rig_open_client("");
+    int fd = conn_rig_open_client(0, "");
     uint32_t start = clock_ms();
 
     (void)state;
