@@ -349,8 +349,7 @@ options_check_workers(struct options *options)
     return true;
 }
 
-/* At least four of the longest messages: a default grows to that, what somebody asked for does
- * not. */
+/* At least four of the longest messages: a default grows to that, a value that was given does not. */
 static bool
 options_check_room(struct options_parser *parser, const char *name, uint64_t *bytes)
 {

@@ -40,7 +40,7 @@ struct options_row {
     const char *help;
     const struct conf_row *server;  /* NULL: it is the application's */
     const struct crier_option *app; /* NULL: it is the server's */
-    bool given;                     /* by anybody */
+    bool given;                     /* by any source */
     bool typed;                     /* on the command line */
 };
 

@@ -1,11 +1,11 @@
 /*
  * client_rec.h: the record of one connection (struct client_shm in layout.h).
  *
- * Role:     who may write depends on the state, so that nobody ever waits for anybody:
+ * Role:     the state says which process may write, so that no process ever waits for another:
  *
  *             state      written by                          goes to
  *             FREE       master                              PASSED: accepted, address filled in
- *             PASSED     nobody (the descriptor travels)     TAKEN by the worker that received it
+ *             PASSED     no process (descriptor in transit)  TAKEN by the worker that received it
  *                                                            (RETURNED if without a descriptor),
  *                                                            FREE by the master: lost on the way
  *             TAKEN      its worker                          OPEN before the 101; LEFT: no client

@@ -129,7 +129,7 @@ conf_set_text(char *field, const char *text, bool append)
     return 0;
 }
 
-/* The sentence names what would have been accepted, so that nobody has to look it up. */
+/* Error messages name what would have been accepted, so that it need not be looked up. */
 static const char *
 conf_kind_wants(enum conf_kind kind)
 {

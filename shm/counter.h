@@ -1,7 +1,7 @@
 /*
  * counter.h: names of the counters in shared memory.
  *
- * Role:     each member writes its own, everybody reads all. The table is counters.def.
+ * Role:     each member writes its own, any process reads all. The table is counters.def.
  * Context:  loop thread of the owner for counter_add; any thread for the rest.
  */
 #ifndef CRIER_SHM_COUNTER_H

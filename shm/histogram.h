@@ -2,7 +2,7 @@
  * histogram.h: how often each duration occurred, in buckets whose width grows with the value; and
  * the histograms in shared memory, whose table is histograms.def.
  *
- * Role:     each member writes its own, everybody reads all.
+ * Role:     each member writes its own, any process reads all.
  * Errors:   none. What is longer than the last bucket reaches counts into that.
  * Context:  loop thread of the owner for histogram_add; any thread for the rest.
  *
@@ -53,7 +53,7 @@ void histogram_record_some(struct histogram_shm *histogram, uint64_t value_ns, u
 /* Adds what another member has, which goes on writing, to a copy of one's own. */
 void histogram_merge(struct histogram_shm *into, const struct histogram_shm *from);
 
-/* Of a copy that nobody writes. */
+/* Of a copy that no process writes. */
 uint64_t histogram_count(const struct histogram_shm *histogram);
 uint64_t histogram_value_at(const struct histogram_shm *histogram, double fraction);
 

@@ -100,7 +100,7 @@ enum client_state {
     CLIENT_RETURNED, /* the worker has closed the descriptor and is done with the record */
 };
 
-/* A connection; client_rec.h says who writes what. */
+/* A connection; client_rec.h says which process writes it when. */
 struct client_shm {
     uint32_t version; /* seqlock: odd while the group of words below it is being changed */
     uint32_t generation;

@@ -26,7 +26,7 @@ phase_name(enum phase phase)
     return "unknown";
 }
 
-/* Whoever wrote them was dying. */
+/* They were written by a process that was dying: none of the bytes is trusted. */
 const char *
 member_last_words(const struct member_shm *member, uint32_t life, char words[LAST_WORDS_BYTES])
 {

@@ -188,7 +188,7 @@ ring_rebuild_arena(struct ring *ring, uint64_t *floor_seq)
         uint64_t word = atomic_load_acquire(ring_slot(ring, seq));
         uint32_t record_bytes;
 
-        /* Publishers go on meanwhile: a word of another lap is of a record that nobody needs. */
+        /* Publishers go on meanwhile: a word of another lap is of a record that no reader needs. */
         if (ring_word_owner(word) != ring->self || ring_word_tag(word) != ring_tag(ring, seq))
             continue;
         if (ring_record(ring, word, &record_bytes))
@@ -200,7 +200,7 @@ ring_rebuild_arena(struct ring *ring, uint64_t *floor_seq)
     ring->next_seq = tail;
 }
 
-/* The master writes the pid too, as soon as it knows it: whoever is first. */
+/* The master writes the pid too, as soon as it knows it: either process may be the first. */
 static bool
 ring_claim(struct member_shm *me)
 {
@@ -232,8 +232,8 @@ ring_open(struct ring *ring, const struct segment *segment, uint32_t self, const
 }
 
 /* N1. There is no room until every cursor has reached `need`: false when they have after all. What
- * a publisher waits for is pressure, too, although a few large records may not amount to 3/4: who
- * sleeps is woken for that as for a broadcast, but not again when the publisher tries again. */
+ * a publisher waits for is pressure, too, although a few large records may not amount to 3/4:
+ * sleeping members are woken for it as for a broadcast, but not again when the publisher retries. */
 static bool
 ring_wait_for_room(struct ring *ring, uint64_t need)
 {
@@ -416,7 +416,7 @@ ring_wake_publishers(struct ring *ring)
     if (wake_publishers(&ring->wake, ring_min(ring)) == 0)
         return;
     TESTPOINT(NEED_FOUND);
-    wake_starving_begin(&ring->wake); /* N4: who passed meanwhile was told that nobody waits */
+    wake_starving_begin(&ring->wake); /* N4: a reader that passed meanwhile loaded `starving` = 0 */
     (void)wake_publishers(&ring->wake, ring_min(ring));
 }
 
@@ -438,7 +438,7 @@ ring_join(struct ring *ring)
     TESTPOINT(JOIN_LOW_CURSOR);
     atomic_fence();
     tail = atomic_load_acquire(&ring->head->tail); /* J1 */
-    /* Also wakes whoever waits because of the low one. */
+    /* Also wakes publishers that wait because of the low one. */
     ring_cursor_store(ring, tail);
     return tail;
 }

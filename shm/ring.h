@@ -36,7 +36,7 @@
  * 5. ORDER AND PROGRESS
  * Total order is slot order. A publisher's own order is kept: one reservation at a time.
  * Publication is lock-free: a failed compare-and-swap on a slot means that another publisher
- * succeeded, on tail that somebody helped. Reading is wait-free: one load a broadcast. Nothing here
+ * succeeded, on tail that another one helped. Reading is wait-free: one load a broadcast. Nothing here
  * blocks: without room publication returns -EAGAIN (wake.h says how the member is told when to come
  * back).
  * History: what every cursor has passed stays readable until its bytes or its slot are needed

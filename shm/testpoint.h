@@ -14,7 +14,7 @@
     X(ARENA_FLOOR_RAISED)   /* floor_seq says gone, the bytes are still there */                   \
     X(PUBLISH_RECORD_READY) /* the record is whole, no slot names it */                            \
     X(PUBLISH_SLOT_SET)     /* published, tail not yet moved */                                    \
-    X(PUBLISH_TAIL_MOVED)   /* published, nobody was woken */                                      \
+    X(PUBLISH_TAIL_MOVED)   /* published, no member was woken */                                   \
     X(PUBLISH_NEED_STORED)  /* asks for room, starving not yet set */                              \
     X(WAKE_TAKEN)           /* `sleeping` or a need taken, eventfd not yet written */              \
     X(NOBODY_WAITS)         /* no need was found, `starving` not yet 0 */                          \

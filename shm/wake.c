@@ -78,7 +78,7 @@ wake_publishers(const struct wake *wake, uint64_t min_seq)
 void
 wake_starving_begin(const struct wake *wake)
 {
-    atomic_fence(); /* N1, partner N3: who clears `starving` after this sees the need */
+    atomic_fence(); /* N1, partner N3: a reader that clears `starving` after this sees the need */
     atomic_store_relaxed(wake->starving, 1U);
     atomic_fence(); /* N1, N4, partner N2 */
 }

@@ -1,13 +1,14 @@
 /*
- * wake.h: who sleeps, who waits for room, and how they are woken without a system call under load.
+ * wake.h: wakes members that sleep or wait for room, without a system call under load.
  *
  * Role:     every member. One eventfd per member place, made by the master before the first fork,
- *           never replaced; so a waker can always write it, whoever has the place now.
- * Errors:   none: an eventfd whose count is full already wakes its owner.
+ *           never replaced; so a waker can always write it, whichever process has the place now.
+ * Errors:   none. The write fails only when the eventfd counter is at its maximum, and then the
+ *           owner is woken anyway.
  * Context:  the member's loop thread.
  *
- * Two conversations, each a store and a load on either side with a full fence between (Dekker), so
- * that at least one side sees the other:
+ * Two store/load pairs with a full fence between store and load on either side (Dekker), so that at
+ * least one side sees the other:
  *
  *   label  sleeper                              waker                                   label
  *   W1     sleeping = 1 | fence | slot empty?   slot set | fence | sleeping?            W2
@@ -19,24 +20,24 @@
  *                                               some wait: fence | starving = 1 | fence N4
  *                                               | minimum >= need_seq: take 0, write
  *
- * W: a reader that finds its slot empty after W1 has stored `sleeping` before any publisher that
- * sets that slot later loads it in W2. N: a publisher that still sees a low minimum after N1 has
- * stored its need before the reader that holds it back loads `starving` in N2. The minimum is taken
- * over all cursors, after the fence: of two readers that pass at the same time at least one sees
- * both.
+ * W: if a reader finds its slot empty after the fence in W1, every publisher that fills the slot later
+ * sees `sleeping` = 1 in W2. N: if a publisher still computes too low a minimum after N1, the reader
+ * that holds it back sees `starving` = 1, and the need, in N2. The minimum is taken over all cursors,
+ * after the fence: of two readers that pass at the same time at least one sees both cursors.
  *
- * `starving` only saves the scan. Whoever finds no need any more clears it, fences and looks again
- * (N3): a need whose `starving` = 1 came before the clearing was stored, and fenced, before that,
- * and is seen now; one that comes later sets `starving` itself. If there is one after all,
- * `starving` is set again and the minimum taken once more behind a fence (N4): a reader that passed
- * in between found 0 in N2 and went on, and might have been the last one that the publisher waits
- * for.
+ * `starving` only saves the scan. A reader that finds no need any more clears it, fences and scans
+ * again (N3). If a publisher set `starving` before it was cleared, it had stored and fenced its need
+ * even earlier, so the second scan finds the need. If it sets `starving` after the clearing, the flag
+ * stays set. If the second scan finds a need, the reader sets `starving` again and takes the minimum
+ * once more after a fence (N4): another reader that passed in between loaded 0 in N2 and went on, and
+ * might have been the last one that the publisher waits for.
  *
  * tests/model/wake_readers.pml and wake_room.pml are this, and fail without any one of the fences.
  *
- * Who is woken tries again, and registers its need anew if there is still no room: a wake-up for
- * nothing (a need renewed while it was taken, a death) costs one attempt. A need that is left
- * behind by a publisher that got its room in another way costs one write.
+ * A woken publisher retries, and registers its need anew if there is still no room. So a spurious
+ * wake-up costs one retry: it happens when a publisher renews its need while a waker clears it, and
+ * after a process has died. A need that is left behind by a publisher that got its room in another way
+ * costs one write.
  *
  * A waker may die after it took `sleeping` (or a need) and before it wrote: when a member dies, the
  * master writes every eventfd (wake_all): readers look, publishers try again and set `starving`
@@ -69,7 +70,7 @@ void wake_sleep_end(const struct wake *wake);
 void wake_need_begin(const struct wake *wake, uint64_t seq);
 void wake_need_end(const struct wake *wake);
 
-/* N2. Anybody waiting for room? Call behind the fence that follows the store of a cursor. */
+/* N2. May a publisher wait for room? Call after the fence that follows the store of a cursor. */
 static inline int
 wake_is_starving(const struct wake *wake)
 {
@@ -79,9 +80,9 @@ wake_is_starving(const struct wake *wake)
 /* N2. Wakes the members whose need the minimum has met; returns how many still wait. */
 unsigned wake_publishers(const struct wake *wake, uint64_t min_seq);
 
-/* N1, N4: somebody waits. The caller computes the minimum anew behind it. */
+/* N1, N4: a publisher waits. The caller computes the minimum anew after it. */
 void wake_starving_begin(const struct wake *wake);
-/* N3: nobody seems to wait. The caller computes the minimum anew and asks again. */
+/* N3: no publisher seems to wait. The caller computes the minimum anew and asks again. */
 void wake_starving_end(const struct wake *wake);
 
 /* Writes one member's eventfd: something other than the ring needs its attention. */

@@ -74,7 +74,7 @@ print_head(const struct located *located, const struct ring *ring, uint64_t min,
     printf("next message #%" PRIu64 ", needed from #%" PRIu64 " on; %" PRIu64 " of %" PRIu64
            " slots in use, %" PRIu64 " bytes per publisher%s\n\n",
            end, min, end - min, ring->mask + 1, ring->arena_bytes,
-           starving ? "; somebody waits for room" : "");
+           starving ? "; a publisher waits for room" : "");
 }
 
 static void

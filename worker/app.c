@@ -95,7 +95,7 @@ app_publish(enum crier_type type, const void *data, size_t bytes, struct conn *n
     int rc;
 
     if (!worker)
-        return -EPERM; /* in the master: there is nobody to answer to */
+        return -EPERM; /* in the master: it has no clients */
     if ((type != CRIER_TEXT && type != CRIER_BINARY) || (bytes && !data))
         return -EINVAL;
     if (!TAILQ_EMPTY(&worker->waiting) && !worker->retrying)
@@ -143,7 +143,7 @@ crier_send(struct crier_client *client, enum crier_type type, const void *data, 
     if ((type != CRIER_TEXT && type != CRIER_BINARY) || (bytes && !data))
         return -EINVAL;
     if (bytes > conn->worker->conf->pool_bytes / 4)
-        return -EMSGSIZE; /* it might never fit, whoever was closed for it */
+        return -EMSGSIZE; /* it might never fit, however many clients are closed for it */
     rc = conn_out_message(conn, (uint8_t)type, data, bytes);
     if (rc)
         return rc;

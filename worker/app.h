@@ -5,8 +5,8 @@
  * Errors:   the handler's result: 0, -EAGAIN no room in the ring now, anything else negative.
  * Context:  loop thread.
  *
- * While a handler waits for room, every other publication of this worker is told -EAGAIN too: who
- * came first is served first, whatever the sizes.
+ * While a handler waits for room, every other publication of this worker gets -EAGAIN too: the
+ * first to come is the first served, whatever the sizes.
  */
 #ifndef CRIER_WORKER_APP_H
 #define CRIER_WORKER_APP_H

@@ -65,7 +65,7 @@ conn_addr(const struct conn *conn)
     return text;
 }
 
-/* For a person who watches: came (`code` 0), or went with a code. */
+/* Logs that the client has come (`code` 0), or that it has left with this close code. */
 static void
 conn_log(const struct conn *conn, unsigned code)
 {
@@ -315,7 +315,7 @@ conn_open(struct conn *conn)
     conn->heard_ms = worker_now_ms(worker);
     atomic_store_relaxed(&conn->record->state, (uint8_t)CLIENT_OPEN);
     client_rec_change_end(conn->record);
-    counter_add(worker->counters, clients_opened, 1); /* at once: who dies now has one that left */
+    counter_add(worker->counters, clients_opened, 1); /* the master counts the end if we die now */
     conn_set_state(conn, CONN_OPEN);
     conn->opened = true;
     atomic_bump(&worker->me->clients_open, 1);
@@ -351,7 +351,7 @@ conn_join(struct conn *conn)
         conn_wait(conn, true);
         return;
     }
-    if (conn->next == 0) /* the handler said nothing to everybody */
+    if (conn->next == 0) /* the handler has made no broadcast */
         conn->next = ring_tail(&worker->ring);
     if (rc < 0 || conn_open(conn) != 0)
         conn_refuse(conn, 500, "The application refused this client.");
@@ -378,7 +378,8 @@ conn_part(struct worker *worker)
 
 /* --- end --- */
 
-/* It has been counted: whoever finds CLIENT_LEFT after this worker's death does not do it again. */
+/* It has been counted: the master, which finds CLIENT_LEFT if this worker dies, must not count it
+ * again. */
 static void
 conn_note_left(struct conn *conn)
 {
@@ -608,10 +609,10 @@ conn_tick_handshaking(struct worker *worker, uint64_t timeout_ms, unsigned *left
     }
 }
 
-/* False: neither it nor anybody behind it is late, or is looked at in this tick. When the server
- * stops, a client's answer to the Close is awaited as long as --drain allows, but that somebody
- * hangs up is not: not of those who never were clients, nor of clients that have got all that was
- * said to them. */
+/* False: neither this connection nor a later one of the list is late or looked at in this tick. When
+ * the server stops, it waits as long as --drain allows for a client to answer the Close. It does not
+ * wait for the peer's FIN if the connection never became a client, or if the client has acknowledged
+ * all that it was sent. */
 static bool
 conn_tick_closing(struct conn *conn, unsigned *left)
 {

@@ -65,21 +65,22 @@ _Static_assert((int)CONN_QUEUES == (int)CONN_QUEUE_INFLATER + 1, "a list for eac
  * (run_clock.h), as --handshake-timeout is. */
 enum { CONN_CLOSE_TIMEOUT_MS = 5000 };
 
-/* Nobody is woken by the answer to a FIN: it is looked for in the first turn of the loop after this
- * time. A peer that is near has answered by then, one that is not is watched from there on. */
+/* No event wakes the worker for the answer to its FIN: the first turn of the loop after this time
+ * reads the socket. A peer that is near has answered by then; the socket of any other is watched from
+ * there on. */
 enum { CONN_PARTING_MS = 2 };
 
 struct conn {
-    /* What a sweep looks at comes first, CONN_SWEEP_BYTES that it has fetched ahead. */
+    /* The fields that a sweep reads come first; it prefetches these CONN_SWEEP_BYTES. */
     struct client_shm *record;
     uint64_t next; /* the next broadcast that it needs */
     int fd;
     union {
         uint32_t head_scanned; /* until CONN_OPEN: http1.h */
-        uint32_t own_ahead;    /* from then on: broadcasts ahead that are for everybody but it */
+        uint32_t own_ahead;    /* from then on: broadcasts ahead that it does not get: its own */
     };
     struct pool_buf *output; /* private bytes that the socket has not taken */
-    uint32_t next_done;      /* bytes that are out of its frame, or, while it is set, of `cut` */
+    uint32_t next_done;      /* bytes sent of the frame at `next`, or, if it is set, of `cut` */
     uint8_t state;           /* enum conn_state */
     uint8_t window_bits;     /* of what it is sent compressed, RFC 7692 7.1.2.1; 0: nothing is */
     bool held : 1;           /* its place in the ring is counted by fanout */
@@ -95,7 +96,7 @@ struct conn {
     bool close_sent : 1;     /* our Close is queued or out: nothing may follow */
     bool close_received : 1; /* the peer's Close is here */
     bool fin_sent : 1;
-    bool parting : 1;   /* and nobody has looked for its answer yet */
+    bool parting : 1;   /* our FIN is out, and the socket has not been read for its answer yet */
     bool unwatched : 1; /* unwatched.h */
     bool opened : 1;    /* was CONN_OPEN: is counted, is due broadcasts, has a disconnect handler */
 
@@ -228,8 +229,8 @@ conn_is_queued(const struct worker *worker)
            queued[CONN_QUEUE_INFLATER];
 }
 
-/* The FIN is out; conn_part looks for the answers of some of those to whom it has been for
- * CONN_PARTING_MS. True: there are more. */
+/* The FIN has been sent. conn_part reads the sockets of connections whose FIN was sent at least
+ * CONN_PARTING_MS ago, as many as there is time for. True: there are more. */
 void conn_set_parting(struct conn *conn);
 bool conn_part(struct worker *worker);
 

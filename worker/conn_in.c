@@ -213,7 +213,7 @@ conn_in_finish(struct conn *conn)
         pool_buf_free(&conn->worker->pool, &conn->message);
         return;
     }
-    if (conn->close_sent) /* nobody will ask for it any more */
+    if (conn->close_sent) /* it will not be handled any more */
         pool_buf_free(&conn->worker->pool, &conn->message);
     if (conn->blocked)
         conn_update_events(conn);
@@ -238,15 +238,15 @@ conn_in_resume(struct conn *conn)
     size_t used;
 
     worker->current = conn;
-    /* Then this is its turn, and whatever else of its input is here goes with it: to queue anew for
-     * each message, behind those who wait as well, costs more than the message. */
+    /* A retry is a turn of the client, and the rest of its input is worked on in the same turn:
+     * queueing again for each message, behind the other waiting clients, costs more than the message. */
     worker->retrying = conn->waits;
     if (conn->waits)
         conn_in_try_again(conn);
     else if (conn->inflating)
         conn_in_unpacked(conn, unpack_go_on(conn));
     if (!conn->waits && !conn->inflating && conn->state != CONN_GONE) {
-        /* Parsed where it lies: nobody moves or frees what is `current`'s meanwhile. */
+        /* Parsed where it lies: the input of `current` is not moved or freed meanwhile. */
         conn->stalled = false;
         used = conn_in_consume(conn, pool_buf_data(conn->input), pool_buf_bytes(conn->input));
         pool_buf_consume(&worker->pool, &conn->input, used);
@@ -270,7 +270,7 @@ conn_in_readable(struct conn *conn)
     if (received < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (received <= 0) {
-        conn_leave(conn, received < 0 || conn->blocked); /* who does not read gets no more */
+        conn_leave(conn, received < 0 || conn->blocked); /* output that it does not read is lost */
         return;
     }
     liveness_heard(conn);

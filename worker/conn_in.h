@@ -7,10 +7,10 @@
  * What arrives is parsed where recv() put it, in the worker's one input buffer; only what is left
  * over (a piece of a head, an unfinished message) is copied to the connection's own buffers.
  *
- * A message that comes in pieces has no deadline of its own. It holds up nobody, as an open
- * reservation in an arena would; any byte of it is a sign of life (liveness.h), so that a slow line
- * may take its time; and what all clients of a worker have begun is bounded together, by --pool:
- * when that is used up, whoever holds most is closed with 1013 (conn_reserve).
+ * A message that comes in pieces has no deadline of its own. An unfinished message holds up no other
+ * client, as an open reservation in an arena would. Each byte of it is a sign of life (liveness.h),
+ * so that a slow line may take its time. --pool bounds the unfinished messages of all clients of a
+ * worker together: when it is used up, the client that holds most is closed with 1013 (conn_reserve).
  */
 #ifndef CRIER_WORKER_CONN_IN_H
 #define CRIER_WORKER_CONN_IN_H

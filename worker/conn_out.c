@@ -171,9 +171,9 @@ conn_out_drained(struct conn *conn)
 
     conn->blocked = false;
     fanout_release(worker, conn);
-    /* RFC 6455 section 7.1.1: shutdown first. Who closes while input is unread, or on its way, resets
-     * the connection, and what the peer has not read yet may be lost, our Close among it. A server
-     * that stops does not wait for that. */
+    /* RFC 6455 section 7.1.1: shutdown first. close() while input is unread, or on its way, resets the
+     * connection, and what the peer has not read yet may be lost, our Close included. A server that
+     * stops does not wait for that. */
     if (conn->state == CONN_CLOSING && conn->close_received) {
         if (worker->stage != WORKER_SERVING) {
             conn_leave(conn, false);

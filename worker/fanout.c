@@ -102,8 +102,8 @@ fanout_remove(struct worker *worker, struct conn *conn)
     if (fanout_comes_to(fanout, last) && fanout_comes_to(fanout, hole))
         fanout->left--;
     else if (fanout_comes_to(fanout, last)) {
-        /* Not to where the sweep has been: the first one that was swept, which is next to those
-         * who are still to come, goes there, and the last one to its place. */
+        /* The last one has not been visited: it must not be moved into the visited part. So the
+         * visited one that is next to the unvisited part fills the hole, and the last its place. */
         size_t first = fanout->place - 1 - fanout->left;
         if (fanout->place <= fanout->left)
             first += fanout->count;
@@ -206,7 +206,7 @@ fanout_advance(struct worker *worker, struct conn *conn, size_t bytes)
     fanout_count_sent(conn, bytes);
 }
 
-/* Is the broadcast the connection's own, for everybody else? */
+/* Is the broadcast one that this client made for all others? */
 static bool
 fanout_is_own(const struct worker *worker, const struct conn *conn, uint64_t seq)
 {
@@ -298,8 +298,8 @@ fanout_lay(struct worker *worker, struct fanout_lane *lane, bool twins, uint32_t
     lane->offsets = lane->stage_offsets;
 }
 
-/* Nobody is always last: one sweep begins a golden section of all clients further than the one
- * before, so that the beginnings of any number of sweeps lie about evenly (Knuth, The Art of
+/* No client is always last: each sweep begins a golden section of all clients further than the one
+ * before, so that the beginnings of any number of sweeps are spread about evenly (Knuth, The Art of
  * Computer Programming, section 6.4, theorem S). */
 static void
 fanout_begin_anywhere(struct fanout *fanout)
@@ -320,7 +320,7 @@ fanout_begin(struct worker *worker)
     fanout_lay(worker, &lanes[FANOUT_PLAIN], false, count);
     if (twins && worker->me->clients_deflate > 0)
         fanout_lay(worker, &lanes[FANOUT_TWINS], true, count);
-    else { /* who joins from here on is due nothing of this sweep */
+    else { /* a client that joins from here on is due nothing of this sweep */
         lanes[FANOUT_TWINS].bytes = lanes[FANOUT_PLAIN].bytes;
         lanes[FANOUT_TWINS].offsets = lanes[FANOUT_PLAIN].offsets;
     }
@@ -405,7 +405,7 @@ fanout_visit_some(struct worker *worker)
     }
 }
 
-/* Everybody has what the sweep is about, or is held. */
+/* Each client has been sent [begin, end), or is held. */
 static void
 fanout_end(struct worker *worker)
 {

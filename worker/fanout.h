@@ -15,16 +15,17 @@
  *
  *   clients[ .. still to come | place .. have everything below end .. | still to come .. ]
  *
- * The sweep begins somewhere, elsewhere each time, so that nobody is always last; it goes downwards,
- * and from the front on from the end. `left` clients are still to come, downwards from `place`.
- * Wherever one is added it is due nothing of this sweep: it joined at the tail. A removal moves the
- * last one, but never one who is still to come to where the sweep has been; who comes twice is up to
- * date the second time.
+ * Each sweep begins at another index, so that no client is always last. It runs towards index 0 and
+ * then wraps to the last index. `left` clients are still to come, downwards from `place`. A client
+ * that is added is due nothing of this sweep, wherever it is put: it joined at the tail. A removal
+ * fills the hole with the last client, but never moves an unvisited client into the visited part. A
+ * client may be visited twice: the second visit finds it up to date.
  *
- * A client whose socket is full is held: it keeps its place in the ring (`held_at` counts
- * them by sequence) until it is writable. The worker's cursor is the lowest held sequence, or
- * `begin`, or, between sweeps, `end`; client records are written first, the cursor after them.
- * Only a client that was just greeted (conn_out.h) may be ahead of `end`.
+ * A client whose socket is full is held: it keeps its place in the ring (`held_at` counts held
+ * clients by sequence) until its socket is writable. The worker's cursor is the lower one of the
+ * lowest held sequence and `begin`; between sweeps `begin` is `end`. Client records are written
+ * first, the cursor after them. Only a client that was just greeted (conn_out.h) may be ahead of
+ * `end`.
  */
 #ifndef CRIER_WORKER_FANOUT_H
 #define CRIER_WORKER_FANOUT_H
@@ -40,8 +41,8 @@ struct conn;
 
 enum {
     FANOUT_CHUNK = 64,               /* clients that are sent to between two turns of the loop */
-    FANOUT_SEND_BYTES = 32 * 1024,   /* who is sent so many counts twice: it takes twice as long */
-    FANOUT_LOOK_BYTES = 512,         /* as many as who is held, or has it all, counts for */
+    FANOUT_SEND_BYTES = 32 * 1024,   /* a send costs so much, and the bytes that were sent */
+    FANOUT_LOOK_BYTES = 512,         /* a client that is held, or up to date, costs so much */
     FANOUT_STAGE_BYTES = 256 * 1024, /* of one send */
     FANOUT_STAGE_RECORDS = 4096,
 };
@@ -70,7 +71,7 @@ struct fanout {
     struct fanout_lane lanes[FANOUT_LANES];
 
     uint64_t cursor;    /* as stored in the segment */
-    uint64_t low;       /* nobody is held below */
+    uint64_t low;       /* no client is held below this sequence */
     uint32_t *held_at;  /* clients held at a sequence, [sequence & held_mask] */
     uint64_t held_mask; /* twice the slots: a client may be held a whole ring ahead of the cursor */
 };
@@ -100,7 +101,7 @@ void fanout_hold(struct worker *worker, struct conn *conn);
 void fanout_release(struct worker *worker, struct conn *conn);
 void fanout_advance(struct worker *worker, struct conn *conn, size_t bytes);
 
-/* Its place is `next` from here on; whoever moves it counts what it has passed. */
+/* Its place is `next` from here on; the caller counts the broadcasts that are passed over. */
 void fanout_move(struct worker *worker, struct conn *conn, uint64_t next);
 
 /* The published record at `seq`, which this worker holds in place. Aborts when shared memory holds

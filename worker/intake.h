@@ -15,7 +15,7 @@ struct worker;
 enum intake_result {
     INTAKE_MORE,        /* a batch was taken, there may be more */
     INTAKE_EMPTY,       /* all is taken */
-    INTAKE_MASTER_GONE, /* end of file: nobody has the other end */
+    INTAKE_MASTER_GONE, /* end of file: no process has the other end */
 };
 
 /* Is there time for more connections? One batch is taken, then those that arrived before it have their

@@ -145,7 +145,7 @@ words_add_way(struct words *words, uintptr_t from)
 
 /* --- speaking --- */
 
-/* The words of this member, for the first who asks. */
+/* The words of this member, for the first thread that asks. */
 static bool
 last_words_begin(struct words *words)
 {

@@ -1,6 +1,6 @@
 /*
- * liveness.c: the wheel. A bucket is looked through once its time has come; who falls due later by
- * then, because of a sign of life, goes on to the bucket of that time.
+ * liveness.c: the wheel. A bucket is looked through once its time has come. A client that is due
+ * later by then, because of a sign of life, moves to the bucket of that later time.
  */
 #include "worker/liveness.h"
 

@@ -6,7 +6,7 @@
  *
  * A client that was silent for --ping is pinged; one that stays silent for --ping-timeout is cut
  * off. Every byte from it is a sign of life; so is every byte of ours, the ping apart, that its
- * kernel has acknowledged (tcp(7): TCP_INFO), because who is busy reading may be late in answering.
+ * kernel has acknowledged (tcp(7): TCP_INFO): a client that is busy reading may be late to answer.
  * While the server itself does not read it (conn_may_read), the clock of its silence stands still.
  * A client whose socket is full cannot be pinged: it is cut off when its socket has taken nothing
  * for the sum of both. The times are by the worker's clock, which does not run while the worker is

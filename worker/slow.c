@@ -1,5 +1,5 @@
 /*
- * slow.c: read slow.h first. The edge; what happens to who is below; copies; the log.
+ * slow.c: read slow.h first. The edge; what happens to clients below it; copies; the log.
  */
 #include "worker/slow.h"
 
@@ -116,8 +116,9 @@ slow_note_time(struct worker *worker, uint64_t tail)
     slow_mark(slow, tail, lag->amount);
 }
 
-/* Nobody may be held below it because of --max-lag; 0: there is none. None for --slow-grace after a
- * stall of this worker either: all its clients are behind by what was published meanwhile. */
+/* The sequence that --max-lag lets no client be held below; 0: there is none. There is none either
+ * for --slow-grace after a stall of this worker: all its clients are behind by what was published
+ * meanwhile. */
 static uint64_t
 slow_lag_edge(struct worker *worker, uint64_t tail)
 {
@@ -130,7 +131,7 @@ slow_lag_edge(struct worker *worker, uint64_t tail)
     return slow_marked_edge(&worker->slow, lag->amount);
 }
 
-/* 0: there is none, or nobody wants room. */
+/* 0: there is none, or room is not wanted (slow.h). */
 static uint64_t
 slow_pressure(struct worker *worker, uint64_t tail)
 {
@@ -140,7 +141,7 @@ slow_pressure(struct worker *worker, uint64_t tail)
     return ring_pressure_seq(&worker->ring);
 }
 
-/* Who is below it meets his fate at once; 0: nobody does. */
+/* The policy is applied at once to clients that are held below this sequence; 0: to none. */
 static uint64_t
 slow_edge(struct worker *worker, uint64_t tail)
 {
@@ -275,7 +276,7 @@ slow_rest_sent(struct conn *conn, size_t bytes)
         slow_forget(conn);
 }
 
-/* --- who is below the edge --- */
+/* --- clients below the edge --- */
 
 static void
 slow_jump(struct conn *conn, uint64_t to)
@@ -368,7 +369,7 @@ slow_look_grace(struct conn *conn)
         slow_judge_grace(conn, past_ms);
 }
 
-/* --slow block: those who wait for themselves. */
+/* --slow block: clients that wait for themselves. */
 static void
 slow_look_block(struct conn *conn)
 {
@@ -413,7 +414,7 @@ slow_look(struct conn *conn, uint64_t edge, uint64_t to)
         slow_look_grace(conn);
 }
 
-/* Those who have been looked at go to the end of the list: the next turn goes on with the others. */
+/* Clients that have been looked at go to the end of the list: the next turn begins with the others. */
 static void
 slow_meet(struct worker *worker, uint64_t edge, uint64_t tail)
 {
@@ -444,7 +445,7 @@ slow_run(struct worker *worker)
 
     fanout_store_cursor(worker);
     if (fanout->low == fanout->begin)
-        return false; /* nobody is held behind the sweep, which holds the ring back itself */
+        return false; /* no client is held below the sweep, which itself holds the ring back */
     tail = ring_tail(&worker->ring);
     edge = slow_edge(worker, tail);
     if (slow->to_look == 0 && !slow_before(fanout->low, edge))
@@ -455,7 +456,7 @@ slow_run(struct worker *worker)
     return fanout->low != fanout->begin && (slow->to_look > 0 || slow_before(fanout->low, edge));
 }
 
-/* How many of those who are held a look is due at: all, when time may have run out for somebody. */
+/* How many held clients have to be looked at: all of them, if the time of one may have run out. */
 static size_t
 slow_due(const struct worker *worker)
 {

@@ -5,10 +5,10 @@
  * Owns:     the copies of frames that clients were cut in, out of the worker's pool.
  * Context:  loop thread.
  *
- * WHO IS SLOW
- * A client whose socket is full is held: it keeps its place in the ring (fanout.h), costs nobody
- * anything, and goes on when its socket is writable. It is slow when it is held below the edge, the
- * later of these two:
+ * SLOW CLIENTS
+ * A client whose socket is full is held: it keeps its place in the ring (fanout.h), costs no time
+ * until its socket is writable, and then continues. It is slow when it is held below the edge, which
+ * is the higher of these two sequences:
  *
  *   pressure  the sequence that would relieve a publisher whose room is used to three quarters
  *             (pressure_seq, ring.h), while room is wanted: something was published since the last
@@ -19,18 +19,20 @@
  *             Whether or not room is wanted. 0: the pressure alone.
  *
  * WHAT HAPPENS (--slow)
- *   close   (default) below the pressure it has --slow-grace to get past the very sequence that was
- *           the pressure when it was first seen below. So a flood goes at the pace of clients that
- *           keep moving, however far behind they are, and who does not move a quarter of the ring
- *           in that time is closed; a pause between broadcasts counts, but nobody is closed in it.
- *           Whose socket has taken nothing for that long before is closed as soon as it is below:
- *           unless the ring goes round faster than that, nobody waits for who stands still.
- *           4008 where its socket still takes a whole Close at a frame boundary, else a reset,
- *           because after an orderly close the kernel would keep what is unsent. Past --max-lag it
- *           is closed at once.
+ *   close   (default) when a client is first found below the pressure, that sequence becomes its
+ *           target: it has --slow-grace to pass it. So a flood goes at the pace of clients that
+ *           keep moving, however far behind they are, and a client that does not move a quarter of
+ *           the ring in that time is closed. A pause between broadcasts counts towards the grace, but
+ *           no client is closed during it. If a client's socket has already accepted nothing for
+ *           --slow-grace when it falls below, it is closed at once: so no publisher waits for a
+ *           stalled client unless the ring wraps in less than --slow-grace. It is closed with 4008
+ *           if its socket still takes a whole Close at a frame boundary, else with a reset, because
+ *           after an orderly close the kernel would keep what is unsent. Past --max-lag it is closed
+ *           at once.
  *   skip    at once it jumps to the middle between the edge and the newest broadcast, so that a
- *           client that stands still jumps once in a while and not with every broadcast.
- *   latest  at once it jumps to the newest broadcast, or behind it when even that is below the edge.
+ *           stalled client jumps once in a while and not with every broadcast.
+ *   latest  at once it jumps to the newest broadcast, or past it, to the end of the ring, if even the
+ *           newest broadcast is below the edge.
  *   block   nothing: publishers wait until it has read (asleep, wake.h), and what feeds them is not
  *           read. But a held client that has itself sent something for which there is no room would
  *           wait for itself: it is closed as above when that has lasted for --stuck-timeout while
@@ -54,21 +56,21 @@
  *        ^                         '------------------> cut              |
  *        '---- writable: first the rest, then private frames, then broadcasts from its new place
  *
- * Nobody's stream is torn: who jumps with a frame half out gets its rest, out of a copy. There is
- * one copy of a broadcast for all clients of the worker that were cut in it, and another one for
- * those that are sent its twin (record.h), which has other bytes. It is freed with the last of
- * them. Copies take at most half of the pool, so that they do not push out those who read; who needs
- * one beyond that is reset instead, and counts as closed.
+ * No stream is torn: a client that jumps in mid-frame still gets the rest of that frame, out of a
+ * copy. There is one copy of a broadcast for all clients of the worker that were cut in it, and
+ * another one for those that are sent its twin (record.h), which has other bytes. It is freed with
+ * the last of them. Copies take at most half of the pool, so that they push out no client that reads;
+ * a client that needs a copy beyond that is reset instead, and counts as closed.
  *
  * WHAT IS COUNTED
  * For each client, in its record and, when it leaves, in the counters: due = delivered + skipped +
- * undeliverable + not addressed. Skipped is what it jumped over, but for its own broadcasts that go
- * to everybody else: these stay "not addressed". The frame that it was cut in is delivered when its
+ * undeliverable + not addressed. Skipped is what it jumped over, but for the broadcasts that it made
+ * for all others: these stay "not addressed". The frame that it was cut in is delivered when its
  * last byte is out, and undeliverable when it leaves before. slow_skips counts jumps, slow_copies
  * copies, clients_slow_closed and clients_slow_reset ends.
  *
- * The log names a slow client, how far behind it was and what became of it, at most once a second,
- * and how often something became of one besides since the line before.
+ * At most once a second the log names a slow client, how far behind it was and what became of it, and
+ * gives the number of further such events since the previous line.
  *
  * MEMORY
  * A slow client has its place in the ring, its record and its connection like any other, and a share
@@ -109,14 +111,14 @@ struct slow_mark {
 struct slow {
     uint64_t seen_tail; /* at the last tick */
     uint64_t pressure;  /* the same; --slow close */
-    size_t to_look;     /* those who are held and have not been looked at since */
+    size_t to_look;     /* held clients that have not been looked at since */
     uint32_t looked;    /* in this turn of the loop */
     struct slow_cut_list cuts[SLOW_CUT_LISTS];
 
     struct slow_mark marks[SLOW_MARKS]; /* oldest first, from first_mark on, around */
     uint32_t first_mark;
     uint32_t mark_count;
-    uint64_t now; /* in what marks are in */
+    uint64_t now; /* in the unit of slow_mark.at: bytes published, or ms */
     uint32_t now_ms;
 
     /* Not yet in the log. */
@@ -127,7 +129,7 @@ struct slow {
     uint32_t news_ms; /* of the last line */
 };
 
-/* Each turn of the loop: what is to happen, to a chunk of those who are held. True: call again soon. */
+/* Each turn of the loop: applies the policy to a chunk of the held clients. True: call again soon. */
 bool slow_run(struct worker *worker);
 
 /* Several times a second: time has passed. */

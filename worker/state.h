@@ -36,7 +36,7 @@ enum { LIVENESS_BUCKETS = 256 };
 
 struct liveness {
     struct conn_list buckets[LIVENESS_BUCKETS];
-    uint32_t place; /* everybody in buckets before it was looked at; not yet modulo their number */
+    uint32_t place; /* all buckets before it were looked through; not yet modulo their number */
 };
 
 /* What this worker does now; follows the segment's phase (shm/layout.h), but is its own: an
@@ -92,7 +92,7 @@ struct worker {
     uint32_t before_intake;               /* that arrive have their turns before the next intake */
     struct conn_list held;                /* hold the ring back: not all that is due is out */
     size_t held_count;
-    struct conn_list parting;   /* CONN_LINGER, their FIN is out, nobody looked since */
+    struct conn_list parting;   /* CONN_LINGER, our FIN is out, not read since: conn_part */
     struct conn_list closing;   /* CONN_CLOSING, CONN_LINGER, oldest first */
     struct conn_list unwatched; /* unwatched.h */
     struct conn_list gone;      /* CONN_GONE, oldest first */

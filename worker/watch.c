@@ -25,7 +25,7 @@ watch_forget(struct conn *conn)
     }
 }
 
-/* An error, or the end of both directions, is found by whoever reads or writes. */
+/* An error, or the end of both directions, is found by the next recv or send. */
 static void
 watch_tell(struct conn *conn, uint32_t ready)
 {

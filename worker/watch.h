@@ -8,8 +8,8 @@
  * An event of libevent's for each connection would be 128 bytes and 60 more in its tables, and a
  * fifth of the instructions of an echo. Here a connection is a pointer in the kernel's set. It is
  * level-triggered: what is not dealt with is reported again. When the time for ordinary clients is up
- * (budget.h) the rest of a report is kept for the next pass, so that who was reported first has its
- * turn first.
+ * (budget.h), the rest of a report is kept for the next pass, so that clients have their turns in the
+ * order in which they were reported.
  */
 #ifndef CRIER_WORKER_WATCH_H
 #define CRIER_WORKER_WATCH_H

@@ -34,7 +34,7 @@
 enum {
     WORKER_TICK_MS = 100,
     WORKER_TURN_MS = 2 * WORKER_TICK_MS, /* of its clock, at most: run_clock.h */
-    /* Without a master nobody sets a limit: clients have this long to take what is published. By
+    /* Without a master no --drain is enforced: clients have this long to take what is published. By
      * CLOCK_MONOTONIC, as WORKER_DOOM_MS is: a worker that is stalled has to be gone as well. */
     WORKER_ORPHAN_MS = 1000,
     WORKER_DOOM_MS = 2000, /* from the master's death to SIGKILL of a worker that is still there */
@@ -50,7 +50,7 @@ worker_set_stage(struct worker *worker, enum worker_stage stage)
         worker->deliver_place = SIZE_MAX;
 }
 
-/* Those who are not clients yet will not become any. */
+/* Connections that are not clients yet will not become clients. */
 static void
 worker_refuse_newcomers(struct worker *worker)
 {
@@ -75,8 +75,8 @@ worker_is_quiet(const struct worker *worker)
            worker->queued[CONN_QUEUE_INDEBTED] == 0 && worker->queued[CONN_QUEUE_INFLATER] == 0;
 }
 
-/* Closes those who have everything; who is held is closed when it has (conn_out.c). Returns true
- * when it wants another turn. */
+/* Closes the clients that have everything; one that is held is closed when it has (conn_out.c).
+ * Returns true when it wants another turn. */
 static bool
 worker_deliver(struct worker *worker)
 {
@@ -260,7 +260,7 @@ worker_set_events(struct worker *worker)
 
 /* --- the loop --- */
 
-/* One turn: what is new in the ring, those who wait, what the master wants, then sockets. Sleeps
+/* One turn: what is new in the ring, clients that wait, what the master wants, then sockets. Sleeps
  * only when nothing is left to do and the ring is still empty after `sleeping` was set (wake.h). */
 void
 worker_turn(struct worker *worker)
@@ -277,7 +277,7 @@ worker_turn(struct worker *worker)
         more |= turns_retry_waiting(worker);
     if (conn_is_queued(worker))
         turns_run(worker);
-    more |= slow_run(worker); /* behind those who may have found no room just now */
+    more |= slow_run(worker); /* after the turns in which a handler may have found no room */
     more |= conn_part(worker);
     unwatched_drop(worker);
     more |= conn_reap(worker);

@@ -126,7 +126,7 @@ def test_who_holds_the_ring_back_is_seen(crier):
         feeder = server.feed(b"".join(b"%0100d\n" % number for number in range(5000)))
         server.wait_held_up()
         text = look(server.pid)
-        assert "somebody waits for room" in text
+        assert "a publisher waits for room" in text
         members = {int(m[3]): m for m in MEMBER.finditer(text)}
         assert int(members[frozen][9]) > 100 > int(members[running][9]), text
         assert "waits until all have passed #" in members[server.pid][12], text

@@ -276,7 +276,7 @@ GROUPS = [
         ("conn_in_close_once", "    if (conn->close_sent)\n        return; /* the answer", "    if (false)\n        return; /* the answer"),
         ("conn_in_rest_of_a_frame", "conn->state == CONN_CLOSING)\n        conn_set_state(conn, CONN_LINGER); /* what comes", "false)\n        conn_set_state(conn, CONN_LINGER); /* what comes"),
         ("conn_in_closed_in_a_message", "    if (!conn_is_open(conn))\n        return;\n    if (!alone", "    if (!alone"),
-        ("conn_in_frees_message", "    if (conn->close_sent) /* nobody will ask for it any more */\n", "    if (false)\n"),
+        ("conn_in_frees_message", "    if (conn->close_sent) /* it will not be handled any more */\n", "    if (false)\n"),
         ("conn_in_linger_input", "    if (conn->state == CONN_LINGER) /* nothing", "    if (false) /* nothing",
          "what is received next is discarded together with it"),
         ("conn_in_retry_is_one_turn", "    worker->retrying = false;\n    conn_in_finish", "    conn_in_finish"),

@@ -1,9 +1,9 @@
 /*
- * standard.c: what `crier` does when nobody has written an application.
+ * standard.c: the default application, which `crier` runs.
  *
- * A new client is announced to everybody, itself included; a message goes back to its sender; what
- * the console says goes to everybody anyway. This file uses api/crier.h and nothing else of crier:
- * it is an example to start from as much as the default.
+ * A new client is announced to all clients, itself included. A message goes back to its sender.
+ * Lines of the console go to all clients without any code here. This file uses api/crier.h and
+ * nothing else of crier, so that it is also an example to start from.
  */
 #include "worker/api/crier.h"
 

@@ -14,7 +14,7 @@
  *   level 3    4.6 us 65.2 %   9.4 us 35.6 %    76 us 19.4 %   314 us 18.0 %
  *   level 6    5.0 us 64.5 %  11.1 us 33.6 %   141 us 17.1 %   705 us 15.6 %
  *
- * A worker does nothing else meanwhile, and anybody may send it what costs most: 1 MiB of two
+ * A worker does nothing else meanwhile, and any client may send it what costs most: 1 MiB of two
  * letters takes 8, 23 and 81 ms. Level 3 gains most of what there is to gain. The memory level
  * decides how much is cleared before each message: 8, which zlib proposes, costs 0.8 us more than 7;
  * from 7 to 9 the results are of the same size, below 7 some are larger.

@@ -114,9 +114,9 @@ enum frame_status frame_parse(struct frame_parser *p, uint8_t *buf, size_t bytes
 
 /* Takes the mask off the piece of a FRAME_DATA and puts it at `to`, which is ev->data itself or has
  * room for ev->bytes elsewhere; a text that is not compressed is checked on the way, in the same
- * pass. Call it once for each piece, before the next frame_parse; who does not want a message any
- * more leaves it and what follows of that message alone. False: the text fails by its first byte
- * that is not UTF-8, and `ev` is as with FRAME_FAIL. */
+ * pass. Call it once for each piece, before the next frame_parse; a caller that does not want a
+ * message any more does not call it for the rest of that message. False: the text fails by its first
+ * byte that is not UTF-8, and `ev` is as with FRAME_FAIL. */
 bool frame_take(struct frame_parser *p, struct frame_event *ev, uint8_t *to)
     __attribute__((warn_unused_result));
 

@@ -3,7 +3,7 @@
  *
  * Role:     decides about a request that http1.h has read, and writes the answer.
  * Owns:     nothing; the policy is borrowed for the call, sentences are static.
- * Errors:   a verdict with a status other than 101 and a sentence for the person who will read it.
+ * Errors:   a verdict with a status other than 101 and a sentence for the body of the response.
  * Context:  one thread at a time: all handshakes share one digest context.
  */
 #ifndef CRIER_PROTO_HANDSHAKE_H

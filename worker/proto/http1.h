@@ -6,8 +6,8 @@
  * Errors:   HTTP1_FAIL with the status and the sentence to answer with; close then.
  * Context:  any thread, one at a time per request.
  *
- * Whoever sees a request differently than a proxy in front does can be made to see two where there
- * is one. So nothing is repaired that RFC 9112 lets a server repair (a lone LF, folded lines,
+ * A server that reads a request differently than the proxy in front of it can be made to see two
+ * where there is one. So nothing is repaired that RFC 9112 lets a server repair (a lone LF, folded lines,
  * blanks before a colon, an empty line in front). A body is not read, only reported (has_body):
  * what follows such a head must not be taken for anything else.
  */
@@ -29,7 +29,7 @@ enum http1_status {
     HTTP1_FAIL,
 };
 
-/* Bytes in somebody else's buffer, not terminated. */
+/* Bytes in the caller's buffer, not terminated. */
 struct http1_slice {
     const char *at;
     size_t bytes;

@@ -7,8 +7,8 @@
  * Errors:   INFLATE_BROKEN: the message is not what section 7.2.1 makes of any; INFLATE_NO_MEMORY.
  * Context:  any thread, one at a time per object.
  *
- * Nothing of a message is left for the next (client_no_context_takeover is always agreed): what
- * refers to bytes in front of the message is broken, so nobody is given the bytes of another.
+ * Nothing of a message is left for the next (client_no_context_takeover is always agreed). A message
+ * that refers to bytes in front of its own is broken, so no client is given bytes of another.
  *
  * The caller decides how much a message may become: it makes room for that, and stops.
  */

@@ -1,7 +1,7 @@
 /*
  * mask.h: takes the mask off a payload, or puts it on, and copies it where it is wanted. RFC 6455 section 5.3.
  *
- * Role:     pure function; anybody.
+ * Role:     pure function; any process.
  * Errors:   none.
  * Context:  any thread.
  */

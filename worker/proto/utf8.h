@@ -1,7 +1,7 @@
 /*
  * utf8.h: is it UTF-8? Asked of bytes that arrive in pieces.
  *
- * Role:     pure functions; anybody.
+ * Role:     pure functions; any process.
  * Errors:   UTF8_REJECT, reached at the first byte that cannot belong to any character: surrogates,
  *           overlong forms and what is above U+10FFFF are rejected by their second byte.
  * Context:  any thread.

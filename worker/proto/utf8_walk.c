@@ -1,7 +1,7 @@
 /*
  * A state machine with one load and one shift per byte. A state is a shift: the row of a byte
  * holds, at the place of each state, the state that follows, six bits wide. Nine states take 54 of
- * 64 bits. REJECT leads only to REJECT, so nobody need look at the state on the way: the answer at
+ * 64 bits. REJECT leads only to REJECT, so the state need not be checked on the way: the answer at
  * the end is right.
  */
 #include "worker/proto/utf8_walk.h"

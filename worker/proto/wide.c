@@ -15,7 +15,7 @@ const struct wide *const wide_table[] = {
     NULL,
 };
 
-const struct wide *wide_now = &wide_portable; /* whoever comes before wide_choose is right, too */
+const struct wide *wide_now = &wide_portable; /* a call before wide_choose is right, too */
 
 __attribute__((constructor)) static void
 wide_choose(void)

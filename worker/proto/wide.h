@@ -1,7 +1,7 @@
 /*
  * wide.h: unmasking and the UTF-8 check for each instruction set, and which of them runs here.
  *
- * Behind mask.h and utf8.h, which everybody else calls. They turn the key to the phase, finish the
+ * Behind mask.h and utf8.h, which all other code calls. They turn the key to the phase, finish the
  * character that the piece before left unfinished, and do what is short themselves; so every piece
  * here begins with the key's first byte and between two characters, and is of at least
  * WORDS_FEW_BYTES (words.h).
