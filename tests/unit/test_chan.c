@@ -14,12 +14,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "shm/chan.h"
+#include "tests/lib/in_child.h"
 
 static int ends[2];
 
@@ -190,9 +190,8 @@ test_chan_sending_to_nobody_is_an_error_and_no_signal(void **state)
 static void
 test_chan_successor_receives_what_its_predecessor_left(void **state)
 {
+    struct chan_batch got = {0};
     ino_t inodes[2][CHAN_BATCH];
-    int status;
-    pid_t pid;
 
     (void)state;
     for (uint32_t i = 0; i < 2; i++) {
@@ -200,14 +199,7 @@ test_chan_successor_receives_what_its_predecessor_left(void **state)
         assert_int_equal(chan_send(ends[0], &batch), 0);
         close_all(&batch);
     }
-    pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        struct chan_batch batch = {0};
-        _exit(chan_recv(ends[1], &batch) == 0 && batch.clients[0] == 0 ? 0 : 1);
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
+    ASSERT_0_IN_CHILD(chan_recv(ends[1], &got) != 0 || got.clients[0] != 0);
     expect_batch(ends[1], 10, 4, inodes[1]);
 }
 
@@ -235,17 +227,10 @@ test_chan_descriptors_without_room_are_missing_and_their_clients_are_known(void 
     for (uint32_t room = 0; room <= 8; room += 4) {
         ino_t inodes[CHAN_BATCH];
         struct chan_batch batch = batch_of(50, 8, inodes);
-        int status;
-        pid_t pid;
 
         assert_int_equal(chan_send(ends[0], &batch), 0);
         close_all(&batch);
-        pid = fork();
-        assert_true(pid >= 0);
-        if (pid == 0)
-            _exit(receive_with_room_for(room));
-        assert_int_equal(waitpid(pid, &status, 0), pid);
-        assert_int_equal(status, 0);
+        ASSERT_0_IN_CHILD(receive_with_room_for(room));
     }
 }
 

@@ -11,13 +11,13 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "tests/lib/conn_rig.h"
 #include "tests/lib/hand_clock.h"
+#include "tests/lib/in_child.h"
 #include "tests/lib/skip.h"
 #include "worker/conn.h"
 #include "worker/proto/deflate.h"
@@ -1575,19 +1575,10 @@ be_refused_without_memory(void)
 static void
 test_conn_for_which_there_is_no_memory_is_disconnected_and_was_refused(void **state)
 {
-    int status;
-    pid_t pid;
-
     (void)state;
     if (SANITIZED)
         SKIP("the allocators of the sanitizers do not live within RLIMIT_DATA");
-    pid = fork();
-    if (pid == 0)
-        _exit(be_refused_without_memory() % 256);
-    assert_true(pid > 0);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 0);
+    ASSERT_0_IN_CHILD(be_refused_without_memory());
 }
 
 #define EDGE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)

@@ -8,10 +8,10 @@
 
 #include <cmocka.h>
 
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "shm/testpoint.h"
+#include "tests/lib/in_child.h"
 #include "tests/lib/ring_rig.h"
 
 enum { MASTER, WRITER, OTHER, MEMBERS, BITS = 6, N = 1 << BITS, ARENA = 8192, QUARTER = ARENA / 4 };
@@ -260,26 +260,14 @@ static void
 test_ring_place_of_another_process_is_refused_until_it_is_retired(void **state)
 {
     uint64_t seq = put(WRITER, 10);
-    int status;
-    pid_t pid = fork();
+    struct ring ring;
 
     (void)state;
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        struct ring ring;
-        _exit(ring_open(&ring, &rig.segment, WRITER, rig.wake_fds) == -EBUSY ? 0 : 1);
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
+    ASSERT_0_IN_CHILD(ring_open(&ring, &rig.segment, WRITER, rig.wake_fds) != -EBUSY);
     put(WRITER, 10); /* it has not been disturbed */
     expect_found(seq);
     ring_retire(&rings[MASTER], WRITER);
-    pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0)
-        _exit(ring_open(&rings[WRITER], &rig.segment, WRITER, rig.wake_fds) == 0 ? 0 : 1);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
+    ASSERT_0_IN_CHILD(ring_open(&rings[WRITER], &rig.segment, WRITER, rig.wake_fds));
     assert_int_equal(ring_open(&rings[WRITER], &rig.segment, WRITER, rig.wake_fds), -EBUSY);
 }
 

@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "tests/lib/in_child.h"
 #include "tests/lib/payload.h"
 #include "tests/lib/skip.h"
 #include "worker/proto/deflate.h"
@@ -577,19 +577,10 @@ run_out_of_memory(void)
 static void
 test_deflate_and_inflate_without_memory_say_so_and_work_when_there_is_some(void **state)
 {
-    int status;
-    pid_t pid;
-
     (void)state;
     if (SANITIZED)
         SKIP("the allocators of the sanitizers do not live within RLIMIT_AS");
-    pid = fork();
-    if (pid == 0)
-        _exit(run_out_of_memory());
-    assert_true(pid > 0);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 0);
+    ASSERT_0_IN_CHILD(run_out_of_memory());
 }
 
 static void

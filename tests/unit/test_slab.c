@@ -8,11 +8,11 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "tests/lib/in_child.h"
 #include "tests/lib/pool_crowd.h"
 #include "tests/lib/skip.h"
 
@@ -198,16 +198,8 @@ test_slab_without_memory_of_the_system_says_so_and_works_when_there_is_some(void
     (void)state;
     if (SANITIZED)
         SKIP("the allocators of the sanitizers do not live within RLIMIT_AS");
-    for (size_t i = 0; i < 2; i++) {
-        int status;
-        pid_t pid = fork();
-        if (pid == 0)
-            _exit(run_out_of_memory(resources[i]) % 256);
-        assert_true(pid > 0);
-        assert_int_equal(waitpid(pid, &status, 0), pid);
-        assert_true(WIFEXITED(status));
-        assert_int_equal(WEXITSTATUS(status), 0);
-    }
+    for (size_t i = 0; i < 2; i++)
+        ASSERT_0_IN_CHILD(run_out_of_memory(resources[i]));
 }
 
 #define TEST(test) cmocka_unit_test_setup_teardown(test, crowd_begin, crowd_end)
