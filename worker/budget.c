@@ -49,8 +49,9 @@ budget_charge(struct budget *budget, uint64_t stretch_ns)
     if (budget->mixed && budget->steps > 0 && stretch_ns > BUDGET_MIXED_NS)
         budget_read_exactly(budget, BUDGET_EXACT_READINGS + 1);
     else {
-        budget->turn_ns += stretch_ns;
+        budget->sampled &= budget->turn_ns > 0; /* else it is the first of the turn */
         budget->sampled |= budget->mixed && budget->steps > 0;
+        budget->turn_ns += stretch_ns;
     }
 }
 

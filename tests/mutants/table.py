@@ -238,6 +238,7 @@ GROUPS = [
     ("worker/budget.c", ["turns"], [
         ("budget_preemption", "return lost_ns < stretch_ns ? stretch_ns - lost_ns : 0;", "return stretch_ns;"),
         ("budget_mixed_is_charged", "stretch_ns > BUDGET_MIXED_NS)", "false)"),
+        ("budget_sampled_before_the_turn", "        budget->sampled &= budget->turn_ns > 0; /* else it is the first of the turn */\n", ""),
         ("budget_exact_ends_turns", "    budget->steps_most = readings ? BUDGET_STEPS_EXACT : BUDGET_STEPS;", "    budget->steps_most = BUDGET_STEPS;"),
         ("budget_carry", "return spent_ns - limit_ns < BUDGET_CARRY_MAX_NS ?", "return 0 ?"),
         ("budget_round_when_cut", "if (budget_is_owed(budget) && idle &&", "if (budget_is_owed(budget) &&",

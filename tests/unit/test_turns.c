@@ -799,6 +799,38 @@ take_turn(struct conn *conn, int64_t us)
     budget_settle(conn->worker, conn);
 }
 
+/* Turns of others that have ended since the latest reading. */
+static void
+let_others_step(struct worker *worker)
+{
+    worker->budget.mixed = true;
+    budget_step(worker, &worker->budget, 1);
+    hand_clock_run(10);
+}
+
+static void
+test_turns_are_measured_for_themselves_behind_others_that_were_not(void **state)
+{
+    int fds[] = {open_client(), open_client()};
+    struct worker *worker = conn_rig_worker();
+    struct conn *split = worker->fanout.conns[worker->fanout.count - 2];
+    struct conn *entered = conn_rig_last_conn();
+
+    (void)state;
+    be_exact(fds[0]);
+    split->heat = 0;
+    let_others_step(worker);
+    budget_begin(&worker->budget, 0);
+    budget_split(worker);
+    hand_clock_run(900);
+    budget_settle(worker, split);
+    assert_int_equal(split->heat, 9);
+    let_others_step(worker);
+    take_turn(entered, 900);
+    assert_int_equal(entered->heat, 9);
+    hang_up(fds, 2);
+}
+
 /* Else a client that echoes all day is indebted while each of a thousand costly ones has a turn. */
 static void
 test_turns_that_take_little_are_never_a_debt_but_forgive_none(void **state)
@@ -1147,6 +1179,7 @@ main(void)
             test_turns_of_sockets_that_a_full_report_left_out_have_waited_since_before_it),
         cmocka_unit_test(test_turns_make_a_client_costly_the_sooner_the_more_are_ordinary),
         cmocka_unit_test(test_turns_count_those_that_are_ordinary_until_all_was_reported),
+        cmocka_unit_test(test_turns_are_measured_for_themselves_behind_others_that_were_not),
         cmocka_unit_test(test_turns_in_which_clients_leave_are_waited_for_by_nobody),
         cmocka_unit_test(test_turns_that_take_little_are_never_a_debt_but_forgive_none),
         cmocka_unit_test(
