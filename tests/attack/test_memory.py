@@ -13,6 +13,7 @@ from harness.waiting import SANITIZED, wait_until
 
 LONG = bool(os.environ.get("CRIER_LONG"))
 KIB, MIB = 1 << 10, 1 << 20
+POOL = (64 if LONG else 16) * MIB
 HEADS = 64  # so much less than a power of two has each message
 
 bounded = pytest.mark.skipif(SANITIZED, reason="the sanitizers keep freed memory")
@@ -80,22 +81,23 @@ def room_for(clients):
     resource.setrlimit(resource.RLIMIT_NOFILE, (most + 500, most + 500))
 
 
+def start(crier, pool, clients, *flags):
+    """A server for so many clients, the one that is there first, and what the worker has grown since."""
+    room_for(clients)
+    server = crier("--no-welcome", "--ping", "0", "--pool", str(pool), *flags, workers=1)
+    return server, warm(server), Gauge(server, pool)
+
+
 @bounded
 @pytest.mark.limit(300)
 def test_holes_of_clients_that_left_are_not_lost_for_larger_messages_of_others(crier):
-    pool = (64 if LONG else 16) * MIB
-    room_for(pool // (4 * KIB))
-    server = crier("--no-welcome", "--ping", "0", "--pool", str(pool), "--max-message", "2M", workers=1)
-    good = warm(server)
-    gauge = Gauge(server, pool)
+    server, good, gauge = start(crier, POOL, POOL // (4 * KIB), "--max-message", "2M")
     holders = []
     for size in [4 * KIB << i for i in range(9)]:
-        for leaver in holders[::2]:
-            leaver.drop()
+        drop_all(server, holders[::2], len(holders) // 2)
         holders = holders[1::2]
-        wait_left(server, len(holders) + 1)
         part = encode_frame(BINARY, b"x" * (size - HEADS), fin=False)
-        for _ in range(pool // size // (1 if size == 4 * KIB else 2)):
+        for _ in range(POOL // size // (1 if size == 4 * KIB else 2)):
             holders.append(Holder(server.address))
             holders[-1].hold(part)
         gauge.assert_bounded(f"{size // KIB} KiB")
@@ -107,12 +109,8 @@ def test_holes_of_clients_that_left_are_not_lost_for_larger_messages_of_others(c
 @bounded
 @pytest.mark.limit(300)
 def test_messages_that_grow_beside_holes_are_not_held_more_than_once(crier):
-    pool = (64 if LONG else 16) * MIB
-    room_for(pool // (4 * KIB))
-    server = crier("--no-welcome", "--ping", "0", "--pool", str(pool), "--max-message", "2M", workers=1)
-    good = warm(server)
-    gauge = Gauge(server, pool)
-    holders = [Holder(server.address) for _ in range(pool // (4 * KIB))]
+    server, good, gauge = start(crier, POOL, POOL // (4 * KIB), "--max-message", "2M")
+    holders = [Holder(server.address) for _ in range(POOL // (4 * KIB))]
     size = 0
     for more in [4 * KIB << i for i in range(9)]:
         part = encode_frame(CONTINUATION if size else BINARY, b"x" * (more - HEADS - size), fin=False)
@@ -121,21 +119,16 @@ def test_messages_that_grow_beside_holes_are_not_held_more_than_once(crier):
             holder.hold(part)
         gauge.assert_bounded(f"{more // KIB} KiB")
         good.expect_pong()
-        for leaver in holders[::2]:
-            leaver.drop()
+        drop_all(server, holders[::2], len(holders) // 2)
         holders = holders[1::2]
-        wait_left(server, len(holders) + 1)
     drop_all(server, holders)
     gauge.assert_all_given_back()
 
 
 @bounded
 def test_connections_that_left_take_their_memory_with_them_though_some_stay(crier):
-    pool, count = 16 * MIB, 4000
-    room_for(count)
-    server = crier("--no-welcome", "--ping", "0", "--pool", str(pool), workers=1)
-    warm(server)
-    gauge = Gauge(server, pool)
+    count = 4000
+    server, _, gauge = start(crier, 16 * MIB, count)
     clients = [Holder(server.address) for _ in range(count)]
     gauge.check("all are here", count * 250, count * 120)
     drop_all(server, [client for number, client in enumerate(clients) if number % 100], count // 100)
