@@ -30,8 +30,8 @@ def refused():
 
 
 @pytest.fixture
-def one_file(tmp_path):
-    """Starts a file system; to be asked for before `crier`."""
+def one_file(crier, tmp_path):
+    """Starts a file system. It is unmounted before the servers are ended: a request that hangs would keep them."""
     mounted = []
 
     def mount(content=b"", **how):
@@ -424,7 +424,7 @@ def test_a_closed_descriptor_that_cannot_be_filled_is_no_start(number):
 
 # ---- a file system that hangs ----
 
-def test_a_file_system_that_hangs_while_input_is_read_stops_nothing_but_the_input(one_file, crier):
+def test_a_file_system_that_hangs_while_input_is_read_stops_nothing_but_the_input(crier, one_file):
     file_system = one_file(b"before it hangs\n" * 1000)
     with open(file_system.path, "rb", buffering=0) as file:
         server = crier("--no-welcome", "--wait-clients", "1", stdin=file, workers=1)
@@ -444,7 +444,7 @@ def test_a_file_system_that_hangs_while_input_is_read_stops_nothing_but_the_inpu
     assert server.wait_exit() == 0
 
 
-def test_a_worker_is_replaced_though_its_file_system_does_not_even_let_the_input_be_closed(one_file, crier):
+def test_a_worker_is_replaced_though_its_file_system_does_not_even_let_the_input_be_closed(crier, one_file):
     file_system = one_file(b"", flush=True)
     file = open(file_system.path, "rb", buffering=0)
     server = crier("--no-welcome", "--stdin", "off", stdin=file, workers=1)
@@ -492,7 +492,7 @@ def test_a_worker_collects_the_helper_that_has_closed_its_input(crier, tmp_path)
     pytest.fail(f"processes that no worker has collected: {left}")
 
 
-def test_a_file_system_that_hangs_is_not_asked_about_standard_input(one_file, crier):
+def test_a_file_system_that_hangs_is_not_asked_about_standard_input(crier, one_file):
     """With --stdin off the server neither reads it nor waits for it in any other way."""
     file_system = one_file(b"")
     with open(file_system.path, "rb", buffering=0) as file:
