@@ -20,14 +20,10 @@
  * REFUSED counts answers other than 101, and handshakes that the server ended; CUT connections that it
  * ended later. The program ends with its standard input. It connects to this machine only.
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -35,11 +31,12 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "tests/lib/load.h"
 
 enum {
     MAX_CLIENTS = 100000,
@@ -82,7 +79,7 @@ struct client {
     uint64_t left;
 };
 
-static struct sockaddr_in address;
+static struct load_address address;
 static struct client *clients;
 static size_t client_count, ready_count, connecting;
 static bool ready_said, going, over;
@@ -95,18 +92,6 @@ static clockid_t cpu_clock; /* of --cpu-of; 0: none */
 static uint64_t connections, rounds_done, refused, cut;
 static uint32_t samples[SAMPLES], cpu_samples[SAMPLES];
 static size_t sample_count;
-
-static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *format, ...)
-{
-    va_list args;
-
-    va_start(args, format);
-    fputs("attackers: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    exit(1);
-}
 
 static uint64_t
 now_ns(void)
@@ -194,15 +179,8 @@ client_is_cut_off(struct client *c)
 static void
 client_start(struct client *c)
 {
-    int one = 1;
-
     *c = (struct client){.phase = PHASE_CONNECTING, .was_ready = c->was_ready};
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (c->fd < 0)
-        die("socket: %s", strerror(errno));
-    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (connect(c->fd, (struct sockaddr *)&address, sizeof address) != 0 && errno != EINPROGRESS)
-        die("connect: %s", strerror(errno));
+    c->fd = load_connect(&address, 0);
     connecting++;
     client_watch(c);
 }
@@ -560,33 +538,6 @@ map_file(const char *path)
     return (struct bytes){data, (size_t)about.st_size};
 }
 
-static void
-parse_address(char *text)
-{
-    char *colon = strrchr(text, ':');
-
-    if (!colon)
-        die("--connect 127.0.0.1:PORT");
-    *colon = '\0';
-    address.sin_family = AF_INET;
-    address.sin_port = htons((uint16_t)strtoul(colon + 1, NULL, 10));
-    if (inet_pton(AF_INET, text, &address.sin_addr) != 1 ||
-        ntohl(address.sin_addr.s_addr) >> 24 != 127)
-        die("%s is not on this machine: only 127.0.0.0/8", text);
-}
-
-static void
-raise_descriptor_limit(void)
-{
-    struct rlimit limit;
-
-    getrlimit(RLIMIT_NOFILE, &limit);
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-    if (limit.rlim_cur < client_count + 16)
-        die("%zu clients need more descriptors than ulimit -Hn allows", client_count);
-}
-
 int
 main(int argc, char **argv)
 {
@@ -609,7 +560,7 @@ main(int argc, char **argv)
 
     for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (o) {
-        case 'c': parse_address(optarg); break;
+        case 'c': load_parse_address(&address, optarg); break;
         case 'n': client_count = strtoul(optarg, NULL, 10); break;
         case 'h': hello = map_file(optarg); break;
         case 'b': body = map_file(optarg); break;
@@ -627,9 +578,9 @@ main(int argc, char **argv)
         default: return 2;
         }
     }
-    if (!address.sin_port || client_count == 0 || client_count > MAX_CLIENTS)
+    if (!address.bytes || client_count == 0 || client_count > MAX_CLIENTS)
         die("--connect HOST:PORT and --clients 1 to %d are needed", MAX_CLIENTS);
-    raise_descriptor_limit();
+    load_raise_descriptor_limit(client_count);
     alarm(timeout); /* the default action ends the process */
     clients = calloc(client_count, sizeof *clients);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -20,14 +20,9 @@
  * It connects to this machine only, opens at most so many connections a second, and ends itself
  * when its time is over.
  */
-/* long: one program that can be read alone, and that shares no code with what it tests */
-#include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -35,10 +30,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "tests/lib/load.h"
 
 enum {
     MAX_CLIENTS = 100000,
@@ -95,9 +91,8 @@ struct client {
     char *burst_prefix;
 };
 
-static struct sockaddr_storage address;
-static socklen_t address_len;
-static char host_header[128];
+static struct load_address address;
+static const char *host_header;
 static struct client *clients;
 static size_t client_count;
 static size_t started, opened; /* connections begun, handshakes done */
@@ -112,17 +107,6 @@ static uint64_t expect_count;
 static uint64_t expect_end_ms;
 static size_t expect_met,
     expect_closed; /* clients that got there; clients closed before they did */
-
-static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("swarm: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    exit(1);
-}
 
 static uint64_t
 now_ms(void)
@@ -396,16 +380,8 @@ client_read(struct client *c)
 static void
 client_start(struct client *c)
 {
-    int one = 1;
     c->hash = FNV_OFFSET;
-    c->fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (c->fd < 0)
-        die("socket: %s", strerror(errno));
-    if (receive_buffer)
-        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
-    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (connect(c->fd, (struct sockaddr *)&address, address_len) != 0 && errno != EINPROGRESS)
-        die("connect: %s", strerror(errno));
+    c->fd = load_connect(&address, receive_buffer);
     char request[512];
     int len = snprintf(request, sizeof request,
                        "GET / HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -652,45 +628,6 @@ run(void)
     }
 }
 
-static void
-parse_address(const char *text)
-{
-    struct sockaddr_in *v4 = (struct sockaddr_in *)&address;
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&address;
-    char host[64];
-    const char *colon = strrchr(text, ':');
-    size_t len = colon ? (size_t)(colon - text) : 0;
-    if (!colon || len < 2 || len >= sizeof host)
-        die("--connect 127.0.0.1:PORT or [::1]:PORT");
-    memcpy(host, text, len);
-    host[len] = '\0';
-    uint16_t port = htons((uint16_t)strtoul(colon + 1, NULL, 10));
-    if (inet_pton(AF_INET, host, &v4->sin_addr) == 1 && ntohl(v4->sin_addr.s_addr) >> 24 == 127) {
-        v4->sin_family = AF_INET;
-        v4->sin_port = port;
-        address_len = sizeof *v4;
-    } else if (strcmp(host, "[::1]") == 0) {
-        v6->sin6_family = AF_INET6;
-        v6->sin6_addr = in6addr_loopback;
-        v6->sin6_port = port;
-        address_len = sizeof *v6;
-    } else {
-        die("%s is not on this machine: only 127.0.0.0/8 and [::1]", host);
-    }
-    snprintf(host_header, sizeof host_header, "%s", text);
-}
-
-static void
-raise_descriptor_limit(void)
-{
-    struct rlimit limit;
-    getrlimit(RLIMIT_NOFILE, &limit);
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-    if (limit.rlim_cur < client_count + 16)
-        die("%zu clients need more descriptors than ulimit -Hn allows", client_count);
-}
-
 int
 main(int argc, char **argv)
 {
@@ -702,7 +639,10 @@ main(int argc, char **argv)
     unsigned timeout = 300;
     for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (o) {
-        case 'c': parse_address(optarg); break;
+        case 'c':
+            host_header = optarg;
+            load_parse_address(&address, optarg);
+            break;
         case 'n': client_count = strtoul(optarg, NULL, 10); break;
         case 'r': rate = (unsigned)strtoul(optarg, NULL, 10); break;
         case 'b': receive_buffer = (int)strtol(optarg, NULL, 10); break;
@@ -710,9 +650,9 @@ main(int argc, char **argv)
         default: return 2;
         }
     }
-    if (!address_len || client_count == 0 || client_count > MAX_CLIENTS || rate == 0)
+    if (!address.bytes || client_count == 0 || client_count > MAX_CLIENTS || rate == 0)
         die("--connect HOST:PORT and --clients 1 to %d are needed", MAX_CLIENTS);
-    raise_descriptor_limit();
+    load_raise_descriptor_limit(client_count);
     alarm(timeout); /* the default action ends the process */
     clients = must(calloc(client_count, sizeof *clients));
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
