@@ -211,14 +211,19 @@ budget_owe(struct conn *conn, uint64_t cost_ns)
         budget->owed_us = conn->paid_us;
 }
 
-/* Of a turn that was measured. */
+/* Of a turn that was measured. An ordinary client that is not nearly costly may have been disturbed. */
 static void
 budget_heat(struct conn *conn, uint64_t cost_ns)
 {
+    const struct budget *budget = &conn->worker->budget;
     uint8_t heat = (uint8_t)(63 - __builtin_clzll(cost_ns / 1000 + 1));
+    bool spared = budget->turn == BUDGET_ORDINARY && cost_ns < BUDGET_QUANTUM_NS &&
+                  conn->heat + 1 < budget->costly;
 
     if (heat < BUDGET_HEAT_COSTLY && heat > conn->heat)
         heat = conn->heat + 1;
+    else if (spared && heat >= budget->costly)
+        heat = budget->costly - 1;
     conn->heat -= conn->heat > 0;
     if (heat > conn->heat)
         conn->heat = heat;

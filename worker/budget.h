@@ -43,7 +43,10 @@
  * expensive message is ordinary again after a few cheap ones. Costly is BUDGET_HEAT_COSTLY, and less
  * when there are many ordinary clients, so that all that wait for each other take BUDGET_CROWD_US, but
  * not less than BUDGET_HEAT_LEAST: an echo makes no client costly. So that one that was disturbed does
- * not either, a turn of less than BUDGET_HEAT_COSTLY raises the heat by one at most.
+ * not either, a turn of less than BUDGET_HEAT_COSTLY raises the heat by one at most, and an ordinary
+ * turn of less than a quantum makes no client costly whose heat was not one below that already: what
+ * the kernel receives for other sockets during a send, half a millisecond when a thousand clients send
+ * at once, counts as the sender's CPU time. All of it is owed.
  *
  * All that a turn costs is charged, not only what is beyond a quantum: else clients that take just
  * less would never owe anything, and a thousand of them would delay any other by a thousand quanta.

@@ -594,6 +594,7 @@ test_turns_of_a_costly_client_come_behind_the_others_until_it_has_sent_cheap_mes
     (void)state;
     fds[1] = open_client();
     be_exact(fds[0]);
+    costly->heat = BUDGET_HEAT_COSTLY - 1;
     say_cost(fds[0], 0, 9, true);
     conn_rig_settle();
     settle_debts();
@@ -792,11 +793,48 @@ test_turns_in_which_clients_leave_are_waited_for_by_nobody(void **state)
 }
 
 static void
-take_turn(struct conn *conn, int64_t us)
+take_turn_of(struct conn *conn, enum budget_class class, int64_t us)
 {
-    budget_enter(conn->worker, BUDGET_ORDINARY);
+    budget_enter(conn->worker, class);
     hand_clock_run(us);
     budget_settle(conn->worker, conn);
+}
+
+static void
+take_turn(struct conn *conn, int64_t us)
+{
+    take_turn_of(conn, BUDGET_ORDINARY, us);
+}
+
+/* The kernel has received for other sockets meanwhile, as when a thousand attackers begin. */
+static void
+test_turns_that_were_disturbed_once_leave_the_client_ordinary(void **state)
+{
+    int fd = open_client();
+    struct conn *conn = conn_rig_last_conn();
+    static const struct {
+        enum budget_class class;
+        int64_t us;
+        uint8_t before, heat;
+    } cases[] = {
+        {BUDGET_ORDINARY, 900, 0, 6}, {BUDGET_ORDINARY, 900, 5, 6},  {BUDGET_ORDINARY, 900, 6, 9},
+        {BUDGET_ORDINARY, 900, 9, 9}, {BUDGET_ORDINARY, 1000, 0, 9}, {BUDGET_ARRIVING, 900, 0, 9},
+        {BUDGET_INDEBTED, 900, 0, 9},
+    };
+
+    (void)state;
+    be_exact(fd);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint32_t debt_us;
+
+        settle_debts();
+        conn->heat = cases[i].before;
+        debt_us = conn_debt_us(conn);
+        take_turn_of(conn, cases[i].class, cases[i].us);
+        assert_int_equal(conn->heat, cases[i].heat);
+        assert_int_equal(conn_debt_us(conn), debt_us + cases[i].us);
+    }
+    hang_up(&fd, 1);
 }
 
 /* Turns of others that have ended since the latest reading. */
@@ -818,7 +856,7 @@ test_turns_are_measured_for_themselves_behind_others_that_were_not(void **state)
 
     (void)state;
     be_exact(fds[0]);
-    split->heat = 0;
+    split->heat = entered->heat = BUDGET_HEAT_COSTLY - 1;
     let_others_step(worker);
     budget_begin(&worker->budget, 0);
     budget_split(worker);
@@ -1179,6 +1217,7 @@ main(void)
             test_turns_of_sockets_that_a_full_report_left_out_have_waited_since_before_it),
         cmocka_unit_test(test_turns_make_a_client_costly_the_sooner_the_more_are_ordinary),
         cmocka_unit_test(test_turns_count_those_that_are_ordinary_until_all_was_reported),
+        cmocka_unit_test(test_turns_that_were_disturbed_once_leave_the_client_ordinary),
         cmocka_unit_test(test_turns_are_measured_for_themselves_behind_others_that_were_not),
         cmocka_unit_test(test_turns_in_which_clients_leave_are_waited_for_by_nobody),
         cmocka_unit_test(test_turns_that_take_little_are_never_a_debt_but_forgive_none),
