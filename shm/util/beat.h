@@ -20,9 +20,8 @@
 
 enum { BEAT_COPY_BYTES = 1024 * 1024 };
 
-/* memcpy, which adds 1 to *heartbeat after each BEAT_COPY_BYTES. */
-static inline void
-beat_copy(uint64_t *heartbeat, void *to, const void *from, size_t bytes)
+static __attribute__((noinline, unused)) void
+beat_copy_large(uint64_t *heartbeat, void *to, const void *from, size_t bytes)
 {
     uint8_t *at = to;
     const uint8_t *next = from;
@@ -33,8 +32,17 @@ beat_copy(uint64_t *heartbeat, void *to, const void *from, size_t bytes)
         next += BEAT_COPY_BYTES;
         atomic_bump(heartbeat, (uint64_t)1);
     }
-    if (bytes)
-        memcpy(at, next, bytes);
+    memcpy(at, next, bytes);
+}
+
+/* memcpy, which adds 1 to *heartbeat after each BEAT_COPY_BYTES. */
+static inline void
+beat_copy(uint64_t *heartbeat, void *to, const void *from, size_t bytes)
+{
+    if (bytes > BEAT_COPY_BYTES)
+        beat_copy_large(heartbeat, to, from, bytes);
+    else if (bytes)
+        memcpy(to, from, bytes);
 }
 
 #endif
