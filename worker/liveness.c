@@ -98,13 +98,6 @@ liveness_schedule(struct conn *conn)
 /* --- signs of life --- */
 
 void
-liveness_heard(struct conn *conn)
-{
-    conn->heard_ms = conn->unheard ? 0 : worker_now_ms(conn->worker);
-    conn->pinged = false;
-}
-
-void
 liveness_took(struct conn *conn)
 {
     conn->stuck_ms = worker_now_ms(conn->worker);

@@ -23,9 +23,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct worker;
-struct conn;
-struct conn_list;
+#include "worker/conn.h"
 
 enum {
     LIVENESS_BUCKET_MS = 128, /* a later moment than the wheel holds is waited for in pieces */
@@ -41,7 +39,13 @@ struct conn_list *liveness_bucket(struct worker *worker, uint8_t bucket);
 void liveness_schedule(struct conn *conn);
 
 /* It was heard; its socket took something, or has just become full. */
-void liveness_heard(struct conn *conn);
+static inline void
+liveness_heard(struct conn *conn)
+{
+    conn->heard_ms = conn->unheard ? 0 : worker_now_ms(conn->worker);
+    conn->pinged = false;
+}
+
 void liveness_took(struct conn *conn);
 
 /* The server reads it, or stops to. */

@@ -386,12 +386,14 @@ GROUPS = [
         ("slow_looks_at_all", "        if (worker->slow.to_look > 0)\n            worker->slow.to_look--;", "        worker->slow.to_look = 0;"),
         ("slow_news_counted", "    slow->news_count = 0;\n", ""),
     ]),
+    ("worker/liveness.h", ["wheel", "turns"], [
+        ("liveness_heard_pinged", "    conn->pinged = false;\n", ""),
+        ("liveness_heard_while_it_waits", "conn->heard_ms = conn->unheard ? 0 : worker_now_ms", "conn->heard_ms = worker_now_ms"),
+    ]),
     ("worker/liveness.c", ["wheel", "turns"], [
         ("liveness_unix_took", "if (conn->record->family == AF_UNIX)\n        return (uint32_t)conn->record->bytes_sent;", ""),
         ("liveness_left_exactly", "return due_ms > past_ms ? due_ms - past_ms : 0;", "return due_ms > past_ms ? due_ms - past_ms : 1;"),
         ("liveness_last_bucket", "if (ahead > LIVENESS_BUCKETS - 1)\n        ahead = LIVENESS_BUCKETS - 1;", "if (ahead > LIVENESS_BUCKETS)\n        ahead = LIVENESS_BUCKETS;"),
-        ("liveness_heard_pinged", "worker_now_ms(conn->worker);\n    conn->pinged = false;\n}\n\nvoid\nliveness_took", "worker_now_ms(conn->worker);\n}\n\nvoid\nliveness_took"),
-        ("liveness_heard_while_it_waits", "conn->heard_ms = conn->unheard ? 0 : worker_now_ms", "conn->heard_ms = worker_now_ms"),
         ("liveness_took_pinged", "    conn->stuck_ms = worker_now_ms(conn->worker);\n    conn->pinged = false;", "    conn->stuck_ms = worker_now_ms(conn->worker);"),
         ("liveness_took_unheard", "    if (!conn->unheard)\n        conn->heard_ms", "    conn->heard_ms"),
         ("liveness_timeout_from_the_ping", "    conn->heard_ms = worker_now_ms(conn->worker) - (uint32_t)conn->worker->conf->ping_ms;\n", ""),
