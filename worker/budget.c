@@ -85,6 +85,7 @@ budget_read(struct worker *worker)
     budget->mixed = false;
     if (!budget->turns)
         return;
+    budget->ordinary += budget->turns;
     histogram_record_some(&worker->me->histograms[HISTOGRAM_input_wait],
                           budget->run_ns - budget->reported_ns, budget->turns);
     budget->turns = 0;

@@ -144,7 +144,7 @@ struct budget {
     bool slept;           /* epoll was allowed to sleep */
 
     /* The turn. */
-    bool mixed;        /* steps of others than the client whose turn it is are in the stretch */
+    bool mixed;        /* steps of a turn that is over are in the stretch */
     bool sampled;      /* turn_ns holds a stretch of several */
     uint64_t turn_ns;  /* charged so far */
     uint64_t limit_ns; /* then it is over */
@@ -194,7 +194,6 @@ budget_step(struct worker *worker, struct budget *budget, uint32_t bytes)
 static inline void
 budget_begin(struct budget *budget, uint32_t debt_us)
 {
-    budget->mixed = budget->steps > 0;
     budget->turn_ns = 0;
     budget->limit_ns = debt_us < BUDGET_QUANTUM_US ? 1000 * (BUDGET_QUANTUM_US - debt_us) : 0;
 }
@@ -210,11 +209,12 @@ budget_turn_is_over(const struct budget *budget)
 static inline void
 budget_end(struct worker *worker, struct budget *budget, struct conn *conn, bool stays)
 {
-    budget->turns += stays;
-    budget->ordinary += stays;
+    if (stays)
+        budget->turns++;
     if (budget->turn_ns || budget->exact)
         budget_settle(worker, conn);
-    budget->mixed = true;
+    else
+        budget->mixed = budget->steps > 0;
 }
 
 /* May another one of the class have its turn in this pass? */

@@ -162,14 +162,20 @@ conn_takes_twins(const struct conn *conn)
     return conn->window_bits == RECORD_TWIN_WINDOW_BITS;
 }
 
+/* Something is to be over before the next of its messages is looked at. */
+static inline bool
+conn_is_busy(const struct conn *conn)
+{
+    return conn->waits || conn->inflating || conn->full;
+}
+
 /* Is its input worked on now? Not while its handler waits for room, while it does not read what it
  * was sent, nor, for messages, when the server stops. */
 static inline bool
 conn_may_read(const struct conn *conn)
 {
     if (conn->state == CONN_OPEN)
-        return !conn->waits && !conn->inflating && !conn->full &&
-               conn->worker->stage == WORKER_SERVING;
+        return !conn_is_busy(conn) && conn->worker->stage == WORKER_SERVING;
     return conn->state != CONN_JOINING && conn->state != CONN_GONE && !conn->parting;
 }
 
@@ -182,8 +188,8 @@ conn_may_work(const struct conn *conn)
 
     if (conn->state != CONN_OPEN || worker->stage == WORKER_SERVING)
         return conn_may_read(conn);
-    return worker->stage == WORKER_QUIET && worker->me->state != MEMBER_QUIET && !conn->waits &&
-           !conn->inflating && !conn->full;
+    return worker->stage == WORKER_QUIET && worker->me->state != MEMBER_QUIET &&
+           !conn_is_busy(conn);
 }
 
 /* What it owes (budget.h): what was paid long ago is behind, or, when the clock of rounds has come

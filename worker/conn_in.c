@@ -77,7 +77,8 @@ conn_in_message(struct conn *conn, const uint8_t *data, size_t bytes)
         return;
     }
     conn_wait(conn, false);
-    pool_buf_free(&worker->pool, &conn->message);
+    if (conn->message)
+        pool_buf_free(&worker->pool, &conn->message);
     counter_add(worker->counters, messages_received, 1);
     if (rc < 0 && conn_is_open(conn))
         conn_close(conn, CLOSE_INTERNAL, NULL);
@@ -178,8 +179,9 @@ conn_in_consume(struct conn *conn, uint8_t *at, size_t bytes)
         case CONN_JOINING: break;
         case CONN_OPEN:
         case CONN_CLOSING:
-            conn->stalled = !conn_may_work(conn) || budget_turn_is_over(&conn->worker->budget);
-            if (!conn->stalled)
+            if (!conn_may_work(conn) || budget_turn_is_over(&conn->worker->budget))
+                conn->stalled = true;
+            else
                 step = conn_in_take_frame(conn, at + used, bytes - used);
             break;
         case CONN_LINGER:
@@ -196,7 +198,8 @@ conn_in_consume(struct conn *conn, uint8_t *at, size_t bytes)
 static bool
 conn_in_is_settled(const struct conn *conn)
 {
-    return conn_is_open(conn) && !conn->output && !conn->next_done && !conn->held &&
+    return conn_is_open(conn) && !conn->output && !conn->next_done &&
+           !(conn->held || conn->blocked) &&
            (int64_t)(conn->worker->fanout.end - conn->next) <= 0 && conn_may_read(conn) &&
            !conn->unheard && conn->watched == EPOLLIN;
 }
@@ -207,7 +210,9 @@ conn_in_finish(struct conn *conn)
     conn_out_flush_gathered(conn);
     conn->worker->gather_bytes = 0;
     conn->worker->current = NULL;
-    member_beat(conn->worker->me);  /* many turns that cost much may follow each other */
+    member_beat(conn->worker->me); /* many turns that cost much may follow each other */
+    if (conn_in_is_settled(conn))
+        return;
     if (conn->state == CONN_GONE) { /* conn_leave kept them: they were in use here */
         pool_buf_free(&conn->worker->pool, &conn->input);
         pool_buf_free(&conn->worker->pool, &conn->message);
@@ -217,7 +222,7 @@ conn_in_finish(struct conn *conn)
         pool_buf_free(&conn->worker->pool, &conn->message);
     if (conn->blocked)
         conn_update_events(conn);
-    else if (!conn_in_is_settled(conn))
+    else
         conn_out_flush(conn);
 }
 
@@ -358,12 +363,12 @@ conn_in_event(struct conn *conn, unsigned ready)
         conn_out_flush(conn);
         budget_step(conn->worker, &conn->worker->budget, BUDGET_STEPS * BUDGET_STEP_BYTES);
     }
-    if (!(ready & EPOLLIN) || conn->state == CONN_GONE)
+    if (!(ready & EPOLLIN))
         return;
     debt_us = conn_debt_us(conn);
     if (conn_is_open(conn) && !conn->fresh && conn->heat < conn->worker->budget.costly &&
         debt_us < BUDGET_QUANTUM_US)
         conn_in_ordinary_turn(conn, debt_us);
-    else
+    else if (conn->state != CONN_GONE)
         conn_in_later(conn);
 }

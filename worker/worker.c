@@ -278,8 +278,10 @@ worker_turn(struct worker *worker)
     if (conn_is_queued(worker))
         turns_run(worker);
     more |= slow_run(worker); /* after the turns in which a handler may have found no room */
-    more |= conn_part(worker);
-    unwatched_drop(worker);
+    if (!TAILQ_EMPTY(&worker->parting))
+        more |= conn_part(worker);
+    if (!TAILQ_EMPTY(&worker->unwatched))
+        unwatched_drop(worker);
     more |= conn_reap(worker);
     if (worker->orphaned)
         worker_follow_nobody(worker);

@@ -235,7 +235,11 @@ GROUPS = [
         ("turns_that_cannot_be_afforded", "if (budget_affords(worker, conn, worker->queued[CONN_QUEUE_INDEBTED]))", "if (true)"),
         ("turns_inflaters_are_given", "    turns_give_inflaters(worker);\n    turns_of", "    turns_of"),
     ]),
+    ("worker/budget.h", ["turns"], [
+        ("budget_mixed_by_turns", "        budget->mixed = budget->steps > 0;", "        ;"),
+    ]),
     ("worker/budget.c", ["turns"], [
+        ("budget_turns_are_ordinary", "    budget->ordinary += budget->turns;\n", ""),
         ("budget_preemption", "return lost_ns < stretch_ns ? stretch_ns - lost_ns : 0;", "return stretch_ns;"),
         ("budget_mixed_is_charged", "stretch_ns > BUDGET_MIXED_NS)", "false)"),
         ("budget_sampled_before_the_turn", "        budget->sampled &= budget->turn_ns > 0; /* else it is the first of the turn */\n", ""),
@@ -291,9 +295,9 @@ GROUPS = [
         ("conn_in_debt_is_ordinary", "budget.costly &&\n        debt_us < BUDGET_QUANTUM_US)", "budget.costly)"),
         ("conn_in_arrives_in_order", "if (arriving && worker->queued[CONN_QUEUE_ARRIVING] == 0 &&", "if (arriving &&",
          "a connection that arrives before others have had their turns has its own a little earlier"),
-        ("conn_in_turn_is_over", "!conn_may_work(conn) || budget_turn_is_over(&conn->worker->budget);", "!conn_may_work(conn);"),
+        ("conn_in_turn_is_over", "if (!conn_may_work(conn) || budget_turn_is_over(&conn->worker->budget))", "if (!conn_may_work(conn))"),
         ("conn_in_reads_when_quiet", "else if (!conn_is_open(conn) || conn->worker->stage == WORKER_SERVING)", "else if (true)"),
-        ("conn_in_gone_in_an_event", "if (!(ready & EPOLLIN) || conn->state == CONN_GONE)", "if (!(ready & EPOLLIN))"),
+        ("conn_in_gone_in_an_event", "    else if (conn->state != CONN_GONE)\n        conn_in_later", "    else\n        conn_in_later"),
         ("conn_in_takes_when_writable", "        liveness_took(conn);\n        conn_out_flush(conn);", "        conn_out_flush(conn);"),
     ]),
     ("worker/conn_out.c", ["conn", "stopping", "turns", "slow", "fanout", "wheel", "fuzz/conn"], [
