@@ -1,26 +1,26 @@
 /*
- * run_clock.h: the clock of a loop that judges others, by which its own stalls do not count.
+ * run_clock.h: a clock for deadlines of others, which does not count the stalls of its own loop.
  *
- * Role:     a worker for its clients, the master for a server that stops. One clock for each loop.
+ * Role:     the worker judges its clients by it, the master a server that stops. One for each loop.
  * Owns:     nothing.
  * Lifetime: run_clock_init begins it; nothing ends it.
  * Errors:   none.
- * Context:  one thread. A reading of CLOCK_MONOTONIC, no system call.
+ * Context:  one thread. It reads CLOCK_MONOTONIC through the vDSO, without a system call.
  *
- * A deadline for a client means: the client has so long in which the server would have seen what it
+ * A deadline gives a client a length of time in which the server would have noticed what the client
  * does. While the loop does not run (SIGSTOP, a frozen cgroup, a suspended machine, a handler that
- * blocks, one turn with too much work), it sees nothing. So a turn of the loop, which includes its
- * sleep, adds at most `turn_ns` to this clock, however long it took. A turn that took longer is a
- * stall: `stalled_ms` is when the last one ended.
+ * blocks, one turn with too much work), the server notices nothing. So a turn of the loop, which
+ * includes its sleep, adds at most `turn_ns` to this clock, however long it takes. A turn that takes
+ * longer is a stall; `stalled_ms` is the time of this clock at which the last stall ended.
  *
- *   run_clock_turn   begins a turn
+ *   run_clock_turn   the loop begins a turn
  *   run_clock_sleep  the loop is about to sleep
  *
- * The first question after each of them reads CLOCK_MONOTONIC, so that callbacks never see the time at
- * which the loop fell asleep, and a turn in which there is no question reads nothing. The loop's tick
- * has to ask: time that passes without a reading for longer than `turn_ns` counts as a stall.
+ * The first query of the time after either of these calls reads CLOCK_MONOTONIC. So callbacks never
+ * see the time at which the loop fell asleep, and a turn without a query reads nothing. The loop's tick
+ * must query the time: if more than `turn_ns` passes without a reading, that counts as a stall.
  *
- * `real_ns` is CLOCK_MONOTONIC as last read, for limits that hold whether or not the loop runs.
+ * `real_ns` is the last reading of CLOCK_MONOTONIC, for limits that hold whether or not the loop runs.
  */
 #ifndef CRIER_SHM_RUN_CLOCK_H
 #define CRIER_SHM_RUN_CLOCK_H
@@ -32,21 +32,21 @@
 
 struct run_clock {
     uint64_t real_ns;
-    uint64_t lost_ns;  /* by which this clock is behind CLOCK_MONOTONIC: all that was stalls */
-    uint64_t limit_ns; /* what is behind that moment of CLOCK_MONOTONIC this turn does not count */
+    uint64_t lost_ns;  /* the sum of all stalls: CLOCK_MONOTONIC is ahead of this clock by it */
+    uint64_t limit_ns; /* this turn does not count time after this moment of CLOCK_MONOTONIC */
     uint64_t turn_ns;  /* the most that a turn counts */
     uint64_t stalled_ms;
-    bool slept; /* or began a turn, since the last reading */
+    bool slept; /* the loop has slept, or begun a turn, since the last reading */
 };
 
-/* As of the last reading: what only has to come about soon needs none of its own. */
+/* The time at the last reading, for callers that need not be exact to a turn. */
 static inline uint64_t
 run_clock_last_ms(const struct run_clock *clock)
 {
     return (clock->real_ns - clock->lost_ns) / 1000000;
 }
 
-/* The time is `real_ns`, a reading of CLOCK_MONOTONIC. */
+/* Sets the clock to `real_ns`, a reading of CLOCK_MONOTONIC. */
 static inline void
 run_clock_set(struct run_clock *clock, uint64_t real_ns)
 {
@@ -75,7 +75,8 @@ run_clock_turn(struct run_clock *clock)
     clock->slept = true;
 }
 
-/* The same with a reading that was taken for something else: the next question needs none. */
+/* Sets the clock to a reading that was made for something else, so that the next query needs none. A
+ * reading that is older than the last one is ignored. */
 static inline void
 run_clock_at(struct run_clock *clock, uint64_t real_ns)
 {
@@ -111,8 +112,7 @@ run_clock_real_ns(struct run_clock *clock)
     return clock->real_ns;
 }
 
-/* Has there been a stall in the last `ms`, which are not over? One that ended just before them does
- * not count. */
+/* Did a stall end less than `ms` ago, by this clock? One that ended exactly `ms` ago does not count. */
 static inline bool
 run_clock_stalled_within(struct run_clock *clock, uint64_t ms)
 {

@@ -19,7 +19,7 @@ budget_init(struct worker *worker)
 
 /* --- the stretch --- */
 
-/* What of a long stretch the worker has run; `*known`: the clocks can be compared. */
+/* The part of a long stretch in which the worker ran. `*known`: the two clocks can be compared. */
 static uint64_t
 budget_ran(struct budget *budget, uint64_t stretch_ns, bool *known)
 {
@@ -41,7 +41,7 @@ budget_read_exactly(struct budget *budget, uint32_t readings)
     budget->steps_most = readings ? BUDGET_STEPS_EXACT : BUDGET_STEPS;
 }
 
-/* To the one in whose turn it ends, if any. */
+/* Charges the stretch to the class and, unless it is a long one of several clients, to the turn. */
 static void
 budget_charge(struct budget *budget, uint64_t stretch_ns)
 {
@@ -55,7 +55,7 @@ budget_charge(struct budget *budget, uint64_t stretch_ns)
     }
 }
 
-/* What would make one client a costly one is looked at earlier. */
+/* A stretch that could make its client costly is checked from a shorter time on. */
 static uint64_t
 budget_look_ns(const struct budget *budget)
 {
@@ -121,7 +121,7 @@ budget_wake(struct worker *worker)
     budget->read_ns = now_ns;
 }
 
-/* The most expensive turns of so many clients are BUDGET_CROWD_US together. */
+/* The heat that is costly: a turn below it of each of `clients` takes BUDGET_CROWD_US at most. */
 static uint8_t
 budget_costly(uint64_t clients)
 {
@@ -132,8 +132,9 @@ budget_costly(uint64_t clients)
     return costly;
 }
 
-/* The kernel reports sockets in the order in which they became ready. So when as many were reported
- * since a moment as there are connections, none is left of those that were ready at that moment. */
+/* The kernel reports sockets in the order in which they became ready. So once as many sockets have
+ * been reported since a moment as there are connections, all that were ready at that moment have been
+ * reported. */
 void
 budget_report(struct worker *worker, uint32_t count, bool all)
 {
@@ -212,7 +213,8 @@ budget_owe(struct conn *conn, uint64_t cost_ns)
         budget->owed_us = conn->paid_us;
 }
 
-/* Of a turn that was measured. An ordinary client that is not nearly costly may have been disturbed. */
+/* Updates the heat after a turn that was measured. An ordinary client whose heat is low may have been
+ * disturbed. */
 static void
 budget_heat(struct conn *conn, uint64_t cost_ns)
 {

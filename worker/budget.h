@@ -10,86 +10,105 @@
  * estimated, and charged to the client. A PASS is everything between two calls of epoll_wait.
  *
  * THREE CLASSES
- *   ordinary  an open client that owes less than a quantum and is not costly. These go first, as
- *             epoll reports them, until a pass has spent BUDGET_PASS_NS on them. The rest of the
- *             report is kept and goes first in the next pass (watch.h).
- *   arriving  a connection that is not open, and an open one until its first turn with a message is
- *             over: opening handshakes, Closes, connections that end; also the disconnect handlers,
- *             and taking connections from the master. All of them share one account:
- *             BUDGET_ARRIVING_NS in each pass, what a turn takes beyond that is taken off the passes
- *             that follow. Descriptors for which there is no time stay in the channel.
- *   indebted  an open client that owes a quantum or more, or is costly. These have
- *             BUDGET_QUANTUM_NS in each pass, in rounds; what a turn takes beyond that is taken off
- *             the passes that follow.
- * A client that is arriving or indebted and has something for the worker waits in a queue of its
- * class. Meanwhile its socket is not watched, so that it fills no report of epoll, and its silence
- * does not count (liveness.h). The loop does not sleep while a queue is not empty, so that no CPU
- * time is left unused. The ring, the phase and the ticks are looked at in every pass.
+ *   ordinary  an open client that owes less than a quantum and is not costly (both below). In a pass
+ *             these clients come first, in the order in which epoll reports them, until they have
+ *             spent BUDGET_PASS_NS. The rest of the report goes first in the next pass (watch.h).
+ *   arriving  a connection that is not open: opening handshakes, Closes, connections that end; and an
+ *             open one until its first turn with a message is over. Disconnect handlers and taking
+ *             connections from the master belong to this class, too. The whole class has one
+ *             account: BUDGET_ARRIVING_NS in each pass. Connections for which there is no time stay
+ *             in the master's channel.
+ *   indebted  an open client that owes a quantum or more, or is costly. The whole class has
+ *             BUDGET_QUANTUM_NS in each pass; its clients take turns in rounds.
+ * The last turn of a class in a pass may take more time than its account has left. Of the arriving and
+ * the indebted the excess, up to BUDGET_CARRY_MAX_NS, is taken off the passes that follow.
+ *
+ * An arriving connection has its turn at once if none waits before it and its account has time
+ * left. Otherwise, and if it is indebted, a connection with input waits in a queue of its class.
+ * Meanwhile its socket is not watched, so that it fills no report of epoll, and its silence does
+ * not count (liveness.h). The loop does not sleep while a queue is not empty, so that no CPU time
+ * is left unused. The ring, the phase and the ticks are looked at in every pass.
  *
  * DEBT AND ROUNDS
- * A client owes what its turns have cost, less one quantum for each round; never less than nothing,
- * never more than BUDGET_DEBT_MAX_US. The worker has one clock of rounds, which advances by a quantum
- * a round (`round_us`), and a client has the moment of that clock at which it owes nothing
- * (conn->paid_us): this is start-time fair queueing (Goyal, Vin, Cheng 1996) with a step of a
- * quantum. So paying takes no work, whatever the number of clients, and needs no list of those that
- * owe and say nothing. A round ends when each indebted client has been looked at once; when there is
- * none, at the end of a pass in which all that epoll reported has been served. If a whole round found
- * none that can afford its turn, the clock advances to the first that can. A turn ends when the
- * client owes a quantum; input that is left waits for its next one.
+ * A client owes what its turns have cost, less one quantum for each round that has passed; never
+ * less than nothing, never more than BUDGET_DEBT_MAX_US. The worker has a clock of rounds
+ * (`round_us`), which advances by a quantum a round. Each client has the time of that clock at
+ * which it will owe nothing (conn->paid_us). This is start-time fair queueing (Goyal, Vin, Cheng
+ * 1996) with a step of a quantum. So paying off debts takes no work, whatever the number of
+ * clients, and the worker needs no list of clients that are in debt and send nothing.
  *
- * A client is costly if one of its latest turns was: conn->heat is the binary logarithm of the most
- * expensive one in microseconds, less one for each turn since. So expensive messages of many clients
- * that come at the same moment delay no cheap one, even if all is paid for; a client that has sent an
- * expensive message is ordinary again after a few cheap ones. Costly is BUDGET_HEAT_COSTLY, and less
- * when there are many ordinary clients, so that all that wait for each other take BUDGET_CROWD_US, but
- * not less than BUDGET_HEAT_LEAST: an echo makes no client costly. So that one that was disturbed does
- * not either, a turn of less than BUDGET_HEAT_COSTLY raises the heat by one at most, and an ordinary
- * turn of less than a quantum makes no client costly whose heat was not one below that already: what
- * the kernel receives for other sockets during a send, half a millisecond when a thousand clients send
- * at once, counts as the sender's CPU time. All of it is owed.
+ * While clients wait in the queue of the indebted, a round ends when each of them has been looked
+ * at once. If none of them could afford its turn, the clock advances by as many quanta as the
+ * first one needs. While that queue is empty, a round ends with each pass in which all that epoll
+ * reported has been served. A turn ends when the client owes a quantum; the rest of its input
+ * waits for its next turn.
  *
- * All that a turn costs is charged, not only what is beyond a quantum: else clients that take just
- * less would never owe anything, and a thousand of them would delay any other by a thousand quanta.
- * But turns below BUDGET_HEAT_LEAST make no client indebted, however many they are in a round: it owes
- * BUDGET_DEBT_CHEAP_US at most. A round in which each of a thousand has a turn is long.
+ * COSTLY CLIENTS
+ * A client is costly if one of its latest turns was. conn->heat is the binary logarithm of the
+ * cost of its most expensive measured turn in microseconds, less one for each measured turn since.
+ * So expensive messages that many clients send at the same moment delay no cheap message, even if
+ * none of these clients is in debt; and a client that has sent an expensive message is ordinary
+ * again after a few cheap ones.
+ *
+ * A heat of BUDGET_HEAT_COSTLY is costly. With many ordinary clients the limit is lower: so low
+ * that one turn of each of them takes no more than BUDGET_CROWD_US together, but never below
+ * BUDGET_HEAT_LEAST, so that an echo makes no client costly. Two rules keep a client from becoming
+ * costly because the worker was disturbed in its turn. A turn of a heat below BUDGET_HEAT_COSTLY
+ * raises the client's heat by one at most. And an ordinary turn of less than a quantum makes a
+ * client costly only if the heat of the client was one below that already: the CPU time of a send
+ * includes what the kernel receives for other sockets meanwhile, which is half a millisecond when a
+ * thousand clients send at once. All of that time is owed.
+ *
+ * All that a turn costs is charged, not only what exceeds a quantum: otherwise clients whose turns
+ * take just less than a quantum would never owe anything, and a thousand of them would delay any
+ * other client by a thousand quanta. But turns below BUDGET_HEAT_LEAST make no client indebted,
+ * however many it has in a round: they let it owe BUDGET_DEBT_CHEAP_US at most, because a round in
+ * which each of a thousand clients has a turn is long.
  *
  * CLOCKS
- * CLOCK_MONOTONIC is read when epoll has returned and when its report was served, around each turn
- * that is not ordinary, around what is known to be costly (a slice of inflating), and otherwise after
- * BUDGET_STEPS steps: a step is a frame, or BUDGET_STEP_BYTES of one. Reading it for every
- * message would take 3 to 6 % of the instructions of an echo. So a stretch between two readings may
- * hold frames of several clients. It is charged to the one in whose turn it ends, as a sample: each
- * client ends a stretch as often as its part of all steps. If a stretch of several clients was longer
- * than BUDGET_MIXED_NS, some handler is slow: it is charged to no client, and the clock is then read
- * at the end of each turn, for BUDGET_EXACT_READINGS readings.
+ * CLOCK_MONOTONIC is read when epoll has returned; after its report has been served; before and
+ * after each turn, except those of ordinary clients that epoll has just reported; before and after
+ * work that is known to be costly (a slice of inflating); and otherwise after BUDGET_STEPS steps,
+ * where a step is a frame, or BUDGET_STEP_BYTES of a longer one. Reading it for every message
+ * would take 3 to 6 % of the instructions of an echo.
  *
- * A stretch of more than BUDGET_LOOK_NS, or of BUDGET_LOOK_TURN_NS if it is all one open client's, may
- * be one in which the worker did not run. Then, and only then, the thread's CPU clock is read, which
- * is a system call: the time awake since its last reading, less the CPU time since, is subtracted.
- * Sleeping is not time awake, but the calls that sleep take some CPU time; after more than
- * BUDGET_SLEEPS_MAX of them the difference says nothing: the stretch is charged to no client, the
- * next one can be compared, and the clock is read at the end of each turn as above.
+ * A STRETCH is the time between two readings. It may hold frames of several clients. It is then
+ * charged to the client in whose turn it ends, as a sample: each client ends a share of the
+ * stretches that is its share of all steps. If a stretch of several clients is longer than
+ * BUDGET_MIXED_NS, some handler is slow: the stretch is charged to no client, and for the next
+ * BUDGET_EXACT_READINGS readings the clock is read at the end of each turn.
+ *
+ * In a long stretch the worker may have been preempted or stopped. A stretch is long above
+ * BUDGET_LOOK_NS, and above BUDGET_LOOK_TURN_NS if all of it belongs to one open client. Then, and
+ * only then, the thread's CPU clock is read, which is a system call. The stretch is shortened by
+ * the difference between the time awake and the CPU time, both since that clock was last read.
+ * Time asleep in epoll is not time awake, but the calls that sleep take some CPU time. So after
+ * more than BUDGET_SLEEPS_MAX of them the difference says nothing: the stretch is charged to no
+ * client and no class, and the clock is read at the end of each turn as above.
  *
  * BOUND
- * `input_wait` (histograms.def) is an upper bound of the worker's CPU time between the moment at which
- * the input of an ordinary client comes and the end of the turn in which it is dealt with; of turns
- * that end in the same stretch the largest. When it comes is not known: the count begins at a return
- * of epoll_wait by which all was reported that had come before. That is the previous one, or, if that
- * one reported as many as it may, an earlier one (budget_report): so twice the time is counted at most
- * when all reports are full, and the client's own previous turn may be in it. What is in no stretch (a
- * chunk of a sweep) counts as BUDGET_LOOK_NS at most.
+ * `input_wait` (histograms.def) is an upper bound of the worker's CPU time from the moment at
+ * which input of an ordinary client arrives to the end of the turn that handles it. If several
+ * turns end in one stretch, all of them count as long as the longest. The moment of arrival is not
+ * known: the count begins at an earlier return of epoll_wait, the latest one by which everything
+ * that had arrived before it was reported. That is the previous return, or, if that one reported
+ * as many sockets as it may, one before it (budget_report). So if all reports are full, the count
+ * is at most twice the true time, and may include the client's own previous turn. Work outside all
+ * stretches (a chunk of a sweep) adds at most BUDGET_LOOK_NS a pass.
  *
- * Ordinary clients wait for each other's turns, and all of these were cheap before: BUDGET_CROWD_US,
- * or 31 us for each of more than 512. Beyond that a pass adds at most: a chunk of the sweep (fanout.h),
- * BUDGET_ARRIVING_NS, a quantum of the indebted, and what one turn of each class takes beyond its
- * limit, because a handler, a deflater (of 256 KiB at most, record.h: 8 ms) and a copy are not cut.
- * With the handlers of the standard application that is less than 50 ms, whatever the number of costly
- * clients, and with up to a thousand ordinary ones.
+ * Ordinary clients wait for each other's turns. All of these clients were cheap before, so that
+ * this takes BUDGET_CROWD_US, or 31 us for each client if there are more than 512. Beyond that a
+ * pass adds at most: a chunk of the sweep (fanout.h), BUDGET_ARRIVING_NS, a quantum of the
+ * indebted, and the excess of the last turn of each class, because a handler, a deflater (of 256
+ * KiB at most, record.h: 8 ms) and a copy are not interrupted. With the handlers of the standard
+ * application that is less than 50 ms, whatever the number of costly clients, and with up to a
+ * thousand ordinary ones.
  *
  * NOT PROMISED
- * N clients whose messages were all cheap and that send a expensive one at the same moment cost each other
- * N turns of up to a quantum each, once in several messages: nothing tells in advance which will be
- * expensive. A client that comes while many others come waits for their first messages.
+ * If N clients whose messages were all cheap send an expensive one at the same moment, they cost
+ * each other N turns of up to a quantum each, once in several messages: nothing tells in advance
+ * which message will be expensive. A client that arrives while many others arrive waits for their
+ * first messages.
  */
 #ifndef CRIER_WORKER_BUDGET_H
 #define CRIER_WORKER_BUDGET_H
@@ -107,7 +126,7 @@ enum {
     BUDGET_ARRIVING_NS = 2 * 1000 * 1000,
     BUDGET_DEBT_MAX_US = 1000 * 1000,
     BUDGET_DEBT_CHEAP_US = BUDGET_QUANTUM_US - 32, /* below BUDGET_HEAT_LEAST */
-    BUDGET_CARRY_MAX_NS = 20 * 1000 * 1000,        /* to later passes */
+    BUDGET_CARRY_MAX_NS = 20 * 1000 * 1000,        /* excess that later passes pay for */
     BUDGET_HEAT_COSTLY = 7,                        /* 127 us */
     BUDGET_HEAT_LEAST = 5,                         /* 31 us */
     BUDGET_CROWD_US = 16 << 10,
@@ -116,72 +135,73 @@ enum {
     BUDGET_STEP_BYTES = 512,
     BUDGET_MIXED_NS = BUDGET_QUANTUM_NS / 2,
     BUDGET_LOOK_NS = BUDGET_QUANTUM_NS,
-    BUDGET_LOOK_TURN_NS = BUDGET_QUANTUM_NS / 8, /* what makes a client costly was CPU time */
+    BUDGET_LOOK_TURN_NS = BUDGET_QUANTUM_NS / 8, /* only CPU time makes a client costly */
     BUDGET_EXACT_READINGS = 1024,
     BUDGET_SLEEPS_MAX = 64,
-    BUDGET_LOOKS = 1024,                       /* at indebted clients, in a pass */
-    BUDGET_REAP_BYTES = 8 * BUDGET_STEP_BYTES, /* what the end of a connection counts as */
+    BUDGET_LOOKS = 1024,                       /* indebted clients looked at in a pass, at most */
+    BUDGET_REAP_BYTES = 8 * BUDGET_STEP_BYTES, /* the end of a connection counts as so many */
 };
 
 enum budget_class { BUDGET_ORDINARY, BUDGET_ARRIVING, BUDGET_INDEBTED, BUDGET_CLASSES };
 
 struct budget {
     /* Clocks. */
-    uint64_t read_ns;     /* the latest reading */
-    uint64_t run_ns;      /* the worker's CPU time, as far as it was read */
-    uint64_t reported_ns; /* run_ns at a return of epoll before what is being served came */
-    uint64_t all_ns;      /* what was ready then was reported */
-    uint64_t mark_ns;     /* what was ready then is among the next sockets that are reported: */
-    uint32_t reported;    /* so many since then */
-    uint64_t awake_ns;    /* since the CPU clock was asked */
-    uint64_t cpu_ns;      /* what it said */
-    uint32_t sleeps;      /* since then */
-    uint32_t exact;       /* so many readings more at the end of each turn */
+    uint64_t read_ns;     /* the latest reading of CLOCK_MONOTONIC */
+    uint64_t run_ns;      /* the worker's CPU time, as far as it was measured */
+    uint64_t reported_ns; /* run_ns at which input_wait of the current report begins */
+    uint64_t all_ns;      /* all sockets that were ready at this run_ns have been reported */
+    uint64_t mark_ns;     /* the run_ns that becomes all_ns when as many sockets are reported as */
+    uint32_t reported;    /* there are connections: sockets reported since mark_ns */
+    uint64_t awake_ns;    /* time awake since the CPU clock was read */
+    uint64_t cpu_ns;      /* that reading of the CPU clock */
+    uint32_t sleeps;      /* calls that could sleep, since that reading */
+    uint32_t exact;       /* readings left for which the clock is read after each turn */
     uint32_t steps;       /* since the latest reading */
-    uint32_t steps_most;  /* then the clock is read */
+    uint32_t steps_most;  /* after so many steps the clock is read */
     uint32_t turns;       /* of reported clients that have ended since the latest reading */
-    bool awake;           /* read since epoll returned */
+    bool awake;           /* the clock has been read since epoll returned */
     bool slept;           /* epoll was allowed to sleep */
 
-    /* The turn. */
-    bool mixed;        /* steps of a turn that is over are in the stretch */
-    bool sampled;      /* turn_ns holds a stretch of several */
+    /* The current turn. */
+    bool mixed;        /* the stretch has steps of turns that are over */
+    bool sampled;      /* turn_ns holds a stretch of several clients */
     uint64_t turn_ns;  /* charged so far */
-    uint64_t limit_ns; /* then it is over */
+    uint64_t limit_ns; /* the turn is over when turn_ns reaches it */
     enum budget_class turn;
 
-    uint8_t costly;           /* conn->heat from here on */
-    uint32_t ordinary;        /* turns of reported clients since mark_ns */
-    uint32_t ordinary_before; /* between the mark before it and that one */
+    uint8_t costly;           /* the lowest conn->heat that makes a client costly */
+    uint32_t ordinary;        /* turns of reported clients since mark_ns was set */
+    uint32_t ordinary_before; /* the same between the previous two settings of mark_ns */
 
-    uint64_t spent_ns[BUDGET_CLASSES]; /* in this pass, and what was carried to it */
+    uint64_t spent_ns[BUDGET_CLASSES]; /* in this pass, and the excess of earlier ones */
     uint32_t round_us;                 /* the clock of rounds; wraps: compare by difference */
-    uint32_t owed_us;                  /* nobody owes anything behind it */
-    uint32_t least_us; /* the smallest debt that was seen in this round, if none had its turn */
+    uint32_t owed_us;                  /* the highest conn->paid_us of any client */
+    uint32_t least_us; /* the smallest debt seen in this round; 0: a client could afford its turn */
     uint32_t left;     /* indebted clients that have not been looked at in this round */
 };
 
 void budget_init(struct worker *worker);
 
-/* epoll has returned, once or several times; it will be called, and may sleep. `idle`: all that it
- * reported was served. */
+/* budget_wake: epoll has returned; further calls before budget_sleep do nothing. budget_sleep: it is
+ * about to be called. `sleeps`: it may sleep; `idle`: all that it reported has been served. */
 void budget_wake(struct worker *worker);
 void budget_sleep(struct worker *worker, bool sleeps, bool idle);
 
-/* epoll has reported so many sockets; `all`: no others were ready. */
+/* epoll has reported `count` sockets; `all`: no others were ready. */
 void budget_report(struct worker *worker, uint32_t count, bool all);
 
-/* Reads the clock: the stretch is over. */
+/* Reads the clock, which ends the stretch. */
 void budget_read(struct worker *worker);
 
-/* The worker does something for a class from here on, the turn of a client or not; that is over. */
+/* From budget_enter to budget_settle the worker works for `class`. budget_settle charges that work to
+ * `conn`; NULL: to the class alone. */
 void budget_enter(struct worker *worker, enum budget_class class);
 void budget_settle(struct worker *worker, struct conn *conn);
 
-/* Reads it, but what was in the stretch is not the client's whose turn it is. */
+/* Reads the clock, and charges the stretch to the class, but not to the client of the turn. */
 void budget_split(struct worker *worker);
 
-/* A handshake, the end of a connection, or a frame with so many bytes was dealt with. */
+/* A handshake, the end of a connection, or a frame of `bytes` bytes has been handled. */
 static inline void
 budget_step(struct worker *worker, struct budget *budget, uint32_t bytes)
 {
@@ -190,7 +210,7 @@ budget_step(struct worker *worker, struct budget *budget, uint32_t bytes)
         budget_read(worker);
 }
 
-/* The turn of a client that owes so much. */
+/* Begins the turn of a client that owes `debt_us`. */
 static inline void
 budget_begin(struct budget *budget, uint32_t debt_us)
 {
@@ -204,8 +224,8 @@ budget_turn_is_over(const struct budget *budget)
     return budget->turn_ns >= budget->limit_ns;
 }
 
-/* Of an ordinary client that epoll has reported; `stays`: it is still open, so that something waits for
- * the end of its turn. */
+/* Ends the turn of an ordinary client that epoll has reported. `stays`: the client is still open, so
+ * that the turn counts for input_wait. */
 static inline void
 budget_end(struct worker *worker, struct budget *budget, struct conn *conn, bool stays)
 {
@@ -217,7 +237,7 @@ budget_end(struct worker *worker, struct budget *budget, struct conn *conn, bool
         budget->mixed = budget->steps > 0;
 }
 
-/* May another one of the class have its turn in this pass? */
+/* Has the account of the class time for another turn in this pass? */
 static inline bool
 budget_has_time(const struct budget *budget, enum budget_class class)
 {
@@ -227,7 +247,7 @@ budget_has_time(const struct budget *budget, enum budget_class class)
     return budget->spent_ns[class] < limits[class];
 }
 
-/* An indebted client is looked at, of `count`: can it afford its turn? */
+/* Can this indebted client, one of `count`, afford its turn? It counts as looked at in this round. */
 bool budget_affords(struct worker *worker, const struct conn *conn, uint32_t count);
 
 #endif

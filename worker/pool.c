@@ -1,11 +1,11 @@
 /*
- * pool.c: which size a buffer has, and what that counts.
+ * pool.c: the sizes of buffers, and how many bytes each counts.
  *
  *   small   | slab.h | struct pool_buf | data ...          one of pool_small_bytes
  *   big     | slab.h | struct pool_big | struct pool_buf | data ...
  *           a span, or a mapping of its own above SLAB_SPAN_MAX_BYTES
  *
- * Which of them it is follows from the capacity. A big buffer counts the pages up to its capacity:
+ * The capacity of a buffer tells which kind it is. A big buffer counts the pages up to its capacity;
  * within its span or mapping it grows in place.
  */
 #include "worker/pool.h"
@@ -14,11 +14,11 @@
 #include <errno.h>
 #include <string.h>
 
-/* 15, 7, 3 and 2 fit into a page. */
+/* 15, 7, 3 and 2 of these fit into a page slab. */
 static const uint16_t pool_small_bytes[POOL_SMALL_SIZES] = {264, 576, 1344, SLAB_SMALL_MAX_BYTES};
 
 struct pool_big {
-    TAILQ_ENTRY(pool_big) link; /* of those of one power of two */
+    TAILQ_ENTRY(pool_big) link; /* in the list of its power of two */
     struct pool_buf buf;
 };
 
@@ -46,7 +46,7 @@ pool_fini(struct pool *pool)
     slab_heap_fini(&pool->heap);
 }
 
-/* Of bytes of whole pages: may there be `more`, and `less` fewer? */
+/* Does the limit allow `more` bytes when `less` are freed? Both are whole pages. */
 static bool
 pool_has_room(const struct pool *pool, size_t more, size_t less)
 {
@@ -88,7 +88,7 @@ pool_small_free(struct pool *pool, void *item)
 
 /* --- big items; `bytes` are whole pages --- */
 
-/* With *bytes, or up to `most`. */
+/* At least *bytes, up to `most`; *bytes is set to the size. */
 static void *
 pool_big_new(struct pool *pool, size_t *bytes, size_t most)
 {
@@ -113,7 +113,7 @@ pool_big_free(struct pool *pool, void *item, size_t bytes)
     pool->used_bytes -= bytes;
 }
 
-/* Grows it without a copy. NULL: that cannot be. */
+/* Grows an item without a copy. NULL: that is not possible, and nothing has changed. */
 static void *
 pool_big_resize(struct pool *pool, void *item, size_t old_bytes, size_t bytes)
 {
@@ -140,7 +140,7 @@ pool_buf_big(struct pool_buf *buf)
     return (struct pool_big *)((uint8_t *)buf - offsetof(struct pool_big, buf));
 }
 
-/* What a big buffer counts; 0: it is small. */
+/* The bytes that a big buffer counts; 0: it is small, or NULL. */
 static size_t
 pool_buf_held(const struct pool_buf *buf)
 {
@@ -179,8 +179,8 @@ pool_buf_free(struct pool *pool, struct pool_buf **buf)
     *buf = NULL;
 }
 
-/* What a big buffer gets that needs `bytes`, whole pages. It fills its span; a mapping grows by a
- * quarter, so that appending costs linear time. */
+/* The size of a big buffer that needs `bytes`, whole pages. A span is used in full. A mapping grows by
+ * at least a quarter, so that appending takes linear time. */
 static size_t
 pool_grown(size_t bytes, size_t old_bytes)
 {
@@ -191,7 +191,7 @@ pool_grown(size_t bytes, size_t old_bytes)
     return grown > bytes ? grown : bytes;
 }
 
-/* The same buffer in more pages, without a copy. False: that cannot be. */
+/* Grows a buffer without a copy. False: that is not possible. */
 static bool
 pool_buf_stretch(struct pool *pool, struct pool_buf **buf, size_t bytes)
 {
@@ -237,7 +237,7 @@ pool_big_buf_new(struct pool *pool, size_t bytes)
     return &big->buf;
 }
 
-/* What it holds goes to another one, which takes its place. */
+/* Replaces the buffer by another one, `by`, to which its bytes are copied. */
 static int
 pool_buf_replace(struct pool *pool, struct pool_buf **buf, struct pool_buf *by)
 {
@@ -255,7 +255,7 @@ pool_buf_replace(struct pool *pool, struct pool_buf **buf, struct pool_buf *by)
     return 0;
 }
 
-/* To whole pages. A mapping is not copied: it would be held twice. */
+/* Makes the buffer `bytes` large, whole pages. A mapping is not copied: it would be held twice. */
 static int
 pool_buf_grow_to(struct pool *pool, struct pool_buf **buf, size_t bytes)
 {
@@ -280,7 +280,7 @@ pool_buf_grow(struct pool *pool, struct pool_buf **buf, size_t bytes)
         return pool_buf_replace(pool, buf, pool_small_buf_new(pool, bytes));
     if (pool_buf_grow_to(pool, buf, pool_grown(just, pool_buf_held(*buf))) == 0)
         return 0;
-    return pool_buf_grow_to(pool, buf, just); /* near the limit there may be room for just this */
+    return pool_buf_grow_to(pool, buf, just); /* near the limit there may be room for no more */
 }
 
 int
@@ -382,7 +382,7 @@ pool_block_new(struct pool *pool, size_t bytes)
         more = slab_small_takes_page(class) ? SLAB_PAGE_BYTES : 0;
     }
     if (more && (pool->block_bytes + more > pool->limit_bytes / 2 || !pool_has_room(pool, more, 0)))
-        return NULL; /* no client can be ended for room for a block */
+        return NULL; /* no client is closed to make room for a block */
     block =
         class ? pool_small_new(pool, class, pool_small_bytes[i]) : pool_big_new(pool, &more, more);
     pool->block_bytes += pool->used_bytes - before;

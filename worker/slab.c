@@ -1,11 +1,12 @@
 /*
- * slab.c: a slab is a row of equal items with a bitmap of those that are free.
+ * slab.c: a slab is a row of items of equal size, with a bitmap of the free ones.
  */
 #include "worker/slab.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -31,7 +32,7 @@ struct slab {
     uint32_t item_bytes;
     uint16_t count;
     uint16_t used;
-    uint64_t free[]; /* a bit of each item */
+    uint64_t free[]; /* a bit for each item */
 };
 
 struct slab_item {
@@ -39,7 +40,7 @@ struct slab_item {
     uint8_t payload[];
 };
 
-/* A span of the stock: for its slab it is in use. */
+/* A free span in the stock. In the bitmap of its slab it is in use. */
 struct slab_spare {
     struct slab_spare *next;
 };
@@ -95,7 +96,7 @@ slab_take(struct slab_class *class)
     return item->payload;
 }
 
-/* The item may have been zeroed. True: that was the last one. */
+/* Frees an item, whose slab_item may have been zeroed (madvise). True: the slab is empty. */
 static bool
 slab_give(struct slab *slab, struct slab_item *item)
 {
@@ -114,7 +115,7 @@ slab_give(struct slab *slab, struct slab_item *item)
 
 /* --- mappings --- */
 
-/* A page that is touched is one page: huge pages would hold what nothing has counted. */
+/* Without huge pages, so that touching a page makes the process hold no more than that page. */
 static void *
 slab_map(size_t bytes)
 {
@@ -127,14 +128,26 @@ slab_map(size_t bytes)
     return at;
 }
 
-/* munmap of a part of what the kernel has merged fails at vm.max_map_count: the addresses are lost
- * then, the memory is not. */
+/* The kernel merges adjacent mappings. munmap of a part of a merged one splits it, which fails at
+ * vm.max_map_count: then only the memory is given back, and the addresses are lost. */
 static void
 slab_unmap(void *at, size_t bytes)
 {
     ASAN_UNPOISON_MEMORY_REGION(at, bytes);
     if (munmap(at, bytes) != 0)
         (void)madvise(at, bytes, MADV_DONTNEED);
+}
+
+/* Gives back the whole pages of the kernel in these bytes. madvise rounds a length up: part of a page
+ * would take the rest of it from other items, where the kernel's pages are larger than ours. */
+static void
+slab_release(uint8_t *at, size_t bytes)
+{
+    size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+    size_t skipped = -(uintptr_t)at & (page_bytes - 1);
+
+    if (bytes >= page_bytes)
+        (void)madvise(at + skipped, (bytes - skipped) & ~(page_bytes - 1), MADV_DONTNEED);
 }
 
 void *
@@ -164,7 +177,7 @@ slab_map_resize(void *payload, size_t old_bytes, size_t bytes)
     return item == MAP_FAILED ? NULL : item->payload;
 }
 
-/* Of two the larger one is kept: messages grow into it. */
+/* Of two free maps the larger one is kept: later messages grow into it. */
 void
 slab_map_free(struct slab_heap *heap, void *payload, size_t bytes)
 {
@@ -230,7 +243,7 @@ slab_span_new(struct slab_heap *heap, unsigned order, size_t bytes)
     heap->stock_order_bytes[order] -= span_bytes;
     ASAN_UNPOISON_MEMORY_REGION(spare, span_bytes - SLAB_HEAD_BYTES);
     if (bytes < span_bytes) /* the rest was in use before */
-        (void)madvise((uint8_t *)slab_item_of(spare) + bytes, span_bytes - bytes, MADV_DONTNEED);
+        slab_release((uint8_t *)slab_item_of(spare) + bytes, span_bytes - bytes);
     return spare;
 }
 
@@ -239,9 +252,9 @@ slab_span_give_back(struct slab_class *class, size_t span_bytes, struct slab_ite
 {
     struct slab *slab = item->slab;
 
-    (void)madvise(item, span_bytes, MADV_DONTNEED);
+    slab_release((uint8_t *)item, span_bytes);
     if (slab_give(slab, item) && (LIST_FIRST(&class->partial) != slab || LIST_NEXT(slab, link)))
-        slab_chunk_free(slab); /* another has room */
+        slab_chunk_free(slab); /* another chunk has room */
 }
 
 void

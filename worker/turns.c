@@ -33,7 +33,8 @@ turns_give(struct conn *conn, enum budget_class class)
         conn_update_events(conn);
 }
 
-/* Those that were in the queue of input that was kept, at least one of them. */
+/* Ordinary clients that wait have input which a previous turn left in their buffers. At least one of
+ * them has its turn; one that queues again meanwhile waits for the next pass. */
 static void
 turns_of_ordinary(struct worker *worker)
 {
@@ -72,7 +73,7 @@ turns_of_indebted(struct worker *worker)
         if (budget_affords(worker, conn, worker->queued[CONN_QUEUE_INDEBTED]))
             turns_give(conn, BUDGET_INDEBTED);
         else
-            conn_enlist(conn); /* the others first */
+            conn_enlist(conn); /* at the end of the queue */
     }
 }
 

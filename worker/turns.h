@@ -1,8 +1,9 @@
 /*
- * turns.h: gives the connections that wait for a turn their turns.
+ * turns.h: gives turns to the connections that wait for one.
  *
  * Role:     worker.
- * Context:  loop thread, once a pass each. budget.h says which turn is next, and how long there is time.
+ * Context:  loop thread; each function once a pass. budget.h decides which turn is next and when the
+ *           time of a pass is used up.
  */
 #ifndef CRIER_WORKER_TURNS_H
 #define CRIER_WORKER_TURNS_H
@@ -11,11 +12,12 @@
 
 struct worker;
 
-/* Calls the handlers that had no room in the ring again (conn_wait), the oldest first, until one has
- * none. True: the time of this pass is up, there are more. */
+/* Calls again the handlers that had no room in the ring (conn_wait), the oldest first, until one
+ * still has no room. True: others wait that may have room, but the time of this pass is used up. */
 bool turns_retry_waiting(struct worker *worker);
 
-/* Gives as many of those in queues (conn_set_queue) their turns as there is time for in this pass. */
+/* Gives turns to connections in the queues (conn_set_queue), as many as there is time for in this
+ * pass. */
 void turns_run(struct worker *worker);
 
 #endif

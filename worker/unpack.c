@@ -20,7 +20,7 @@ unpack_status_name(enum unpack_status status)
     return "unknown";
 }
 
-/* --- whose is which --- */
+/* --- inflaters and their clients --- */
 
 static struct unpack *
 unpack_of(struct worker *worker, const struct conn *conn)
@@ -48,7 +48,8 @@ unpack_count(const struct worker *worker)
     return count;
 }
 
-/* So many messages at a time that they take a quarter of the pool if each becomes as long as it may. */
+/* The most messages with an inflater of their own: each as long as --max-message, they take a quarter
+ * of the pool. */
 static unsigned
 unpack_most(const struct worker *worker)
 {
@@ -63,7 +64,7 @@ unpack_free(struct worker *worker)
     return unpack_count(worker) < unpack_most(worker) ? unpack_of(worker, NULL) : NULL;
 }
 
-/* The worker's own inflater stays. */
+/* Frees what belongs to the message. The inflater that short messages share is kept. */
 static void
 unpack_end(struct worker *worker, struct unpack *unpack)
 {
@@ -91,7 +92,8 @@ unpack_drop(struct conn *conn)
 
 /* --- slices --- */
 
-/* Room for some more of the message: what there is of it is doubled, up to --max-message. */
+/* Makes room to inflate into: the buffer doubles when it is full, up to --max-message. `*room`: bytes
+ * that the next slice may have. */
 static int
 unpack_reserve(struct conn *conn, size_t packed_bytes, size_t *room)
 {
@@ -112,7 +114,7 @@ unpack_reserve(struct conn *conn, size_t packed_bytes, size_t *room)
     return rc;
 }
 
-/* One slice. UNPACK_MORE: there are others. */
+/* Inflates one slice. UNPACK_MORE: the message is not complete. */
 static enum unpack_status
 unpack_slice(struct conn *conn, struct unpack *unpack)
 {
@@ -148,7 +150,7 @@ unpack_slice(struct conn *conn, struct unpack *unpack)
     return UNPACK_CLOSED;
 }
 
-/* The rest of the client's turn. */
+/* Inflates until the message is complete or the client's turn is over. */
 static enum unpack_status
 unpack_run(struct conn *conn, struct unpack *unpack)
 {
@@ -170,9 +172,9 @@ unpack_run(struct conn *conn, struct unpack *unpack)
     return UNPACK_CLOSED;
 }
 
-/* --- an inflater of its own --- */
+/* --- messages that take several turns --- */
 
-/* The message takes the worker's inflater along, and the rest of its payload out of the input. */
+/* The message keeps the shared inflater, and the rest of its payload is copied out of the input. */
 static enum unpack_status
 unpack_keep(struct conn *conn, const uint8_t *rest, size_t rest_bytes)
 {
@@ -190,7 +192,7 @@ unpack_keep(struct conn *conn, const uint8_t *rest, size_t rest_bytes)
     return UNPACK_MORE;
 }
 
-/* There is none: what was made of it is given up for now. */
+/* All inflaters are taken: what has been inflated is dropped, and the payload is kept. */
 static enum unpack_status
 unpack_wait(struct conn *conn, const uint8_t *payload, size_t bytes)
 {

@@ -5,14 +5,15 @@
  * Owns:     the inflaters; the payload of a message that is being inflated.
  * Context:  loop thread.
  *
- * Between two slices, of UNPACK_SLICE_BYTES of the message or INFLATE_SLICE_BYTES of its
- * payload, it is seen whether the client's turn is over (budget.h). Almost all messages are done
- * by then: for them the worker has one inflater. A message that is not takes it along, with what
- * is left of its payload, and the worker makes a new one; so others' messages do not wait for
- * it. There are at most UNPACK_OWN_MAX such messages in a worker, and fewer if --pool is less
- * than four times as much as they may take. One beyond that keeps its payload only, and begins
- * anew when its turn has come: first come, first served. What an inflater takes, 40 KB, is a
- * part of the worker's own memory and not of the pool; it is freed with the message.
+ * A slice is UNPACK_SLICE_BYTES of inflated data or INFLATE_SLICE_BYTES of compressed payload,
+ * whichever is reached first. Between two slices the worker checks whether the client's turn is over
+ * (budget.h). Almost all messages are finished before that: these share one inflater of the worker.
+ * A message that is not finished when the turn is over keeps that inflater and the rest of its
+ * payload, and the worker makes a new inflater, so that messages of other clients do not wait. A
+ * worker has at most UNPACK_OWN_MAX messages with an inflater of their own, and fewer if these could
+ * take more than a quarter of --pool. A further message keeps only its payload. It waits for an
+ * inflater, first come, first served, and is then inflated from its beginning. An inflater takes
+ * 40 KB. This is the worker's own memory, not part of the pool, and is freed with the message.
  *
  *   unpack_begin -- done ------------------------------------> UNPACK_DONE
  *        | turn over           | all inflaters are taken          ^
@@ -20,8 +21,8 @@
  *   own inflater <------- conn_queue CONN_QUEUE_INFLATER          |
  *        '-- unpack_go_on, in each turn of the client ------------'
  *
- * While conn->inflating, nothing else of the client's input is worked on. unpack_drop ends it in any
- * state; conn_set_state does so.
+ * While conn->inflating is set, nothing else of the client's input is worked on. unpack_drop ends it
+ * from any of these states; conn_set_state calls it with each change of the connection's state.
  */
 #ifndef CRIER_WORKER_UNPACK_H
 #define CRIER_WORKER_UNPACK_H
@@ -41,7 +42,7 @@ enum {
 };
 
 enum unpack_status {
-    UNPACK_DONE,   /* the message is whole, in conn->message, and may be handled */
+    UNPACK_DONE,   /* the message is complete in conn->message, and may be handled */
     UNPACK_MORE,   /* it goes on in the client's next turn */
     UNPACK_CLOSED, /* the client is being closed, or has left */
 };
@@ -50,30 +51,32 @@ enum unpack_status {
 struct unpack {
     struct conn *conn; /* NULL: none */
     struct inflate *inflate;
-    struct pool_buf *packed; /* its payload; NULL: it lies where it was received */
-    uint8_t utf8;            /* state of what is inflated, for a text */
+    struct pool_buf *packed; /* the compressed payload; NULL: it is in the worker's input buffer */
+    uint8_t utf8;            /* of a text: the state of the UTF-8 check after what is inflated */
 };
 
 const char *unpack_status_name(enum unpack_status status);
 
-/* Begins with a whole payload, which is conn->message, which is taken, or lies in the input. */
+/* Begins to inflate a complete compressed payload. If it was gathered in conn->message, that buffer is
+ * taken over; otherwise the payload lies in the worker's input buffer. */
 enum unpack_status unpack_begin(struct conn *conn, const uint8_t *payload, size_t bytes)
     __attribute__((warn_unused_result));
 
 /* Goes on with a message that has an inflater of its own. */
 enum unpack_status unpack_go_on(struct conn *conn) __attribute__((warn_unused_result));
 
-/* Its client is conn->inflating: has it an inflater of its own, or waits it for one? */
+/* For a client with conn->inflating set: true if its message has an inflater of its own, false if it
+ * waits for one. */
 bool unpack_has_own(const struct conn *conn);
 
-/* Begins anew with the payload in conn->message, if an inflater is free. False: none is, or the client is
- * being closed for want of memory. */
+/* Begins again with the compressed payload in conn->message, if the worker may have another inflater.
+ * False: it may not, or there is no memory and the client is being closed. */
 bool unpack_take_own(struct conn *conn) __attribute__((warn_unused_result));
 
-/* The message is given up. */
+/* Gives up the message that is being inflated. */
 void unpack_drop(struct conn *conn);
 
-/* Messages of all clients that have an inflater of their own. */
+/* The number of messages that have an inflater of their own. */
 unsigned unpack_count(const struct worker *worker);
 
 #endif

@@ -1,3 +1,6 @@
+/*
+ * unwatched.c: read unwatched.h first.
+ */
 #include "worker/unwatched.h"
 
 #include <errno.h>
@@ -9,7 +12,7 @@
 #include "worker/conn_out.h"
 #include "worker/watch.h"
 
-/* It is closing, and all is sent: conn_tick closes it without being told of anything. */
+/* The connection is closing, and all is sent: conn_tick closes it without any event. */
 static bool
 unwatched_may_wait(const struct conn *conn)
 {
@@ -58,12 +61,12 @@ unwatched_drop_one(struct conn *conn)
     }
     conn_close(conn, CLOSE_OVERLOAD, open_reason);
     if (conn->state == CONN_CLOSING)
-        conn_set_state(conn, CONN_LINGER); /* its answer would not be seen */
+        conn_set_state(conn, CONN_LINGER); /* no event would report its answer */
     if (conn->state == CONN_LINGER && !conn->blocked)
         conn_out_flush(conn);
 }
 
-/* Each leaves the list at least one state later than it came, so that this ends. */
+/* A connection may be listed again, but only in a later state than before, so that this ends. */
 void
 unwatched_drop(struct worker *worker)
 {

@@ -5,13 +5,13 @@
  * Owns:     worker.unwatched, the list of those that are to be disconnected, and their line in the log.
  * Context:  loop thread.
  *
- * The kernel refuses an addition to an epoll set at the limit fs.epoll.max_user_watches, or without
- * memory. A client that is not watched cannot be served. unwatched_update is called in the middle of
- * anything, so that the connection is only put into the list there. unwatched_drop disconnects it before
- * the loop sleeps: 503 during the handshake, Close 1013 afterwards. It is cut off without a word if bytes
- * wait for room in its socket, and if the kernel refuses a change: then it is still in the set, for
- * something else, until its descriptor is closed. A connection that is closing anyway and has nothing
- * to send is left to CONN_CLOSE_TIMEOUT_MS.
+ * The kernel refuses to add a socket to an epoll set at the limit fs.epoll.max_user_watches, or when
+ * it has no memory. A client whose socket is not watched cannot be served. unwatched_update may be
+ * called while the connection is in use, so it only puts the connection into a list; unwatched_drop
+ * disconnects it before the loop sleeps: with 503 during the handshake, with Close 1013 afterwards.
+ * Without either it is disconnected if bytes wait for room in its socket, or if the kernel has refused
+ * a change: then its socket is still in the set, for other events, until its descriptor is closed. A
+ * connection that is closing anyway and has nothing to send stays until CONN_CLOSE_TIMEOUT_MS.
  */
 #ifndef CRIER_WORKER_UNWATCHED_H
 #define CRIER_WORKER_UNWATCHED_H
@@ -27,19 +27,20 @@ enum { UNWATCHED_NEWS_MS = 1000 }; /* between two lines in the log */
 
 /* Part of a worker: what the next line in the log is about. */
 struct unwatched_news {
-    uint64_t count; /* connections since the last line */
+    uint64_t count; /* connections refused by the kernel since the last line */
     int error;      /* of the first of them */
     char addr[CLIENT_ADDR_TEXT_BYTES];
     uint32_t logged_ms;
 };
 
-/* watch_set; a connection that cannot be watched as it has to be is listed for unwatched_drop. */
+/* Calls watch_set. If the kernel refuses, the connection is listed for unwatched_drop. */
 void unwatched_update(struct conn *conn, unsigned wants);
 
-/* Disconnects those that are listed. Not while the input of a connection is being worked on. */
+/* Disconnects the listed connections. Not to be called while input of a connection is worked on. */
 void unwatched_drop(struct worker *worker);
 
-/* Logs how many that were, at most once in UNWATCHED_NEWS_MS; several times a second. */
+/* Logs one of the disconnected connections and the number of others, at most once in
+ * UNWATCHED_NEWS_MS. To be called several times a second. */
 void unwatched_tick(struct worker *worker);
 
 #endif

@@ -1,13 +1,14 @@
 /*
- * beat.h: copies large data with signs of life in between.
+ * beat.h: memcpy for large data, which keeps the heartbeat of the process going.
  *
  * Role:     every process that copies whole messages.
  * Owns:     nothing.
  * Errors:   none.
  * Context:  any thread; `heartbeat` has one writer, the process itself (member.h).
  *
- * A worker that shows no sign of life for --stuck-timeout is replaced. Copying a message of some
- * hundred MiB into memory that is touched for the first time may take that long on a slow machine.
+ * The master replaces a worker whose heartbeat does not change for --stuck-timeout. On a slow machine,
+ * copying a message of some hundred MiB into memory that has not been touched before may take that
+ * long.
  */
 #ifndef CRIER_SHM_UTIL_BEAT_H
 #define CRIER_SHM_UTIL_BEAT_H
@@ -35,7 +36,7 @@ beat_copy_large(uint64_t *heartbeat, void *to, const void *from, size_t bytes)
     memcpy(at, next, bytes);
 }
 
-/* memcpy, which adds 1 to *heartbeat after each BEAT_COPY_BYTES. */
+/* memcpy in pieces of BEAT_COPY_BYTES, which adds 1 to *heartbeat between two pieces. */
 static inline void
 beat_copy(uint64_t *heartbeat, void *to, const void *from, size_t bytes)
 {

@@ -4,10 +4,14 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -202,6 +206,70 @@ test_slab_without_memory_of_the_system_says_so_and_works_when_there_is_some(void
         ASSERT_0_IN_CHILD(run_out_of_memory(resources[i]));
 }
 
+/* --- a kernel with pages of 64 KiB --- */
+
+static size_t kernel_page_bytes; /* 0: as it is */
+
+long
+sysconf(int name)
+{
+    static long (*real)(int name);
+
+    if (name == _SC_PAGESIZE)
+        return (long)(kernel_page_bytes ? kernel_page_bytes : getauxval(AT_PAGESZ));
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "sysconf");
+    return real(name);
+}
+
+/* As madvise(2): the address is that of a page, the length is rounded up. */
+int
+madvise(void *at, size_t bytes, int advice)
+{
+    if (kernel_page_bytes && advice == MADV_DONTNEED) {
+        if ((uintptr_t)at % kernel_page_bytes) {
+            errno = EINVAL;
+            return -1;
+        }
+        bytes = (bytes + kernel_page_bytes - 1) / kernel_page_bytes * kernel_page_bytes;
+    }
+    return (int)syscall(SYS_madvise, at, bytes, advice);
+}
+
+static void
+assert_holds(const struct pool_buf *buf, size_t bytes, uint8_t with)
+{
+    assert_int_equal(pool_buf_bytes(buf), bytes);
+    for (size_t i = 0; i < bytes; i++) {
+        if (buf->data[i] != with)
+            fail_msg("byte %zu is %u instead of %u", i, buf->data[i], with);
+    }
+}
+
+/* Every second buffer is freed: the other ones keep what they hold. Some span several pages, so that
+ * pages of the kernel lie inside of them as well. */
+static void
+test_slab_gives_back_no_page_that_is_partly_in_use_on_a_kernel_with_large_pages(void **state)
+{
+    static const size_t sizes[] = {PAGE - HEADS, 4 * PAGE - HEADS, SLAB_SPAN_MAX_BYTES - HEADS};
+
+    (void)state;
+    kernel_page_bytes = 64 << 10;
+    for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
+        size_t count = crowd_fill(sizes[s]);
+
+        assert_true(count >= CROWD_LIMIT / SLAB_SPAN_MAX_BYTES);
+        for (size_t i = 0; i < count; i++)
+            memset(crowd[i]->data, (int)(1 + i % 255), sizes[s]);
+        crowd_free(0, 2);
+        for (size_t i = 1; i < count; i += 2)
+            assert_holds(crowd[i], sizes[s], (uint8_t)(1 + i % 255));
+        crowd_free(1, 2);
+        assert_int_equal(pool.used_bytes, 0);
+    }
+    kernel_page_bytes = 0;
+}
+
 #define TEST(test) cmocka_unit_test_setup_teardown(test, crowd_begin, crowd_end)
 
 int
@@ -213,6 +281,7 @@ main(void)
         TEST(test_slab_keeps_the_largest_mapping_for_the_next_message_within_its_stock),
         TEST(test_slab_message_of_64_mib_grows_in_linear_time_and_is_never_held_twice),
         TEST(test_slab_without_memory_of_the_system_says_so_and_works_when_there_is_some),
+        TEST(test_slab_gives_back_no_page_that_is_partly_in_use_on_a_kernel_with_large_pages),
     };
 
     return cmocka_run_group_tests_name("slab", tests, NULL, NULL);
