@@ -3,7 +3,7 @@
  *
  * Role:     crier-bench; no I/O.
  * Owns:     a table of the newest BENCH_AUDIENCE_MESSAGES messages, from init to fini.
- * Errors:   -ENOMEM. What is not known of a message is not said: one that somebody never gets has
+ * Errors:   -ENOMEM. What is not known of a message is not said: one that a member never gets has
  *           no last, and neither has one whose place in the table is taken by a newer one.
  * Context:  any thread, one at a time per audience.
  *
@@ -21,7 +21,7 @@ struct bench_audience {
     uint32_t size; /* members */
 };
 
-/* 0 or -ENOMEM; all zeroes is an audience that nobody may be noted of. */
+/* 0 or -ENOMEM. An audience that is all zeroes has no members, and none may be noted. */
 int bench_audience_init(struct bench_audience *audience, uint32_t size);
 void bench_audience_fini(struct bench_audience *audience);
 

@@ -190,8 +190,8 @@ client_flush(struct bench_loop *loop, struct bench_client *client)
     }
 }
 
-/* The head of a masked frame, RFC 6455 section 5.2, with a key that nobody needs to be unable to
- * guess. Bytes written; the key is the last four. */
+/* The head of a masked frame, RFC 6455 section 5.2, with a key that may be guessed. Bytes written;
+ * the key is the last four. */
 static size_t
 client_head(struct bench_loop *loop, uint8_t *to, enum frame_opcode opcode, size_t payload)
 {

@@ -201,7 +201,7 @@ usage_add_memory(struct bench_usage *usage, pid_t pid)
     }
     usage->pss_bytes += pss;
     pss = rollup_bytes(text, "\nPss_File:");
-    usage->pss_file_bytes += pss > 0 ? pss : 0; /* before Linux 5.10 nobody says */
+    usage->pss_file_bytes += pss > 0 ? pss : 0; /* before Linux 5.10 it is not there */
 }
 
 /* All processes there are, as many as have room. */
@@ -234,7 +234,7 @@ stats_read(struct process_stat **stats)
     return count;
 }
 
-/* Breadth first: whoever has a parent in the tree belongs to it. */
+/* Breadth first: a process that has a parent in the tree belongs to it. */
 static int
 tree_of(pid_t root, const struct process_stat *stats, int count, const struct process_stat **tree)
 {

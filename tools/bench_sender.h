@@ -9,10 +9,10 @@
  * With a rate the schedule is fixed before the run: message j of sender s among S is due at
  * start + (j * S + s) / rate, whether or not anything before it was received or even sent. What
  * could not be sent when it was due is sent as soon as it can be, and still says when it was due:
- * whoever measures from there has not left out the waiting (coordinated omission).
+ * a latency that is measured from there includes the waiting (no coordinated omission).
  *
  * With a window a sender has so many messages on their way, and a message is due when it is sent.
- * An echo is back when its sender has it; a broadcast is when all who are connected have it, on the
+ * An echo is back when its sender has it; a broadcast is when all connected clients have it, on the
  * average over them.
  */
 #ifndef CRIER_TOOLS_BENCH_SENDER_H

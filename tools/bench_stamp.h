@@ -1,5 +1,5 @@
 /*
- * bench_stamp.h: what is in a message of crier-bench, so that whoever receives it can judge it.
+ * bench_stamp.h: what is in a message of crier-bench, so that its receivers can judge it.
  *
  *   ~ PP SSSSS DDDDDDD C filler...      without the blanks
  *

@@ -138,7 +138,7 @@ is_publisher(const struct bench_thread *thread, const struct bench_client *clien
            client < thread->senders + thread->sender_count;
 }
 
-/* What it was still to receive settles nothing any more, for nobody. */
+/* What it was still to receive settles nothing any more, for no client. */
 static void
 on_disconnected(struct bench_thread *thread, struct bench_client *client, const char *why)
 {
@@ -178,7 +178,7 @@ on_closed(struct bench_loop *loop, struct bench_client *client, enum bench_clien
     }
 }
 
-/* Everybody who receives the same messages in the same order has the same hash. */
+/* All clients that receive the same messages in the same order have the same hash. */
 static void
 order_note(struct bench_client *client, const struct bench_stamp *stamp)
 {
@@ -230,7 +230,7 @@ on_message(struct bench_loop *loop, struct bench_client *client, enum bench_verd
     uint64_t since_ns;
     uint32_t before;
 
-    if (thread->phase == BENCH_CONNECT) /* whoever has sent this may know of another one earlier */
+    if (thread->phase == BENCH_CONNECT) /* its sender may have seen the next one earlier */
         thread_look_at_phase(thread);
     since_ns = loop->now_ns - thread->run->start_ns;
     if (verdict == BENCH_GOOD && thread->phase != BENCH_CONNECT && stamp->due_ns <= since_ns)
@@ -568,7 +568,7 @@ bench_thread_failed(const struct bench_run *run)
 /* --- what it comes to --- */
 
 /* How many messages of a publisher every client should have, in what order they may be: of one that
- * was disconnected those that somebody has. */
+ * was disconnected those that at least one client has. */
 static uint32_t
 published_by(const struct bench_run *run, uint32_t publisher)
 {
@@ -605,7 +605,7 @@ thread_find_missing(struct bench_thread *thread, uint32_t publisher)
     }
 }
 
-/* Those who have received everything are compared with the first of them. */
+/* Clients that have received everything are compared with the first of them. */
 static void
 thread_compare_order(struct bench_thread *thread, uint64_t published,
                      const struct bench_client **model)

@@ -12,11 +12,11 @@
  * DRAIN nothing new becomes due, and what is on its way may arrive; END ends the threads.
  *
  *   label  access                              partner  what the pair gives
- *   P1     phase, store release (main)         P2       who sees a phase sees start_ns
+ *   P1     phase, store release (main)         P2       a thread that sees a phase sees start_ns
  *   P2     phase, load acquire (thread)        P1
- *   W1     shown.*, stores; fence; load want   W2       who waits for `want` deliveries is woken by
- *   W2     want, store; fence; load shown.*    W1       whoever makes it so many, or sees so itself
- *   F1     failed, store release (thread)      F2       who sees it sees why
+ *   W1     shown.*, stores; fence; load want   W2       main, which waits for `want`, is woken by
+ *   W2     want, store; fence; load shown.*    W1       the thread that gets there, or sees it itself
+ *   F1     failed, store release (thread)      F2       main sees why when it sees that
  *   F2     failed, load acquire (main)         F1
  */
 #ifndef CRIER_TOOLS_BENCH_THREAD_H

@@ -139,7 +139,7 @@ prepare_signals(struct bench *bench)
                : bench_options_complain(BENCH_EXIT_FAILED, "signalfd: %s", strerror(errno));
 }
 
-/* Does somebody listen there? 0 or -errno. */
+/* Does a server listen there? 0 or -errno. */
 static int
 probe(const struct bench *bench)
 {

@@ -23,8 +23,8 @@ struct audience {
     uint64_t target;
 };
 
-/* While a burst is under way it looks again and again, as a rule: who wakes somebody that sleeps pays for it as
- * much as for a send, and how often that is depends on who of the two is a little faster. */
+/* While a burst is under way it looks again and again, as a rule: waking a sleeping process costs as
+ * much as a send, and how often that happens depends on which of the two is a little faster. */
 static inline void
 audience_read(struct audience *audience, int epoll)
 {

@@ -158,7 +158,7 @@ bare_accept(int listener, int epoll)
 {
     int fd;
 
-    /* cppcheck-suppress nullPointer ; who it is does not matter, accept(2) */
+    /* cppcheck-suppress nullPointer ; the address does not matter, accept(2) */
     while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
         struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
         epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);

@@ -354,7 +354,7 @@ debate_open(struct debate *debate, enum pairs_side side)
     if (debate->listeners) {
         debate->audiences[side] = audience_start(server->port, debate->listeners, true);
         server_rig_await(debate->audiences[side]->event, "listeners");
-        debate->audiences[side]->sleeps = true; /* or it takes a CPU from those who work */
+        debate->audiences[side]->sleeps = true; /* or it takes a CPU from the working processes */
     }
     (void)debate_talk(debate, side);
 }

@@ -1,9 +1,9 @@
 /*
  * bench_echo.c: what a worker pays for the round trip of a short message, against a bare server.
  *
- * All clients are one process, and have one masked text message of 64 bytes outstanding each: who
- * has its echo whole sends the next. The bare server is one process that does what cannot be left
- * out: epoll_wait, recv, take the mask off, put the server's head before it, send. Both get the
+ * All clients are one process, and have one masked text message of 64 bytes outstanding each: a
+ * client that has its whole echo sends the next. The bare server is one process that does what
+ * cannot be left out: epoll_wait, recv, take the mask off, put the server's head before it, send. Both get the
  * same load from the same code, in turn. Where the memory of a process comes to lie makes a
  * difference of some percent for as long as it lives, so every round is one of new processes.
  *

@@ -11,7 +11,7 @@
  *                    and broadcasts together, against a process that sends the same frame to each
  *                    of its sockets when it is due.
  *
- * The audience is a process of its own, and so is who writes to the console or sends to the sockets.
+ * The audience is a process of its own; another one writes to the console or sends to the sockets.
  * Everything stays on 127.0.0.1.
  */
 #include <sys/epoll.h>
@@ -53,7 +53,7 @@ struct audience {
 
 /* --- the audience --- */
 
-/* `got` bytes before, `bytes` now: who has got another frame has got it now. */
+/* `got` bytes before, `bytes` now: frames that are complete with these have arrived now. */
 static void
 audience_stamp(struct audience *audience, uint32_t client, uint64_t got, size_t bytes)
 {
@@ -327,7 +327,7 @@ bench_large(const char *program, const struct traffic *traffic)
 
 /* --- an open loop --- */
 
-/* Of the comparison: who broadcasts, in a process of its own, and the clients. */
+/* One side of the comparison: the broadcaster, a process of its own, and the clients. */
 struct side {
     struct audience *audience;
     pid_t sender;

@@ -12,7 +12,7 @@
  *               pause, to readers that sleep when there is nothing. The clock stops when the last
  *               reader has the last message. Readers add up all words of all payloads, and the sums
  *               must be what was published. A message is published by itself; sleepers are woken
- *               once per batch. Then the others may gather a batch before anybody sees any of it,
+ *               once per batch. Then the others may gather a batch before a reader sees any of it,
  *               which costs them less, and which the ring has no use for.
  *   memcpy      How fast a process that does nothing else copies a message of 64 KiB from one
  *               buffer to place after place in as much shared memory as an arena has. The ring

@@ -35,7 +35,7 @@ enum {
     FRAME_BYTES = PAYLOAD_BYTES + 2, /* RFC 6455 section 5.2 */
     EVENTS = 256,
     LOOK_MS = 100,
-    SILENCE_LOOKS = 100, /* without a new connection: nobody answers */
+    SILENCE_LOOKS = 100, /* without a new connection: the server does not answer */
     MEMORY_FLOOR_KIB = 3 << 20,
 };
 
@@ -159,7 +159,7 @@ process_read(struct process *process, struct client *client)
     char got[1024];
     ssize_t bytes = recv(client->fd, got, sizeof(got), MSG_DONTWAIT);
 
-    if (bytes <= 0) { /* whoever is lost is missed by the broadcast */
+    if (bytes <= 0) { /* a client that is lost is missed by the broadcast */
         epoll_ctl(process->epoll, EPOLL_CTL_DEL, client->fd, NULL);
         return 0;
     }
@@ -181,7 +181,7 @@ process_read(struct process *process, struct client *client)
     return 1;
 }
 
-/* Whoever brings the last one, or the one in the middle, says when. */
+/* The process that counts the last one, or the one in the middle, notes when. */
 static void
 process_count(struct crowd *crowd, uint32_t frames)
 {

@@ -181,7 +181,7 @@ scene_burst(const struct scene *scene, enum pairs_side side)
     server_rig_await(scene->audiences[side]->event, "delivery");
 }
 
-/* Who is set up first has other memory in the kernel than the second one: a difference of some
+/* The side that is set up first has other memory in the kernel than the second: a difference of some
  * percent for as long as it lives. So everything is set up anew now and then, in either order. */
 static void
 scene_renew(struct scene *scene)

@@ -1,10 +1,10 @@
 /*
- * bench_slow.c: what clients that stand still cost those who read.
+ * bench_slow.c: what stalled clients cost the clients that read.
  *
  *   latency   from writing a line to the console until it has arrived, the median over 100 reading
  *             clients and all lines, beside 5,000 that never read (--slow skip) and without them,
  *             in turn. Lines of 10 KiB, 100 a second, so that the ring goes round every four
- *             seconds and those who stand still jump twice in that time.
+ *             seconds and stalled clients jump twice in that time.
  *
  * The readers are a process of their own. Everything stays on 127.0.0.1.
  */

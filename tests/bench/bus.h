@@ -13,7 +13,7 @@
  *   | length | payload: stamp, words ... | length | payload ... | up to BUS_BATCH_MESSAGES
  *
  * so that a stream can be written, and a message be copied, from where it stands. A batch is as
- * large for everybody. A reader hands each payload to bus_tally_add, which reads all of it.
+ * large for each of them. A reader hands each payload to bus_tally_add, which reads all of it.
  */
 #ifndef CRIER_TESTS_BENCH_BUS_H
 #define CRIER_TESTS_BENCH_BUS_H

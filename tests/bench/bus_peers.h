@@ -1,7 +1,7 @@
 /*
- * bus_peers.h: what one would take instead of the ring, each as fast as we know how to use it.
+ * bus_peers.h: the alternatives to the ring, each as fast as we know how to use it.
  *
- *   pipe       One pipe per publisher and reader: at no size are writes mixed, and nobody locks. A
+ *   pipe       One pipe per publisher and reader: at no size are writes mixed, without locks. A
  *              reader takes up to 64 KiB at a time (a whole number of messages, so that none has to
  *              be moved), by epoll when it has several pipes.
  *   seqpacket  One pair of sockets per reader, which all publishers share: messages stay whole. A
@@ -10,13 +10,13 @@
  *              positions, another puts publishers in order while they copy what is larger than
  *              BUS_MUTEX_SMALL_BYTES; smaller copies are made under the first. Readers take it once
  *              for all that they read at a time. Two condition variables, once per batch, and only
- *              if somebody waits; a publisher without room waits for an eighth of it. Not robust: a
- *              process that dies in there stops everybody, for ever.
+ *              if a process waits; a publisher without room waits for an eighth of it. Not robust: a
+ *              process that dies in there stops all others, for ever.
  *   bare       A message in shared memory, a word that says so, and an eventfd in epoll: the least
  *              that wakes another process. For one message at a time only.
  *
  * A publisher hands over each message by itself: with a write per pipe, a send per socket, under a
- * lock. Or it gathers a batch first, and nobody sees a message of it before all are there: one
+ * lock. Or it gathers a batch first, and no reader sees a message of it before all are there: one
  * write, one sendmmsg, one lock for all. Pipes and sockets give readers no common order of several
  * publishers' messages; ring and mutex do.
  */
@@ -322,7 +322,7 @@ struct bus_mutex {
     struct bus_mutex_shm *shm;
     uint64_t room_bytes;
     uint64_t read; /* a reader's cursor, not yet stored */
-    bool large;    /* in this run; a small copy in between would go where somebody copies */
+    bool large;    /* in this run; a small copy in between would go where another process copies */
 };
 
 static inline void

@@ -4,7 +4,7 @@
  * Role:     the process that measures.
  * Errors:   none.
  *
- * Both are measured in turn, pair by pair, and who is first alternates: a noisy neighbour meets
+ * Both are measured in turn, pair by pair, and the first one alternates: a noisy neighbour meets
  * both. The figure that counts is the median of the ratios of the pairs. How well it is known says
  * a percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13): as
  * many ratios are drawn from those that were seen, with replacement, again and again, and the middle

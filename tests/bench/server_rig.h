@@ -91,8 +91,8 @@ static cpu_set_t server_rig_cpus; /* that this program was given */
 
 enum server_rig_half { SERVER_RIG_CLIENTS, SERVER_RIG_SERVERS };
 
-/* Clients have the first CPU, servers of one process the last one; who is started from here on
- * follows. Where the scheduler puts them is else what is measured. */
+/* Clients have the first CPU, servers of one process the last one; processes that are started from
+ * here on follow. Otherwise the placement by the scheduler would be measured. */
 static inline void
 server_rig_pin(enum server_rig_half half)
 {
@@ -262,7 +262,7 @@ server_rig_start(struct server_rig *server, const char *program, const char *con
         server_rig_fail("pipe");
     server->pid = fork();
     if (server->pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL); /* server_rig_fail leaves nobody behind */
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* server_rig_fail leaves no process behind */
         dup2(in[0], 0);
         dup2(err[1], 2);
         dup2(listener, SERVER_RIG_LISTENER);

@@ -33,7 +33,7 @@ REFUSED = [
     case("5.5.1-invalid-code-and-reason", SECTION, [bye(999, b"\xff")], [closed(1002)]),
 ]
 
-# RFC 6455 section 5.5.1: nothing behind a Close is looked at, whoever sent it first.
+# RFC 6455 section 5.5.1: nothing behind a Close is looked at, whichever side sent it first.
 BEHIND = [
     *(case(f"5.5.1-{name}-behind-it", SECTION, [bye(1000), *late], [closed(1000, b"")])
       for name, late in (("text", [text("late")]), ("ping", [ping(b"late")]), ("pong", [pong()]),

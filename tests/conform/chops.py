@@ -1,7 +1,7 @@
 """Sends a case in many ways, and checks that all of them get what the case expects, and the same.
 
 In one write; in two, cut at every byte; a byte at a time. A part is sent when the server has read the one before: on a
-unix socket the kernel tells how much the peer has not read yet. So each cut is really a cut, and nobody waits for time
+unix socket the kernel tells how much the peer has not read yet. So each cut is really a cut, and no test waits for time
 to pass.
 """
 
@@ -71,7 +71,7 @@ class Play:
         assert upgraded(agreed=self.case.agreed).take(answer, 0) == len(answer)
 
     def send_part(self):
-        """Sends the next part. Who has been closed is told so by what it reads, not by this."""
+        """Sends the next part. A client that has been closed learns that by reading, not here."""
         try:
             self.client.send_raw(self.parts.pop(0))
         except (BrokenPipeError, ConnectionResetError):

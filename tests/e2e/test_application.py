@@ -111,7 +111,7 @@ def expect_lines_and_echo(client, lines):
 
 
 def opened_for_writing(fifo):
-    """The descriptor, once somebody reads."""
+    """The descriptor, once a process has opened the pipe to read."""
     try:
         return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:
@@ -213,7 +213,7 @@ def test_what_a_handler_sends_before_it_closes_comes_before_the_close(probe):
 
 
 def test_what_a_client_sends_until_it_hears_of_the_close_is_discarded_to_its_own_close(probe):
-    """However many frames that are: nobody waits for a timeout, and nothing is reset."""
+    """However many frames that are: neither side waits for a timeout, and nothing is reset."""
     client = probe("--on-message", "close").connect()
     small = encode_frame(TEXT, b"x")
     start = time.monotonic()

@@ -80,7 +80,7 @@ def stop(pids):
 
 @pytest.mark.parametrize("dies", [False, True], ids=["all-go-on", "one-is-killed"])
 def test_a_storm_while_no_worker_takes_what_it_is_passed_is_shared_evenly(crier, dies):
-    """What is on its way counts as much as what has arrived, whoever finds it in the channel."""
+    """What is on its way counts as much as what has arrived, whichever worker finds it in the channel."""
     def attempt(scale):
         """A worker that is stopped for a second gets no more connections: the storm must be over by then."""
         server = start(crier, "--handshake-timeout", "120")

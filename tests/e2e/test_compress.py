@@ -1,4 +1,4 @@
-"""permessage-deflate (RFC 7692): one deflate a broadcast, whoever publishes it and however many receive it."""
+"""permessage-deflate (RFC 7692): one deflate a broadcast, whichever client publishes it and however many receive it."""
 
 import os
 import random
@@ -40,7 +40,7 @@ def test_a_broadcast_is_deflated_once_however_many_clients_and_workers(crier, so
     texts = [words(200, seed) for seed in range(7)]
     short = "x" * (MIN - 1)
 
-    for text in texts:  # nobody can use it
+    for text in texts:  # no client can use a twin
         say(text)
     for client in server.clients:
         client.expect_texts(texts)
@@ -156,7 +156,7 @@ def test_a_client_with_a_small_window_gets_broadcasts_plain_and_its_echoes_in_it
     server.line(far)
     small.expect_texts([far])
     assert small.compressed == []
-    assert server.counters()["broadcast_deflate_calls"] == 0  # nobody could use it
+    assert server.counters()["broadcast_deflate_calls"] == 0  # no client could use it
     small.text(far)
     small.expect_texts([far])  # inflated in a window of 10 bits
     assert len(small.compressed) == 1
@@ -260,7 +260,7 @@ def test_zip_bombs_end_with_1009_and_take_no_memory(crier):
 
 
 def test_a_flood_of_small_bombs_does_not_keep_others_waiting(crier):
-    """Each inflates to a megabyte; a turn of the loop inflates one, then it is somebody else's turn."""
+    """Each inflates to a megabyte; a turn of the loop inflates one, then another client has its turn."""
     server = crier("--no-welcome", "--on-message", "drop", workers=1)
     flood, other = connect_deflating(server), server.connect()
     worker = server.workers()[0]

@@ -1,4 +1,4 @@
-"""Every line of standard input goes to everybody."""
+"""Every line of standard input goes to all clients."""
 
 import fcntl
 import os
@@ -271,7 +271,7 @@ def test_a_big_file_reaches_every_reader_whole_and_in_order(crier, tmp_path):
     assert path.stat().st_size > 100 * COUNT
     expected = b"".join(server_frame(TEXT, line) for line in lines)
     with open(path) as file:
-        # Whoever reads here shares its processor with the tests: give it time.
+        # The reader shares its processor with the tests: give it time.
         server = crier("--no-welcome", "-E", "--wait-clients", "4", "--slow-grace", "30", "--ping", "0",
                        stdin=file, workers=2)
 

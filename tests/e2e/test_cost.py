@@ -164,7 +164,7 @@ def test_a_connection_takes_few_system_calls_and_a_rush_few_messages_to_a_worker
     server.wait_counter("clients_left", CLIENTS)
     master, worker = (trace.stop() for trace in traces)
     assert master["sendmsg"] <= CLIENTS / 4, master
-    # The 101 and the Close, which the FIN goes with; whoever has not said something yet is asked once more. Some wait for
+    # The 101 and the Close, which the FIN goes with; a client that has sent nothing yet is asked once more. Some wait for
     # their turns (budget.h), in which time they are not watched (two calls): strace makes a turn last long.
     assert worker["sendto"] == 2 * CLIENTS and worker["shutdown"] == worker["close"] == CLIENTS, worker
     assert worker["recvfrom"] <= 5 * CLIENTS and worker["epoll_ctl"] <= 6 * CLIENTS, worker

@@ -501,7 +501,7 @@ def test_clients_that_the_server_closes_are_counted_and_the_others_go_on(crier):
     server = crier("--no-welcome", "--on-message", "broadcast", workers=1)
 
     def fault(number, payload):
-        if number == 10 and threading.current_thread().name == "connection 2":  # 0 looks who listens, 1 publishes
+        if number == 10 and threading.current_thread().name == "connection 2":  # 0 checks that a server listens, 1 publishes
             raise EOFError
         return [payload]
 

@@ -93,7 +93,7 @@ def test_a_running_server_is_shown_by_the_pid_of_any_of_its_processes(crier):
 def test_without_an_argument_it_finds_the_server_or_names_those_that_run(crier):
     server = crier("--no-welcome")
     done = run_crier(program=CRIER_RING)
-    if done.returncode == 0:  # nobody else runs one on this machine
+    if done.returncode == 0:  # no other server runs on this machine
         assert done.stdout.startswith(f"running server {server.pid}, "), done
     another = crier("--no-welcome")
     asked = look(status=1)
@@ -213,7 +213,7 @@ def test_what_is_no_segment_is_one_sentence(crier, tmp_path):
     assert "cannot open" in look(tmp_path / "missing", status=1)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_server_of_another_user_is_one_sentence(crier, for_other_users):
     def become_nobody():
         os.setgroups([])

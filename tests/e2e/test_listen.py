@@ -73,7 +73,7 @@ def test_a_unix_socket_that_a_killed_server_has_left_is_replaced(crier, tmp_path
     dead.connect(address=path)
     dead.send_signal(signal.SIGKILL)
     dead.wait_exit()
-    assert os.path.exists(path), "nobody was left to remove it"
+    assert os.path.exists(path), "no process was left to remove it"
     server = crier("--no-welcome", listen=[f"unix:{path}", "127.0.0.1:0"])
     echo(server.connect(address=path))
 
@@ -142,7 +142,7 @@ def test_a_unix_path_that_cannot_be_made_is_one_sentence_and_status_3(tmp_path):
     assert_cannot_bind(run_crier("--listen", f"unix:{path}"), str(path))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody with fewer rights")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user with fewer rights")
 def test_a_place_without_permission_is_one_sentence_and_status_3(for_other_users, tmp_path):
     directory = tmp_path / "socket"
     directory.mkdir(mode=0o700)

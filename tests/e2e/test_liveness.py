@@ -1,4 +1,4 @@
-"""Who is pinged when, who is given up, and under which name it is counted."""
+"""Which clients are pinged and when, which are given up, and under which name that is counted."""
 
 import ctypes
 import os

@@ -351,7 +351,7 @@ def test_clients_that_left_before_their_worker_died_are_counted_once(crier):
     open_before = len(descriptors(victim))
     for client in leave:
         client.drop()
-    wait_until(lambda: len(descriptors(victim)) == open_before - len(leave), "the worker to notice who left")
+    wait_until(lambda: len(descriptors(victim)) == open_before - len(leave), "the worker to notice which clients left")
     assert server.held_up(), "the ring is not full any more"
     os.kill(victim, signal.SIGKILL)
     assert f"{lost} clients lost" in server.wait_log(rf"\b{victim}\b.* clients? lost")

@@ -1,4 +1,4 @@
-"""Who breaks the protocol, closes, or falls silent disturbs nobody. What breaks it is a table: tests/conform."""
+"""A client that breaks the protocol, closes, or falls silent disturbs no other. What breaks it is a table: tests/conform."""
 
 import struct
 

@@ -57,7 +57,7 @@ class Crowd:
         return b"".join(b"%012d" % number + b"x" * (size - 12) + b"\n" for number in range(first, self.published))
 
     def publish(self, count, size):
-        """At the pace of those who read: a quarter of the ring at a time."""
+        """At the pace of the clients that read: a quarter of the ring at a time."""
         step = min(RING // 4 // size, SLOTS // 4)
         while count > 0:
             self.server.write(self.lines(min(step, count), size), 4 * PATIENCE)
@@ -70,7 +70,7 @@ class Crowd:
                    for (_, count), clients in swarm.report()["transcripts"].items())
 
     def quiet_counts(self):
-        """The same of those who did not read; whatever they got is whole, and in order."""
+        """The same of the clients that did not read; whatever they got is whole, and in order."""
         total = 0
         for client in self.quiet:
             numbers = []

@@ -112,7 +112,7 @@ class Town:
         self.said += 1
 
     def fill(self, counter, value, pace):
-        """Until the counter has reached the value. Nobody reads yet. From half a ring on clients may be below the mark."""
+        """Until the counter has reached the value. No client reads yet. From half a ring on clients may be below the mark."""
         counters = self.server.counters()
         while counters[counter] < value:
             if self.said * MESSAGE_BYTES < RING // 2:

@@ -1,4 +1,4 @@
-"""From the first instruction to the first client: who is served when, by whom, and what happens to a start that fails."""
+"""From the first instruction to the first client: which worker serves it and when, and what happens to a start that fails."""
 
 import errno
 import os
@@ -130,7 +130,7 @@ def wait_logged(server, pattern, count):
     wait_until(lambda: len(logged(server, pattern)) >= count, lambda: f"{count} times {pattern!r}: {server.log}")
 
 
-# ---- who is served, by whom ----
+# ---- which worker serves which client ----
 
 @pytest.mark.parametrize("late", [1, 2, 4])
 def test_newcomers_go_to_workers_that_are_ready_while_one_is_in_its_start_handler(gated, late):

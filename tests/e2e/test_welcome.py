@@ -1,4 +1,4 @@
-"""A new client is announced to everybody, itself included."""
+"""A new client is announced to all clients, itself included."""
 
 import os
 

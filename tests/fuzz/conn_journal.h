@@ -2,7 +2,7 @@
  * conn_journal.h: what was published while fuzz_conn.c gave the worker one input, in that order, and
  * what a client heard of it.
  *
- * Role:     fuzz_conn.c. Whoever publishes writes it down; a client's stream is then held against it.
+ * Role:     fuzz_conn.c. Each publication is written down; a client's stream is then held against it.
  * Owns:     copies of payloads: journal_free.
  * Errors:   a broadcast that was not published, twice, or out of order aborts with a sentence.
  */

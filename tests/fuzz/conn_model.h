@@ -2,7 +2,7 @@
  * conn_model.h: what the application of fuzz_conn.c, behind a right server, answers to a client, and
  * what it publishes for it.
  *
- * Role:     fuzz_conn.c. What a message begins with says what becomes of it: `b` is for everybody,
+ * Role:     fuzz_conn.c. What a message begins with says what becomes of it: `b` is for all clients,
  *           `o` for all others and goes back, too, `c` and `f` close, all else goes back.
  * Owns:     what it inflates: model_free, heard_free.
  * Errors:   whatever was not to be sent aborts with a sentence.
@@ -40,7 +40,7 @@ struct wanted {
 struct model {
     struct wanted answers[WANTED_MAX]; /* to the client alone */
     size_t answer_count;
-    struct wanted news[WANTED_MAX]; /* to everybody; `others` below: not to the client itself */
+    struct wanted news[WANTED_MAX]; /* to all clients; `others` below: not to the client itself */
     bool others[WANTED_MAX];
     size_t news_count;
     uint8_t *owned[WANTED_MAX]; /* what was inflated */
@@ -176,7 +176,7 @@ is_wanted(const struct wire_frame *frame, const struct wanted *wanted)
            (frame->bytes == 0 || memcmp(frame->payload, wanted->payload, frame->bytes) == 0);
 }
 
-/* What the client is told by everybody; echoes begin with something else. */
+/* What broadcasts tell the client; echoes begin with something else. */
 static inline bool
 is_news(const struct wire_frame *frame)
 {
@@ -296,7 +296,7 @@ check_half(const struct model *model, const struct heard *heard, size_t answers)
         if (!is_pong(wanted))
             break;
     }
-    REQUIRE(!"half a frame that nobody was due");
+    REQUIRE(!"half a frame that no client was due");
 }
 
 /* What was published for the client is what it has asked for, all of it or the first of that. */

@@ -26,10 +26,10 @@ enum mode {
     MODE_OPENED = 3,       /* 0: the handshake is in the input; 1: it is done already; 2: with
                                permessage-deflate; 3: with a small window */
     MODE_SMALL_BUFFER = 4, /* the kernel takes little from the worker */
-    MODE_LISTENER = 8,     /* somebody else is connected, too */
-    MODE_LAZY = 16,        /* who has echoes to read, and reads nothing before the end */
+    MODE_LISTENER = 8,     /* another client is connected, too */
+    MODE_LAZY = 16,        /* that client has echoes to read, and reads them at the end */
     MODE_HANGS_UP = 32,    /* the client leaves without having read */
-    MODE_TOWN = 64,        /* others broadcast, and time passes: who does not read becomes slow */
+    MODE_TOWN = 64,        /* others broadcast, time passes: clients that do not read get slow */
     MODE_COSTLY = 128,     /* whatever the worker does takes long: turns end (budget.h) */
 };
 
@@ -49,7 +49,7 @@ enum {
 
 static struct journal journal;
 
-/* Those who are there now; who comes is `comer`. */
+/* The clients that are there now; the next one to come is `comer`. */
 static struct crier_client *present[JOURNAL_TOWN];
 static enum journal_who comer;
 
@@ -280,7 +280,7 @@ struct session {
 
 #define GREW(session, name) (conn_rig_counter(COUNTER_##name) - (session)->before[COUNTER_##name])
 
-/* The pool was used up, and somebody closed for it. */
+/* The pool was used up, and a client was closed for it. */
 static bool
 is_overloaded(const struct session *session)
 {
@@ -293,7 +293,7 @@ is_too_slow(const struct session *session)
     return GREW(session, clients_slow_closed) > 0;
 }
 
-/* Nobody was put out, and the client has read to the end. */
+/* No client was closed by the server, and the client has read to the end. */
 static bool
 is_whole(const struct session *session)
 {
@@ -438,7 +438,7 @@ check_record(const struct hearing *hearing, size_t missed)
     REQUIRE(conn->record->skipped == missed && conn->record->not_addressed == hearing->own);
 }
 
-/* Only who skips has gaps, and whoever stays open gets what is behind them. */
+/* Only a client that skips has gaps, and one that stays open gets what is behind them. */
 static void
 check_hearing(const struct session *session, struct hearing hearing)
 {
@@ -488,8 +488,8 @@ check_client(const struct session *session, struct model *model, struct frame_lo
     heard_free(&heard);
 }
 
-/* The listener is told of itself, of the client, of all that the client and the town had to say to
- * everybody, and that the client has gone. */
+/* The listener is told of itself, of the client, of all that the client and the town broadcast, and
+ * that the client has gone. */
 static void
 check_listener(const struct session *session, size_t *delivered)
 {
@@ -534,7 +534,7 @@ check_books(const struct session *session, const struct model *model, size_t del
         REQUIRE(GREW(session, broadcasts_undeliverable) == 0);
 }
 
-/* The worker's descriptors have numbers that nobody else may have taken. */
+/* The worker's descriptors have numbers that nothing else may have taken. */
 int
 LLVMFuzzerInitialize(int *argc, char ***argv)
 {

@@ -26,7 +26,7 @@ replay_file(const char *path)
         exit(EXIT_FAILURE);
     }
     fclose(file);
-    printf("%s\n", path); /* whoever aborts is named */
+    printf("%s\n", path); /* an input that aborts is named */
     fflush(stdout);
     exact = fuzz_copy(room, bytes);
     (void)LLVMFuzzerTestOneInput(exact, bytes);

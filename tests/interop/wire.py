@@ -41,7 +41,7 @@ class Wire:
                 one.close()
 
     def run(self):
-        with contextlib.suppress(OSError):  # the listener is shut down when nobody has come
+        with contextlib.suppress(OSError):  # the listener is shut down when no client has come
             self.near, _ = self.listener.accept()
             self.near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

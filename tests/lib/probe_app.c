@@ -3,7 +3,7 @@
  * tests/e2e/test_application.py runs it.
  *
  * A handler that is told to close or to fail does only that. Whatever it says names the client by
- * its address, so that a test knows whom it is about.
+ * its address, so that a test knows which client it is about.
  */
 #include "worker/api/crier.h"
 
@@ -32,7 +32,7 @@ static const struct crier_option options[] = {
      "16 MiB, or says that this is too much; obey: see orders in this file, else as echo",
      NULL},
     {"on-disconnect", "nothing|tell|compute", "nothing",
-     "tell: everybody is told of who left and the code; compute: for half a millisecond", NULL},
+     "tell: broadcasts which client left and the code; compute: for half a millisecond", NULL},
     {"close-code", "CODE", "4321", "what the message handler closes with", NULL},
     {"fail-start", "nowhere|master|worker", "nowhere", "where the start handler fails", NULL},
     {"fail-worker", "N", NULL, "the start handler fails in this worker", NULL},
@@ -215,7 +215,7 @@ order_assert(void)
     assert(sheep == 1 && "counting");
 }
 
-/* Computes on and on; what nobody looks at would be left out. */
+/* Computes on and on; a result that is not used would be optimized away. */
 static volatile unsigned computed;
 
 static void

@@ -62,7 +62,7 @@ ring_rig_close(struct ring_rig *rig)
     close(rig->fd);
 }
 
-/* What was written to the eventfd since the last call: 0 when nobody was woken. */
+/* What was written to the eventfd since the last call: 0 when the member was not woken. */
 static inline uint64_t
 ring_rig_woken(int fd)
 {

@@ -1,7 +1,7 @@
 /*
  * stepper.h: goes through a child's code instruction by instruction, with ptrace(2).
  *
- * Role:     a test is the tracer, its child the victim, who has called PTRACE_TRACEME and stops
+ * Role:     a test is the tracer, its child the victim, which has called PTRACE_TRACEME and stops
  *           itself with SIGSTOP before and behind the code in question.
  * Counts:   instructions of the program itself: shm/ as it is linked into the test, and its jumps
  *           into libraries. What lies in STEPPER_OWN_TEXT, in libraries and in the kernel is passed

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Checks what compilers do not: who includes whom, where things live, how long they are.
+"""Checks what compilers do not: which file includes which, where things live, how long they are.
 
     tests/lint/tree.py [--cc "gcc FLAGS"] SOURCE.c...
 
@@ -150,7 +150,7 @@ def check_paths(tree):
 
 
 def check_headers_alone(tree, cc):
-    """Every header compiles without help from whoever includes it."""
+    """Every header compiles without help from the files that include it."""
     def compile_one(path):
         command = shlex.split(cc) + ["-fsyntax-only", "-Wno-unused", "-Wno-unused-function", "-x", "c", "-"]
         return path, subprocess.run(command, input=f'#include "{path}"\n', text=True, capture_output=True)

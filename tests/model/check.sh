@@ -31,13 +31,13 @@ join    | no_fence_j1             | no fence between the low cursor and tail
 join    | no_fence_m1             | no fence between tail and the cursors
 gate    | unsigned                | sequences are compared without a sign
 death   | head_apart              | an arena head that is kept apart from the slot words
-death   | no_reaper               | nobody reaps a dead publisher
+death   | no_reaper               | a dead publisher is not reaped
 history | no_floor                | history without floor_seq
 readers | no_fence_w1             | no fence between sleeping and the slot
 readers | no_fence_w2             | no fence between the slot and sleeping
 readers | no_wake_before_again    | no wake-up before "again" in the middle of a batch
-readers | no_reaper               | nobody writes the eventfds after a death
-readers | reaper_honours_sleeping | the reaper wakes only who says that it sleeps
+readers | no_reaper               | the eventfds are not written after a death
+readers | reaper_honours_sleeping | the reaper wakes only members that say that they sleep
 room    | no_fence_n1_starving    | no fence between a need and starving
 room    | no_fence_n1_scan        | no fence between starving and the second scan
 room    | no_second_scan          | no second scan before waiting for room
@@ -45,8 +45,8 @@ room    | no_fence_n2             | no fence between the cursor and starving
 room    | no_fence_n3             | no fence between clearing starving and the needs
 room    | no_n4                   | starving stays cleared although a need was found
 room    | no_fence_n4             | no fence between starving and the last scan
-widow   | no_reaper               | nobody writes the eventfds after a death
-widow   | reaper_honours_need     | the reaper wakes only who has a need
+widow   | no_reaper               | the eventfds are not written after a death
+widow   | reaper_honours_need     | the reaper wakes only members that have a need
 '
 
 # search MODEL DEFINES...: leaves what pan says in $work/out; false when it did not look at every state

@@ -12,7 +12,7 @@
  * the cursors may be read before tail.
  *
  * Claims: a reader finds at each of its sequences that message, from the first look until it stores
- * its cursor; nobody publishes a message twice; every publisher gets done (an invalid end state
+ * its cursor; no message is published twice; every publisher gets done (an invalid end state
  * otherwise); what history returns is what was published there.
  */
 #define N 2
@@ -25,7 +25,7 @@
 #define BIG 100
 
 byte slot_seq[N];     /* the sequence that the word's tag stands for */
-byte slot_cell[N];    /* owner * CELLS + place; NONE: nobody's */
+byte slot_cell[N];    /* owner * CELLS + place; NONE: no publisher's */
 byte tail = FIRST;
 byte content[2 * CELLS];
 byte floor_seq[2];

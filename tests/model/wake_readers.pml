@@ -11,7 +11,7 @@
  * any time; a fence empties it. On x86 the compare-and-swap of a slot is locked and would hide a
  * missing W2: here it is as weak as a plain store.
  *
- * Claim: when nobody can move any more, everything is published and read. Members look at the ring
+ * Claim: when no process can move any more, everything is published and read. Members look at the ring
  * on their timers, too; there are no timers here.
  */
 #define MESSAGES 3

@@ -1,5 +1,5 @@
 /*
- * wake_room.pml: publishers that wait for room and the readers who make it (wake.h, N1 to N4).
+ * wake_room.pml: publishers that wait for room and the readers that make it (wake.h, N1 to N4).
  *
  * One or two publishers want the cursors at 1, 2 .. GOAL; two readers move theirs from 0 to GOAL, one
  * step at a time. There is room when both cursors, as memory has them, have come so far. Each
@@ -7,7 +7,7 @@
  * in any order (x86 keeps it, weaker machines do not); fences and exchanges empty it. One reader may die before any step: the master then
  * takes its cursor out and writes every eventfd.
  *
- * Claim: when nobody can move any more, both publishers have got their room. There are no timers.
+ * Claim: when no process can move any more, both publishers have got their room. There are no timers.
  */
 #define PUBS 2
 #define READERS 2
@@ -162,7 +162,7 @@ init
 end:
     is_dead != NONE;
 #ifndef MUTANT_no_reaper
-    cursor[1] = GOAL; /* ring_retire: it holds nobody back */
+    cursor[1] = GOAL; /* ring_retire: it holds no publisher back */
 #ifdef MUTANT_reaper_honours_need
     atomic { if :: need[0] != 0 -> need[0] = 0; event[0] = 1 :: else fi };
 #else

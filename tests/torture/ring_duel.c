@@ -1,7 +1,7 @@
 /*
  * ring_duel.c: two processes on one ring, in which every single wake-up counts.
  *
- * Neither has anybody else to be woken by, so that a wake-up that is lost once, in the few
+ * Neither can be woken by a third process, so that a wake-up that is lost once, in the few
  * nanoseconds in which one goes to sleep while the other publishes (W1, W2 in wake.h) or makes room
  * (N1, N2), is found: both then wait for ever, which the deadline of the wait tells.
  */
@@ -69,7 +69,7 @@ duel_read(struct ring *ring, uint64_t seq, uint64_t *random)
         if (ring_read(ring, seq, &record) == 1)
             return;
     }
-    while (ring_read(ring, seq, &record) != 1) { /* who is woken may find nothing */
+    while (ring_read(ring, seq, &record) != 1) { /* a woken reader may find nothing */
         duel_spin(random);
         if (ring_sleep_begin(ring, seq))
             REQUIRE(ring_rig_await(rig.wake_fds[ring->self])); /* or one was lost */

@@ -1,13 +1,13 @@
 /*
  * ring_history.c: lookers read behind every cursor while publishers lap them without a pause.
  *
- * Nobody has a cursor, so nothing is ever held back: slots and arenas are reused as fast as two
+ * No member has a cursor, so nothing is ever held back: slots and arenas are reused as fast as two
  * publishers can write (where tags are narrow, a publisher needs a cursor: ring.h, 8). These are killed all the time, by the parent or, where test points are
  * compiled in, at a test point, and their successors rebuild their arenas. Lookers read single
  * sequences, mostly those that are just about to be reused.
  *
- * The oracle: a message is named by place, life and number, and its bytes follow from the name. Who
- * has published one notes its name under its sequence. What a looker gets is whole, is the one that
+ * The oracle: a message is named by place, life and number, and its bytes follow from the name. The
+ * publisher then notes its name under its sequence. What a looker gets is whole, is the one that
  * was noted, and follows what it got before of the same publisher. A history that is always gone
  * would pass, too: at least one of twenty must be there.
  */
@@ -131,7 +131,7 @@ note_of(uint64_t seq, uint64_t name)
     return ((seq >> NOTES_BITS) + 1) << 32 | name >> 32;
 }
 
-/* Where nobody was in time to write, or somebody has written since, there is nothing to compare. */
+/* Where no publisher was in time to write, or another has written since, nothing is compared. */
 static void
 note_check(uint64_t seq, uint64_t name)
 {
@@ -398,7 +398,7 @@ replace(uint32_t place)
     start_publisher(place);
 }
 
-/* Processes that have killed themselves tell nobody: SIGCHLD does (on_child). */
+/* A process that has killed itself sends no message: SIGCHLD tells of it (on_child). */
 static void
 reap(void)
 {

@@ -68,7 +68,7 @@ struct stroke {
 enum area { AREA_HEAD, AREA_MEMBERS, AREA_SLOTS, AREA_RECORDS, AREA_GEOMETRY, AREA_ALL, AREAS };
 
 static struct ring_rig rig;
-static uint8_t *image; /* a ring at work, before anybody has touched it */
+static uint8_t *image; /* a ring at work, before anything in it was changed */
 static struct segment segment;
 static struct ring rings[MEMBERS];
 static bool is_open[MEMBERS];
@@ -131,7 +131,7 @@ put(struct ring *ring, size_t bytes, struct published *last)
     *last = mine;
 }
 
-/* Several laps, a reader behind, a publisher that waits, a sleeper, one who died between slot and
+/* Several laps, a reader behind, a publisher that waits, a sleeper, one that died between slot and
  * tail. */
 static void
 draw_image(void)
@@ -154,7 +154,7 @@ draw_image(void)
     memcpy(image, rig.segment.head, rig.segment.bytes);
 }
 
-/* --- the mapping, between pages that nobody may touch --- */
+/* --- the mapping, between pages that must not be touched --- */
 
 static bool
 attach(void)
@@ -412,7 +412,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     memset(is_open, 0, sizeof(is_open));
     segment.slots = NULL;
     alarm(CALL_SECONDS);
-    /* The first half of the strokes is there before anybody attaches. */
+    /* The first half of the strokes is there before a process attaches. */
     for (size_t i = 0; i < count / 2; i++)
         scribble((uint8_t *)rig.segment.head, &strokes[i]);
     if (!attach())

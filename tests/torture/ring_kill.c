@@ -4,8 +4,8 @@
  *
  * The victim is stepped with ptrace. For each k it is a fresh process on a fresh segment that is
  * killed with SIGKILL before its k-th instruction in shm/; a call into libc or the kernel is one
- * step. Then the survivors, who map the same segment, do all they can do: publish and read before
- * anybody has noticed, retire the dead, run ring_check(), read everything, go round the ring and
+ * step. Then the survivors, which map the same segment, do all they can do: publish and read before
+ * the death is noticed, retire the dead, run ring_check(), read everything, go round the ring and
  * the arenas, and give the place to a successor. The victim's message is everywhere or nowhere, and
  * once it is visible at step k it is visible at all later steps.
  *
@@ -216,7 +216,7 @@ open_victim(void)
     REQUIRE(ring_open(&victim, &rig.segment, VICTIM, rig.wake_fds) == 0);
 }
 
-/* Its own arena has gone round, nobody needs what is in it. */
+/* Its own arena has gone round, and no reader needs what is in it. */
 static void
 open_victim_and_fill_arena(void)
 {
@@ -302,7 +302,7 @@ static const struct scenario {
     void (*open)(void);    /* the victim, before it is stepped */
     void (*arrange)(void); /* the survivors, after that */
     int (*act)(void);      /* the victim, stepped */
-    int rc;                /* what `act` returns when nobody kills it */
+    int rc;                /* what `act` returns when it is not killed */
     uint32_t place;        /* the victim's */
     uint32_t slot_bits;
     bool visible; /* its message in the end */
@@ -332,7 +332,7 @@ static void
 set_step(uint64_t at)
 {
     step = at;
-    alarm(RING_RIG_DEADLINE_MS / 1000); /* who spins instead of going on is found, too */
+    alarm(RING_RIG_DEADLINE_MS / 1000); /* one that spins instead of going on is found, too */
     snprintf(how_again, sizeof(how_again),
              "reproduce it with: ring_kill %s %" PRIu64 " %" PRIu32 "\n", scenario->name, at,
              payload_bytes);
@@ -340,7 +340,7 @@ set_step(uint64_t at)
 
 /* --- after the death --- */
 
-static uint64_t order[SEEN_MAX]; /* the number at each sequence, 0: nobody has read it */
+static uint64_t order[SEEN_MAX]; /* the number at each sequence, 0: not read */
 
 /* Everything that a reader has not read yet. `seen` is what the other one saw. */
 static uint64_t
@@ -420,7 +420,7 @@ go_round(struct ring *ring)
     (void)check_order(begin);
 }
 
-/* What nobody needs any more is whole and itself, or gone. */
+/* What no reader needs any more is whole and itself, or gone. */
 static void
 read_history(const struct ring *ring)
 {
@@ -454,7 +454,7 @@ remember_history(const struct ring *ring)
     }
 }
 
-/* The first who needs room finds it, and was told. */
+/* The first publisher that needs room finds it, and was told. */
 static void
 check_waiting_publisher(bool waits)
 {
@@ -471,8 +471,8 @@ survive(bool was_full, uint64_t first)
     struct ring *undertaker = &rings[scenario->place == MASTER ? OTHER : MASTER];
     bool visible;
 
-    /* Nobody has noticed yet: there is room, or the publisher waits without harm. Every other time
-     * nobody helps the dead before the master does. */
+    /* The death is not noticed yet: there is room, or the publisher waits without harm. Every other
+     * time no member helps the dead one before the master does. */
     if (step % 2 == 0 && publish_other() != 0)
         REQUIRE(was_full);
     ring_flush(&rings[OTHER]);
@@ -487,7 +487,7 @@ survive(bool was_full, uint64_t first)
     REQUIRE(rig.segment.members[scenario->place].cursor == MEMBER_NO_CURSOR);
     REQUIRE(rig.segment.members[scenario->place].need_seq == 0);
     check_waiting_publisher(scenario->arrange == publisher_waits_for_the_victim);
-    /* The successor publishes all it can while nobody has read what there was. */
+    /* The successor publishes all it can while no reader has read what there was. */
     open_member(scenario->place);
     (void)ring_join(&rings[scenario->place]);
     while (publish(&rings[scenario->place], published + 1) == 0)
@@ -582,7 +582,7 @@ set_up(void)
     return pid;
 }
 
-/* How many instructions of shm/ there are when nobody is killed. */
+/* How many instructions of shm/ there are when no process is killed. */
 static uint64_t
 count_steps(void)
 {
@@ -633,7 +633,7 @@ survive_on_image(void)
     memcpy(rig.segment.head, live.segment.head, rig.segment.bytes);
     for (uint32_t i = scenario->place == MASTER ? READER : MASTER; i < VICTIM; i++)
         open_member(i);
-    for (uint32_t i = 0; i < MEMBERS; i++) { /* nobody sees whether it was written before */
+    for (uint32_t i = 0; i < MEMBERS; i++) { /* it cannot be seen whether it was written before */
         uint64_t one = 1;
         REQUIRE(write(rig.wake_fds[i], &one, sizeof(one)) == (ssize_t)sizeof(one));
     }

@@ -15,7 +15,7 @@
  * one more. `order` holds what the first reader saw at each sequence; all others must see the same.
  *
  * Processes map the segment at different addresses. Threads share one mapping, because the thread
- * sanitizer goes by addresses; there nobody is killed, but members leave and come back.
+ * sanitizer goes by addresses; there no process is killed, but members leave and come back.
  */
 /* long: two modes and the oracle that they share */
 #include <pthread.h>
@@ -250,7 +250,7 @@ all_publishers_wait(uint64_t round)
     return true;
 }
 
-/* The witness stops until nobody can publish any more. */
+/* The witness stops until no member can publish any more. */
 static void
 hold_the_gate(uint64_t round)
 {
@@ -548,7 +548,8 @@ reap(void)
 {
     struct signalfd_siginfo info;
 
-    /* First: who dies behind its waitpid below is told of again, or nobody would ever reap it. */
+    /* First: a child that dies after its waitpid below raises the signal again, or it would never be
+     * reaped. */
     while (signal_fd >= 0 && read(signal_fd, &info, sizeof(info)) > 0)
         ;
     for (uint32_t i = 1; i < PLACES; i++) {

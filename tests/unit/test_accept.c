@@ -162,7 +162,7 @@ receive(uint32_t member)
     return count;
 }
 
-/* One turn for each listener that has somebody, at most. */
+/* One turn for each listener that has a connection, at most. */
 static void
 test_accept_passes_on_a_rush_at_several_listeners_without_a_pause(void **state)
 {

@@ -786,7 +786,7 @@ test_conn_newcomers_of_one_turn_get_each_welcome_once(void **state)
     assert_int_equal(conn_rig_counter(COUNTER_sends) - sends, 2 + 1);
 }
 
-/* --- who waits for room --- */
+/* --- clients that wait for room --- */
 
 static char has_room; /* for messages that begin so; '*': for all */
 static char published[64];
@@ -911,7 +911,7 @@ test_conn_that_is_closed_in_a_message_does_not_hear_the_next_one(void **state)
     assert_no_more(peer);
     conn_rig_hang_up(peer->fd);
     peer->fd = 0;
-    assert_int_equal(left_with, 4000); /* who closed first says why */
+    assert_int_equal(left_with, 4000); /* the code of the side that closed first */
 }
 
 static void

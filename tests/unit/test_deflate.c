@@ -190,7 +190,7 @@ test_deflate_the_result_does_not_depend_on_what_was_compressed_before(void **sta
         payload_text(plain, 50000, 11);
         assert_int_equal(deflate_message(deflater, 12, plain, 50000, wire, 50000), bytes);
         assert_memory_equal(wire, expected, bytes);
-        /* Stopped in the middle, with output that nobody took. */
+        /* Stopped in the middle, with output that was not taken. */
         assert_int_equal(deflate_message(deflater, 12, plain, 50000, wire, round * 100), 0);
         payload_noise(plain, 50000, round);
         assert_true(deflate_message(deflater, 12, plain, 50000, wire, 60000) > 0);

@@ -366,7 +366,7 @@ test_dispatch_has_room_when_one_worker_has_whatever_the_others_have(void **state
     }
 }
 
-/* --- how many, and to whom --- */
+/* --- how many, and to which worker --- */
 
 static void
 test_dispatch_gives_a_worker_exactly_as_many_as_it_can_hold(void **state)

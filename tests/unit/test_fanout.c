@@ -31,7 +31,7 @@ enum {
 };
 
 struct listener {
-    int fd; /* 0: nobody */
+    int fd; /* 0: there is no client */
     bool open;
     bool heard;      /* something in this sweep */
     uint64_t due;    /* number of the next broadcast; while `any`, of the latest that may be next */
@@ -162,7 +162,7 @@ histogram_count_of(enum histogram histogram)
 
 /* --- order --- */
 
-/* Who has got something since `heard` was cleared counts for `stretch` too. */
+/* A client that has got something since `heard` was cleared counts for `stretch` too. */
 static unsigned
 count_stretch(bool first, bool last)
 {

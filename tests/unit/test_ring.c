@@ -318,7 +318,8 @@ test_ring_minimum_is_bounded_by_a_tail_that_nobody_helped(void **state)
     expect(READER, seq, 7); /* a reader does not need tail */
     ring_cursor_store(&rings[READER], seq + 1);
     assert_int_equal(ring_min(&rings[WRITER]), seq);
-    /* Who joins now starts at `seq`, and who took the minimum before must have left it alone. */
+    /* A reader that joins now starts at `seq`: a publisher that took the minimum before must not reuse
+     * that slot. */
     rings[WRITER2].min = ring_min(&rings[WRITER2]);
     assert_int_equal(ring_join(&rings[OTHER]), seq);
     for (uint64_t i = 1; i < N; i++) {
@@ -338,7 +339,7 @@ test_ring_stale_minimum_never_overwrites(void **state)
     (void)state;
     for (uint64_t i = 0; i < N + 9; i++)
         assert_int_equal(put(WRITER, i), 0);
-    rings[WRITER].min = ring_min(&rings[WRITER]); /* as high as it can be: nobody reads */
+    rings[WRITER].min = ring_min(&rings[WRITER]); /* as high as it can be: no member reads */
     first = ring_join(&rings[READER]);
     for (uint64_t i = 0; i < N; i++)
         assert_int_equal(put(WRITER, i), 0);
@@ -857,7 +858,7 @@ test_ring_many_laps_of_full_and_empty(void **state)
     assert_int_equal(number, 40 * N);
 }
 
-/* --- what nobody may have written --- */
+/* --- what no publisher writes --- */
 
 static uint64_t
 word_of(uint64_t tag, uint64_t owner, uint64_t offset)
@@ -1056,7 +1057,7 @@ reader_joins_and_more_is_published(void)
         assert_int_equal(put(WRITER2, i), 0);
 }
 
-/* M1: whom the scan has missed stands where tail was before the scan, or later. */
+/* M1: a reader that the scan has missed is where tail was before the scan, or later. */
 static void
 test_ring_minimum_is_not_above_a_reader_that_joined_during_the_scan(void **state)
 {
@@ -1090,7 +1091,7 @@ static void
 other_passes_before_starving(void)
 {
     other_passes();
-    assert_int_equal(woken(WRITER), 0); /* it found nobody who starves */
+    assert_int_equal(woken(WRITER), 0); /* it found `starving` not set */
 }
 
 static void

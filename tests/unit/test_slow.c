@@ -920,7 +920,7 @@ test_slow_clients_are_closed_in_chunks_and_looked_at_when_somebody_is_below_the_
     publish_many(1);
     assert_int_equal(worker->held_count, CROWD);
     assert_true(publish());
-    conn_rig_turn(); /* a sweep passes those who are held in next to no time */
+    conn_rig_turn(); /* a sweep passes held clients in next to no time */
     assert_false(fanout_is_sweeping(&worker->fanout));
     slow_tick(worker);
     assert_int_equal(worker->slow.to_look, 0); /* far from the pressure */
@@ -955,7 +955,7 @@ test_slow_client_that_does_not_move_is_closed_however_seldom_something_is_publis
     open_reader(SMALL, false);
     while (ring_pressure_seq(&conn_rig_worker()->ring) <= conn_rig_last_conn()->next)
         publish_many(1);
-    for (unsigned ms = 0; ms < 1000; ms += 200) { /* every other tick nobody wants room */
+    for (unsigned ms = 0; ms < 1000; ms += 200) { /* room is wanted at every other tick only */
         assert_true(publish());
         pass_time(100);
         pass_time(100);
@@ -994,7 +994,7 @@ test_slow_client_that_has_stood_still_for_the_grace_before_is_closed_at_once(voi
     assert_true(publish());
     pass_time(100);
     assert_int_equal(GREW(clients_slow_closed), 2);
-    assert_int_equal(GREW(publish_again), 0); /* nobody has waited */
+    assert_int_equal(GREW(publish_again), 0); /* no publisher has waited */
     end();
 }
 

@@ -63,7 +63,7 @@ relay(const struct crier_message *said)
     return rc;
 }
 
-/* Who says it, how many tenths of a millisecond it takes, and whether the thread runs meanwhile. */
+/* The sender, how many tenths of a millisecond it takes, and whether the thread runs meanwhile. */
 enum { COST_BYTES = 3 };
 
 static int
@@ -428,7 +428,7 @@ test_turns_of_a_message_for_which_the_pool_has_no_room_end_it_with_1013(void **s
     deflate_free(deflate);
 }
 
-/* --- who comes first --- */
+/* --- the order of turns --- */
 
 static void
 test_turns_of_ordinary_clients_come_before_those_of_indebted_ones(void **state)
@@ -449,7 +449,7 @@ test_turns_of_ordinary_clients_come_before_those_of_indebted_ones(void **state)
     assert_int_equal(costly->watched, 0); /* it fills no report, and its silence does not count */
     assert_true(costly->unheard);
     conn_rig_turn();
-    assert_int_equal(order_count, 2); /* whatever it owes: nobody else wants the time */
+    assert_int_equal(order_count, 2); /* whatever it owes: no other client wants the time */
     assert_int_equal(order[1], 1);
     conn_rig_settle();
     assert_int_equal(costly->watched, EPOLLIN);
@@ -583,7 +583,7 @@ test_turns_forgive_a_quantum_in_each_round_in_which_nobody_waits(void **state)
     hang_up(&fd, 1);
 }
 
-/* What it owed is paid at once, as nobody waits: its next expensive message comes behind cheap ones all
+/* What it owed is paid at once, as no other client waits: its next expensive message comes behind cheap ones all
  * the same, until it has sent some cheap ones. */
 static void
 test_turns_of_a_costly_client_come_behind_the_others_until_it_has_sent_cheap_messages(void **state)

@@ -1,6 +1,6 @@
 /*
- * twin.h and the twin of a record, with the real deflater in a real ring: who is there to use a twin
- * decides whether one is made; the reservation gives back what it did not need.
+ * twin.h and the twin of a record, with the real deflater in a real ring: a twin is made only if there
+ * are clients that can use it; the reservation gives back what it did not need.
  */
 #include <stdarg.h>
 #include <stddef.h>

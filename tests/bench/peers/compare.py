@@ -6,7 +6,7 @@
 
 Every workload is run on all servers, one after the other, before the next one begins, and all of that three times, each
 time in another order. A server is started anew for each run. Everything happens in a network namespace of its own, whose
-congestion control is `reno` on both sides, so that nothing else listens there and nobody paces by timers.
+congestion control is `reno` on both sides, so that nothing else listens there and no socket is paced by timers.
 """
 
 import argparse

@@ -91,7 +91,7 @@ def has_faults(report):
 
 
 def in_short(report):
-    """For whoever watches."""
+    """One line for the terminal."""
     if not report:
         return "no report"
     each = f"{cpu_us(report):.3f} us of CPU each, " if report["server"]["cpu_us_each"] else ""
@@ -141,7 +141,7 @@ def machine():
 
 
 def disconnected(reports):
-    """Who lost clients or messages, and in which workload."""
+    """The servers that lost clients or messages, and in which workload."""
     for (name, workload), of_server in reports.items():
         counts = [r["faults"] for r in of_server if r and has_faults(r)]
         if counts:

@@ -1,7 +1,7 @@
 /*
  * libwebsockets: what a client sends goes to all. The newest messages are in a ring; each client has
  * a place in it, and writes from there whenever the library says that its socket takes something.
- * Who is a whole ring behind is closed.
+ * A client that is a whole ring behind is closed.
  *
  *   lws_broadcast PORT
  */

@@ -257,8 +257,8 @@ class RawClient:
         assert answer.headers.get("sec-websocket-accept") == accept, f"wrong accept: {answer}"
         assert answer.headers.get("upgrade", "").lower() == "websocket", f"wrong Upgrade: {answer}"
         assert answer.headers.get("connection", "").lower() == "upgrade", f"wrong Connection: {answer}"
-        assert "sec-websocket-extensions" not in answer.headers, f"an extension nobody asked for: {answer}"
-        assert "sec-websocket-protocol" not in answer.headers, f"a subprotocol nobody asked for: {answer}"
+        assert "sec-websocket-extensions" not in answer.headers, f"an extension that was not asked for: {answer}"
+        assert "sec-websocket-protocol" not in answer.headers, f"a subprotocol that was not asked for: {answer}"
         return self
 
     # ---- frames ----

@@ -158,7 +158,7 @@ class Server:
             raise BrokenPipeError("the console's input has ended")
         deadline = Deadline(timeout)
         view = memoryview(data)
-        descriptor = os.dup(self.stdin)  # it stays valid whoever calls end_input() meanwhile
+        descriptor = os.dup(self.stdin)  # it stays valid if end_input() is called meanwhile
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
         try:
@@ -332,10 +332,10 @@ class Server:
         """How many connections the master has not accepted: its listening socket has them."""
         port, listening = f":{self.address[1]:04X}", "0A"
         with open("/proc/net/tcp") as table:
-            for row in map(str.split, table):  # those who listen come first
+            for row in map(str.split, table):  # sockets that listen come first
                 if row[1].endswith(port) and row[3] == listening:
                     return int(row[4].partition(":")[2], 16)
-        raise AssertionError(f"nobody listens on {self.address}")
+        raise AssertionError(f"no process listens on {self.address}")
 
     # ---- the end ----
 
