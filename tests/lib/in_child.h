@@ -20,9 +20,10 @@
         pid_t child = fork();                                                                      \
         if (child == 0) {                                                                          \
             int value = (expression);                                                              \
-            if (value != 0)                                                                        \
-                print_error("%s: %d\n", #expression, value);                                       \
-            _exit(value != 0);                                                                     \
+            if (value == 0)                                                                        \
+                _exit(0);                                                                          \
+            print_error("%s: %d\n", #expression, value);                                           \
+            _exit(1);                                                                              \
         }                                                                                          \
         assert_true(child > 0);                                                                    \
         assert_int_equal(waitpid(child, &child_status, 0), child);                                 \
