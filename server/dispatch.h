@@ -56,7 +56,7 @@ struct dispatch_worker {
     int channel[2]; /* [0] is written here, [1] is inherited by the worker */
     enum dispatch_worker_state state;
     uint32_t capacity;       /* connections that its descriptor table can hold */
-    uint64_t passed;         /* connections, and those that predecessors left in the channel */
+    uint64_t passed;         /* connections, with those that its predecessors left unread */
     struct chan_batch batch; /* to be sent; of a worker that is not ready: to other workers */
     bool waiting;            /* the channel was full: `writable` or `later` is on */
     struct event *writable;  /* the channel has room again */

@@ -90,7 +90,7 @@ run_clock_sleep(struct run_clock *clock)
     clock->slept = true;
 }
 
-/* Most questions read nothing: those that ask need not carry the code that does. */
+/* Not inlined: most queries read nothing, and their callers need not contain this code. */
 static __attribute__((noinline, unused)) void
 run_clock_read(struct run_clock *clock)
 {

@@ -49,8 +49,8 @@ enum conn_state {
     CONN_GONE,
 };
 
-/* What a connection waits for that has something for the worker: enum budget_class names the first
- * three, of which the first is only for input that is here already. */
+/* The queue of a connection that has something for the worker to do. The first three are those of
+ * enum budget_class; in the ordinary one, clients wait with input that the worker has read already. */
 enum conn_queue {
     CONN_QUEUE_NONE,
     CONN_QUEUE_ORDINARY,
@@ -137,7 +137,8 @@ _Static_assert(offsetof(struct conn, worker) == CONN_SWEEP_BYTES, "what a sweep 
 const char *conn_state_name(enum conn_state state);
 const char *conn_queue_name(enum conn_queue queue);
 
-/* Counts what is below conn->next, but for a frame that is half out; its record begins anew. */
+/* Adds the broadcasts below conn->next to the worker's counters, except one whose frame is only partly
+ * sent, and restarts the counts of the connection's record from there. */
 void conn_book(struct conn *conn);
 
 /* Takes the descriptor, then owned; conn_in_begin follows. NULL: no memory, it was closed and the
@@ -192,8 +193,8 @@ conn_may_work(const struct conn *conn)
            !conn_is_busy(conn);
 }
 
-/* What it owes (budget.h): what was paid long ago is behind, or, when the clock of rounds has come
- * around, far ahead. */
+/* The client's debt (budget.h). A debt that was paid long ago ended in the past of the clock of rounds,
+ * or, after the clock has wrapped, far in its future: neither counts. */
 static inline uint32_t
 conn_debt_us(const struct conn *conn)
 {
@@ -218,8 +219,9 @@ void conn_set_state(struct conn *conn, enum conn_state state);
 /* A handler had no room in the ring, and is to be called again (turns.h); or not any more. */
 void conn_wait(struct conn *conn, bool waits);
 
-/* It waits for its turn, or not any more; conn_move_to_queue: its socket is watched as before.
- * conn_enqueue: in the queue of its class, if there is input, or a message that is being inflated. */
+/* Puts the connection into a queue, or takes it out (CONN_QUEUE_NONE). conn_move_to_queue leaves the
+ * events of its socket as they are. conn_enqueue chooses the queue, and does nothing unless there is
+ * input, or a message that is being inflated. */
 void conn_set_queue(struct conn *conn, enum conn_queue queue);
 void conn_move_to_queue(struct conn *conn, enum conn_queue queue);
 void conn_enqueue(struct conn *conn);
@@ -266,8 +268,8 @@ void conn_refuse_stopping(struct conn *conn);
 /* Lets go of the descriptor: orderly, or with a reset that also frees what the kernel holds. */
 void conn_leave(struct conn *conn, bool reset);
 
-/* Runs the disconnect handlers of those that have left, and frees them. True: the time of this pass is
- * up, there are more. */
+/* Runs the disconnect handlers of connections that have left, and frees these. True: the time of this
+ * pass is up, and there are more. */
 bool conn_reap(struct worker *worker);
 
 /* Timeouts of the handshake and of closing; several times a second. Before a connection is ended for

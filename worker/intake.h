@@ -18,8 +18,9 @@ enum intake_result {
     INTAKE_MASTER_GONE, /* end of file: no process has the other end */
 };
 
-/* Is there time for more connections? One batch is taken, then those that arrived before it have their
- * turns (budget.h): what there is no time for stays in the channel. */
+/* Is there time for more connections (budget.h)? The arriving connections that wait after a batch have
+ * their turns before the next batch is taken. Connections for which there is no time stay in the
+ * channel. */
 bool intake_is_due(const struct worker *worker);
 
 /* Takes a batch of those connections that wait in the channel; their requests, where they

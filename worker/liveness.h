@@ -12,10 +12,10 @@
  * for the sum of both. The times are by the worker's clock, which does not run while the worker is
  * stalled (run_clock.h); when they are over, what is on the socket and was not read yet counts.
  *
- * There is a place in a wheel of buckets for each CONN_OPEN, and no timer. What happens to a client
- * only makes it fall due later, so it is left where it is until its bucket comes up, and looked at
- * then; an active client costs one look an interval. The moments are spread over a quarter of the
- * interval: those that came, or spoke, at the same time do not fall due at the same time.
+ * Each open client is in a bucket of a wheel; there is no timer. A sign of life only makes a client
+ * due later, so it stays in its bucket until the time of that bucket has come, and is checked then: an
+ * active client costs one check an interval. Due times are spread over a quarter of the interval, so
+ * that clients that came, or spoke, at the same time are not due at the same time.
  */
 #ifndef CRIER_WORKER_LIVENESS_H
 #define CRIER_WORKER_LIVENESS_H
@@ -51,7 +51,7 @@ void liveness_took(struct conn *conn);
 /* The server reads it, or stops to. */
 void liveness_stop_clock(struct conn *conn, bool stop);
 
-/* Looks at those that fall due. True: call again soon. */
+/* Checks the clients that are due. True: call again soon. */
 bool liveness_run(struct worker *worker);
 
 #endif

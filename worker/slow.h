@@ -138,8 +138,8 @@ void slow_tick(struct worker *worker);
 /* A sweep over new broadcasts begins. */
 void slow_note(struct worker *worker);
 
-/* What is to follow the conn->next_done bytes of the frame that conn->cut is the copy of; so many of
- * them have been accepted by the kernel. */
+/* slow_rest: the bytes of the copy conn->cut that follow the conn->next_done sent ones. slow_rest_sent:
+ * the kernel has accepted `bytes` of them. */
 const uint8_t *slow_rest(const struct conn *conn, size_t *bytes);
 void slow_rest_sent(struct conn *conn, size_t bytes);
 

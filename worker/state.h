@@ -87,7 +87,7 @@ struct worker {
     size_t deliver_place;         /* where worker_deliver goes on in fanout.conns */
     struct conn_list handshaking; /* CONN_HANDSHAKE, oldest first */
     struct conn_list waiting;     /* those whose handler waits for room in the ring, oldest first */
-    struct conn_list queues[CONN_QUEUES]; /* those that wait for their turn, oldest first */
+    struct conn_list queues[CONN_QUEUES]; /* connections that wait for a turn, oldest first */
     uint32_t queued[CONN_QUEUES];         /* how many are in each */
     uint32_t before_intake;               /* that arrive have their turns before the next intake */
     struct conn_list held;                /* hold the ring back: not all that is due is out */
@@ -111,7 +111,8 @@ struct worker {
 int worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
     __attribute__((warn_unused_result));
 
-/* One turn of the loop. Until worker->done; conn_reap then takes those that are left. */
+/* One turn of the loop. To be called until worker->done; conn_reap then frees the connections that are
+ * left. */
 void worker_turn(struct worker *worker);
 
 /* The time by which clients are judged (run_clock.h). Wraps: compare by difference. */

@@ -2,7 +2,7 @@
  * unwatched.h: connections whose sockets the kernel refuses to watch.
  *
  * Role:     worker.
- * Owns:     worker.unwatched, the list of those that are to be disconnected, and their line in the log.
+ * Owns:     worker.unwatched, the list of connections to disconnect, and the log line about them.
  * Context:  loop thread.
  *
  * The kernel refuses to add a socket to an epoll set at the limit fs.epoll.max_user_watches, or when

@@ -22,7 +22,7 @@ struct conn;
 
 enum { WATCH_BATCH = 256 }; /* sockets that one call reports */
 
-/* What was reported last: events[next, count) have not been dealt with, for want of time. */
+/* The last report of epoll: events[next, count) have not been served yet, for want of time. */
 struct watch {
     int fd;
     int next;

@@ -1068,8 +1068,7 @@ test_turns_with_a_slow_handler_are_charged_from_the_next_one_on(void **state)
 
 /* --- other things that take time --- */
 
-/* The worker's end of the only client takes so much more than the system allows to those who are
- * not root. */
+/* The worker's end of the only client takes so much: more than the system allows without root. */
 static bool
 widen_socket(int bytes)
 {
