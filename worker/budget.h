@@ -106,9 +106,11 @@
  *
  * NOT PROMISED
  * If N clients whose messages were all cheap send an expensive one at the same moment, they cost
- * each other N turns of up to a quantum each, once in several messages: nothing tells in advance
+ * each other N turns of up to a quantum each, with two of several messages: nothing tells in advance
  * which message will be expensive. A client that arrives while many others arrive waits for their
- * first messages.
+ * first messages. What a client is sent once its socket takes more again is charged to no client: if
+ * N clients that are far behind begin to read at the same moment, they delay any other client by N
+ * sends, each of up to a mebibyte and a frame.
  */
 #ifndef CRIER_WORKER_BUDGET_H
 #define CRIER_WORKER_BUDGET_H
