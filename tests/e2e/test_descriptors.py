@@ -303,6 +303,32 @@ def test_a_stop_while_the_ring_is_full_publishes_every_line_that_was_read(crier,
         assert file.tell() == read, "more was read after the stop"
 
 
+def test_a_stop_waits_for_the_console_when_all_workers_are_quiet(crier, tmp_path):
+    """A client holds up the ring, so that lines that were read wait for room while the workers have nothing to do any more."""
+    path = tmp_path / "input"
+    file_of_lines(path, 100000)
+    with open(path, "rb", buffering=0) as file:
+        server = crier(*SMALL_RING, "-v", "--drain", "60", "--slow-grace", "60", "--wait-clients", "1", stdin=file, workers=1)
+        slow = server.connect(receive_buffer=4096)
+        worker = server.workers()[0]
+
+        def stands():
+            before = file.tell()
+            server.wait_ticks(2, worker)
+            return file.tell() == before > 0
+
+        wait_until(stands, "the ring to be full")
+        read = file.tell()
+        server.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.ring().members[worker].state == "quiet", "the worker to be quiet")
+        server.wait_ticks(2, server.pid)
+        lines = path.read_bytes()[:read].split(b"\n")[:-1]
+        expected = b"".join(server_frame(TEXT, line) for line in lines)
+        assert slow.read(len(expected)) == expected
+        slow.expect_close(1001)
+        assert server.wait_exit() == 0
+
+
 def test_a_stop_while_the_thread_waits_for_input_publishes_what_it_has_read_before(crier, refused):
     """The ring is full, so that the console takes nothing, and the thread has room for all that was written."""
     server = crier(*SMALL_RING, "-v", "--drain", "0", stdin=refused.reads, workers=1, **refused.how)

@@ -732,7 +732,7 @@ GROUPS = [
     ("server/master.c", ["e2e/test_signals.py no_pidfds"], [
         ("master_tick_reaps", "    supervise_reap(&master->supervise);\n    log_retry();", "    log_retry();"),
     ]),
-    ("server/master.c", ["e2e/test_console.py exit_on_eof", "e2e/test_descriptors.py ring_is_full"], [
+    ("server/master.c", ["e2e/test_console.py exit_on_eof", "e2e/test_descriptors.py workers_are_quiet"], [
         ("master_waits_for_the_console", "console_is_done(&master->console) &&\n        supervise_all_in", "supervise_all_in"),
         ("master_closes_as_normal", "master_quiet(master, CLOSE_NORMAL);", "master_quiet(master, CLOSE_GOING_AWAY);"),
     ]),
