@@ -211,8 +211,7 @@ test_slab_without_memory_of_the_system_says_so_and_works_when_there_is_some(void
 static size_t kernel_page_bytes; /* 0: as it is */
 
 /* The thread sanitizer calls both before it can follow a function. */
-long __attribute__((no_sanitize_thread))
-sysconf(int name)
+long __attribute__((no_sanitize_thread)) sysconf(int name)
 {
     static long (*real)(int name);
 
@@ -224,8 +223,7 @@ sysconf(int name)
 }
 
 /* As madvise(2): the address is that of a page, the length is rounded up. */
-int __attribute__((no_sanitize_thread))
-madvise(void *at, size_t bytes, int advice)
+int __attribute__((no_sanitize_thread)) madvise(void *at, size_t bytes, int advice)
 {
     if (kernel_page_bytes && advice == MADV_DONTNEED) {
         if ((uintptr_t)at % kernel_page_bytes) {
