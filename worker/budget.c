@@ -213,19 +213,35 @@ budget_owe(struct conn *conn, uint64_t cost_ns)
         budget->owed_us = conn->paid_us;
 }
 
-/* Updates the heat after a turn that was measured. An ordinary client whose heat is low may have been
- * disturbed. */
+/* Was the worker disturbed in this turn, as far as is known? */
+static bool
+budget_spares(struct conn *conn, uint8_t heat)
+{
+    const struct budget *budget = &conn->worker->budget;
+    bool spared = budget->turn == BUDGET_ORDINARY && budget->turn_ns < BUDGET_QUANTUM_NS &&
+                  heat >= budget->costly && conn->heat < BUDGET_HEAT_LEAST && conn->calm == 0;
+
+    if (spared)
+        conn->calm = BUDGET_CALM;
+    else if (conn->calm > 0)
+        conn->calm--;
+    return spared;
+}
+
+/* Updates the heat after a turn that was measured. */
 static void
 budget_heat(struct conn *conn, uint64_t cost_ns)
 {
     const struct budget *budget = &conn->worker->budget;
     uint8_t heat = (uint8_t)(63 - __builtin_clzll(cost_ns / 1000 + 1));
-    bool spared = budget->turn == BUDGET_ORDINARY && cost_ns < BUDGET_QUANTUM_NS &&
-                  conn->heat + 1 < budget->costly;
+    bool first = budget->turn == BUDGET_ORDINARY && cost_ns < BUDGET_QUANTUM_NS &&
+                 conn->heat + 1 < budget->costly;
 
+    if (budget_spares(conn, heat))
+        return;
     if (heat < BUDGET_HEAT_COSTLY && heat > conn->heat)
         heat = conn->heat + 1;
-    else if (spared && heat >= budget->costly)
+    else if (first && heat >= budget->costly)
         heat = budget->costly - 1;
     conn->heat -= conn->heat > 0;
     if (heat > conn->heat)

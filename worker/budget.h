@@ -52,12 +52,16 @@
  *
  * A heat of BUDGET_HEAT_COSTLY is costly. With many ordinary clients the limit is lower: so low
  * that one turn of each of them takes no more than BUDGET_CROWD_US together, but never below
- * BUDGET_HEAT_LEAST, so that an echo makes no client costly. Two rules keep a client from becoming
- * costly because the worker was disturbed in its turn. A turn of a heat below BUDGET_HEAT_COSTLY
- * raises the client's heat by one at most. And an ordinary turn of less than a quantum makes a
- * client costly only if the heat of the client was one below that already: the CPU time of a send
- * includes what the kernel receives for other sockets meanwhile, which is half a millisecond when a
- * thousand clients send at once. All of that time is owed.
+ * BUDGET_HEAT_LEAST, so that an echo makes no client costly.
+ *
+ * The worker may be disturbed in the turn of a client: the CPU time of a send includes what the kernel
+ * receives for other sockets meanwhile, which is half a millisecond when a thousand clients send at
+ * once. Three rules keep a client from becoming costly by that. A turn of a heat below
+ * BUDGET_HEAT_COSTLY raises the client's heat by one at most. An ordinary turn of less than a quantum
+ * makes a client costly only if the heat of the client was one below that already. And if the heat of
+ * the client was below BUDGET_HEAT_LEAST, such a turn is spared: it counts as a cheap one, which the
+ * client owes like one. Of a client's turns one is spared, and the next BUDGET_CALM that are measured
+ * are not.
  *
  * All that a turn costs is charged, not only what exceeds a quantum: otherwise clients whose turns
  * take just less than a quantum would never owe anything, and a thousand of them would delay any
@@ -106,7 +110,7 @@
  *
  * NOT PROMISED
  * If N clients whose messages were all cheap send an expensive one at the same moment, they cost
- * each other N turns of up to a quantum each, with two of several messages: nothing tells in advance
+ * each other N turns of up to a quantum each, with three of several messages: nothing tells in advance
  * which message will be expensive. A client that arrives while many others arrive waits for their
  * first messages. What a client is sent once its socket takes more again is charged to no client: if
  * N clients that are far behind begin to read at the same moment, they delay any other client by N
@@ -131,6 +135,7 @@ enum {
     BUDGET_CARRY_MAX_NS = 20 * 1000 * 1000,        /* excess that later passes pay for */
     BUDGET_HEAT_COSTLY = 7,                        /* 127 us */
     BUDGET_HEAT_LEAST = 5,                         /* 31 us */
+    BUDGET_CALM = 63,                              /* measured turns */
     BUDGET_CROWD_US = 16 << 10,
     BUDGET_STEPS = 32,
     BUDGET_STEPS_EXACT = 2, /* a turn of one frame is read once, at its end */

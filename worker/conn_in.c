@@ -113,7 +113,7 @@ conn_in_piece(struct conn *conn, struct frame_event *event)
         conn_fail(conn, event->close_code, event->reason);
         return;
     }
-    conn->message_type = event->opcode;
+    conn->message_type = event->opcode & 3;
     if (!event->last)
         return;
     if (!alone) {

@@ -512,6 +512,7 @@ test_turns_add_to_what_a_client_owes_already(void **state)
     (void)state;
     be_exact(fd);
     conn->paid_us = conn_rig_worker()->budget.round_us + 500;
+    conn->calm = BUDGET_CALM; /* it is not spared */
     say_cost(fd, 1, 9, true);
     conn_rig_turn();
     assert_int_equal(order_count, 1);
@@ -817,6 +818,7 @@ test_turns_that_were_disturbed_once_leave_the_client_ordinary(void **state)
         int64_t us;
         uint8_t before, heat;
     } cases[] = {
+        /* of a client of which a turn was spared before */
         {BUDGET_ORDINARY, 900, 0, 6}, {BUDGET_ORDINARY, 900, 5, 6},  {BUDGET_ORDINARY, 900, 6, 9},
         {BUDGET_ORDINARY, 900, 9, 9}, {BUDGET_ORDINARY, 1000, 0, 9}, {BUDGET_ARRIVING, 900, 0, 9},
         {BUDGET_INDEBTED, 900, 0, 9},
@@ -829,10 +831,67 @@ test_turns_that_were_disturbed_once_leave_the_client_ordinary(void **state)
 
         settle_debts();
         conn->heat = cases[i].before;
+        conn->calm = BUDGET_CALM;
         debt_us = conn_debt_us(conn);
         take_turn_of(conn, cases[i].class, cases[i].us);
         assert_int_equal(conn->heat, cases[i].heat);
         assert_int_equal(conn_debt_us(conn), debt_us + cases[i].us);
+    }
+    hang_up(&fd, 1);
+}
+
+static void
+test_turns_that_were_disturbed_are_spared_once_in_many(void **state)
+{
+    int fd = open_client();
+    struct conn *conn = conn_rig_last_conn();
+
+    (void)state;
+    be_exact(fd);
+    settle_debts();
+    for (int turn = 0; turn < 50; turn++)
+        take_turn(conn, 20);
+    assert_int_equal(conn_debt_us(conn), BUDGET_DEBT_CHEAP_US);
+    for (int round = 0; round < 2; round++) {
+        uint8_t heat = conn->heat;
+        take_turn(conn, 900);
+        assert_int_equal(conn->heat, heat);
+        assert_int_equal(conn_debt_us(conn), BUDGET_DEBT_CHEAP_US);
+        assert_int_equal(conn_class(conn), BUDGET_ORDINARY);
+        for (int turn = 0; turn < BUDGET_CALM; turn++)
+            take_turn(conn, 20);
+    }
+    take_turn(conn, 900);
+    take_turn(conn, 20);
+    take_turn(conn, 900); /* no accident any more */
+    assert_int_equal(conn_debt_us(conn), BUDGET_DEBT_CHEAP_US + 900);
+    assert_int_equal(conn_class(conn), BUDGET_INDEBTED);
+    hang_up(&fd, 1);
+}
+
+static void
+test_turns_of_a_quantum_of_arrivals_and_of_costly_clients_are_not_spared(void **state)
+{
+    static const struct {
+        enum budget_class class;
+        int64_t us;
+        uint8_t heat;
+    } cases[] = {{BUDGET_ORDINARY, 1000, 0},
+                 {BUDGET_ARRIVING, 900, 0},
+                 {BUDGET_INDEBTED, 900, 0},
+                 {BUDGET_ORDINARY, 900, BUDGET_HEAT_LEAST}};
+    int fd = open_client();
+    struct conn *conn = conn_rig_last_conn();
+
+    (void)state;
+    be_exact(fd);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        settle_debts();
+        conn->calm = 0;
+        conn->heat = cases[i].heat;
+        take_turn_of(conn, cases[i].class, cases[i].us);
+        assert_true(conn->heat > cases[i].heat);
+        assert_int_equal(conn_debt_us(conn), cases[i].us);
     }
     hang_up(&fd, 1);
 }
@@ -1217,6 +1276,8 @@ main(void)
         cmocka_unit_test(test_turns_make_a_client_costly_the_sooner_the_more_are_ordinary),
         cmocka_unit_test(test_turns_count_those_that_are_ordinary_until_all_was_reported),
         cmocka_unit_test(test_turns_that_were_disturbed_once_leave_the_client_ordinary),
+        cmocka_unit_test(test_turns_that_were_disturbed_are_spared_once_in_many),
+        cmocka_unit_test(test_turns_of_a_quantum_of_arrivals_and_of_costly_clients_are_not_spared),
         cmocka_unit_test(test_turns_are_measured_for_themselves_behind_others_that_were_not),
         cmocka_unit_test(test_turns_in_which_clients_leave_are_waited_for_by_nobody),
         cmocka_unit_test(test_turns_that_take_little_are_never_a_debt_but_forgive_none),
