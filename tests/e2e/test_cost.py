@@ -85,7 +85,7 @@ def test_a_delivery_takes_few_instructions(counted, at_once, most):
 
 
 @pytest.mark.limit(120)
-@pytest.mark.parametrize("clients, at_once, most", [(1, 1, 2300), (1, 100, 850), (50, 1, 2300)])
+@pytest.mark.parametrize("clients, at_once, most", [(1, 1, 2600), (1, 100, 950), (50, 1, 2600)])
 def test_an_echo_takes_few_instructions(counted, clients, at_once, most):
     server, worker, callgrind = counted
     callers = [server.connect(timeout=4 * PATIENCE) for _ in range(clients)]
