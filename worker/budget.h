@@ -56,12 +56,12 @@
  *
  * The worker may be disturbed in the turn of a client: the CPU time of a send includes what the kernel
  * receives for other sockets meanwhile, which is half a millisecond when a thousand clients send at
- * once. Three rules keep a client from becoming costly by that. A turn of a heat below
+ * once. Three rules make it unlikely that this makes a client costly. A turn of a heat below
  * BUDGET_HEAT_COSTLY raises the client's heat by one at most. An ordinary turn of less than a quantum
- * makes a client costly only if the heat of the client was one below that already. And if the heat of
- * the client was below BUDGET_HEAT_LEAST, such a turn is spared: it counts as a cheap one, which the
- * client owes like one. Of a client's turns one is spared, and the next BUDGET_CALM that are measured
- * are not.
+ * makes a client costly only if its heat was already one below the limit; otherwise it raises the heat
+ * to one below the limit. And an ordinary turn of less than a quantum whose heat reaches the limit is
+ * spared if the client's heat is below BUDGET_HEAT_LEAST and none of its last BUDGET_CALM measured
+ * turns was spared: it leaves the heat as it is, and the client then owes BUDGET_DEBT_CHEAP_US at most.
  *
  * All that a turn costs is charged, not only what exceeds a quantum: otherwise clients whose turns
  * take just less than a quantum would never owe anything, and a thousand of them would delay any
@@ -109,12 +109,17 @@
  * thousand ordinary ones.
  *
  * NOT PROMISED
- * If N clients whose messages were all cheap send an expensive one at the same moment, they cost
- * each other N turns of up to a quantum each, with three of several messages: nothing tells in advance
- * which message will be expensive. A client that arrives while many others arrive waits for their
- * first messages. What a client is sent once its socket takes more again is charged to no client: if
- * N clients that are far behind begin to read at the same moment, they delay any other client by N
- * sends, each of up to a mebibyte and a frame.
+ * If N clients whose messages were all cheap send an expensive one at the same moment, each of them
+ * costs the others one turn, of a quantum or of one handler if that is longer: nothing tells in advance
+ * which message will be expensive. Such a client may have three of these turns, if they take less than
+ * a quantum, before it is costly: one is spared, one raises its heat to just below the limit, one makes
+ * it costly. With more than 256 ordinary turns in a report, clients that alternate cheap turns with
+ * ones of just less than a quantum stay ordinary and owe no more than BUDGET_DEBT_CHEAP_US: N of them
+ * cost any other client N quanta, again and again.
+ * A client that arrives while many others arrive waits for their first messages. What a client is sent
+ * once its socket takes more again is charged to no client: if N clients that are far behind begin to
+ * read at the same moment, they delay any other client by N sends, each of up to a mebibyte and a
+ * frame.
  */
 #ifndef CRIER_WORKER_BUDGET_H
 #define CRIER_WORKER_BUDGET_H
