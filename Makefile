@@ -33,7 +33,7 @@ FUZZ    := utf8 http1 extension handshake frame deflate conn
 TORTURE := inbox_torture ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history ring_hostile)# also built with tags that wrap, and test points
 RIGGED  := fuzz/fuzz_conn unit/test_supervise unit/test_unwatched unit/test_conn unit/test_stopping unit/test_turns unit/test_wheel unit/test_slow unit/test_fanout unit/test_run_clock# a whole worker in the test's own process
-LOAD    := swarm attackers probe_app
+LOAD    := swarm attackers durations probe_app
 BENCH   := bench_ring bench_server bench_echo bench_proto bench_connect bench_slow bench_latency bench_scale bench_cores
 
 PACKAGES := libevent_core libcrypto zlib liburcu-cds# pkg-config names; Debian's are in tools/setup.sh
@@ -128,8 +128,7 @@ all: setup-build  ## build the server, its tools and the library (default)
 
 programs: $(CRIER) $(CRIER_RING) $(CRIER_BENCH) $(LIB) build/compile_commands.json
 suite: programs $(SUITE_BIN) $(LOAD_BIN)
-programs suite:
-	@:
+programs suite: ; @:
 
 # Rewritten only when the flags differ: everything that was compiled depends on it.
 $(B)/flags: private export FINGERPRINT = $(COMPILE) | $(LDFLAGS) $(LDLIBS)
@@ -154,6 +153,7 @@ $(CRIER): $(APPS_C:%.c=$(B)/%.o)
 $(CRIER_RING): $(TOOLS:%=$(B)/tools/%.o)
 $(CRIER_BENCH): $(BENCHER:%=$(B)/tools/%.o)
 $(TEST_BIN): %: %.o
+$(B)/tests/lib/durations: $(B)/tools/locate.o
 $(FUZZ_BIN): $(if $(filter fuzz,$(VARIANT)),,$(B)/tests/fuzz/replay.o)
 $(FUZZ_BIN): LDFLAGS += $(if $(filter fuzz,$(VARIANT)),-fsanitize=fuzzer)
 $(filter $(B)/tests/unit/test_bench_%,$(UNIT_BIN)): $(B)/tests/unit/test_%: $(B)/tools/%.o

@@ -1,4 +1,4 @@
-"""A program below tests/lib that is many clients in one process, and takes orders line by line."""
+"""Programs below tests/lib that take orders line by line."""
 
 import os
 import queue
@@ -10,23 +10,15 @@ from .segment import BUILD
 from .waiting import PATIENCE
 
 
-class LoadProgram:
-    """`clients` clients of the server at address, all ready."""
+class OrderedProgram:
+    """Each order has an answer of one line."""
 
-    def __init__(self, name, address, clients, *flags, timeout=None):
-        host, port = address
-        host = f"[{host}]" if ":" in host else host
-        argv = [os.path.join(BUILD, "tests/lib", name), "--connect", f"{host}:{port}", "--clients", str(clients), *flags]
+    def __init__(self, name, *arguments):
+        argv = [os.path.join(BUILD, "tests/lib", name), *map(str, arguments)]
         self.name = name
-        self.clients = clients
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.answers = queue.Queue()
         self.reader = Job(self.read_answers, lasting=True)
-        try:
-            assert self.answer(timeout) == f"ready {clients}", f"{name} not ready"
-        except BaseException:
-            self.kill()
-            raise
 
     def __enter__(self):
         return self
@@ -61,3 +53,18 @@ class LoadProgram:
     def command(self, line, timeout=None):
         self.order(line)
         return self.answer(timeout)
+
+
+class LoadProgram(OrderedProgram):
+    """Many clients in one process: `clients` of them, all ready, of the server at address."""
+
+    def __init__(self, name, address, clients, *flags, timeout=None):
+        host, port = address
+        host = f"[{host}]" if ":" in host else host
+        super().__init__(name, "--connect", f"{host}:{port}", "--clients", clients, *flags)
+        self.clients = clients
+        try:
+            assert self.answer(timeout) == f"ready {clients}", f"{name} not ready"
+        except BaseException:
+            self.kill()
+            raise

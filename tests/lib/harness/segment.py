@@ -43,12 +43,3 @@ def read_places(pid):
 def read_counters(pid):
     """Every counter, summed over all processes: {name: value}."""
     return {line.split()[0]: int(line.split()[1]) for line in ring_tool("--counters", pid).splitlines()}
-
-
-def read_percentile(pid, histogram, percent):
-    """Milliseconds below which so many percent of the values of a histogram lie, of all processes; None without it."""
-    for line in ring_tool("--counters", pid).splitlines():
-        found = re.match(rf"{histogram} .*\bp{percent}=([\d.]+)us ", line)
-        if found:
-            return float(found[1]) / 1000
-    return None
