@@ -213,36 +213,29 @@ budget_owe(struct conn *conn, uint64_t cost_ns)
         budget->owed_us = conn->paid_us;
 }
 
-/* Was the worker disturbed in this turn, as far as is known? */
+/* Perhaps the worker was disturbed in this expensive turn. */
 static bool
-budget_spares(struct conn *conn, uint8_t heat)
+budget_spares(struct conn *conn, uint64_t cost_ns)
 {
-    const struct budget *budget = &conn->worker->budget;
-    bool spared = budget->turn == BUDGET_ORDINARY && budget->turn_ns < BUDGET_QUANTUM_NS &&
-                  heat >= budget->costly && conn->heat < BUDGET_HEAT_LEAST && conn->calm == 0;
-
-    if (spared)
-        conn->calm = BUDGET_CALM;
-    else if (conn->calm > 0)
-        conn->calm--;
-    return spared;
+    if (conn->worker->budget.turn != BUDGET_ORDINARY || cost_ns >= BUDGET_QUANTUM_NS ||
+        conn->spared > (BUDGET_SPARED_MOST - 1) * BUDGET_SPARED_EACH)
+        return false;
+    conn->spared += BUDGET_SPARED_EACH;
+    return true;
 }
 
 /* Updates the heat after a turn that was measured. */
 static void
 budget_heat(struct conn *conn, uint64_t cost_ns)
 {
-    const struct budget *budget = &conn->worker->budget;
     uint8_t heat = (uint8_t)(63 - __builtin_clzll(cost_ns / 1000 + 1));
-    bool first = budget->turn == BUDGET_ORDINARY && cost_ns < BUDGET_QUANTUM_NS &&
-                 conn->heat + 1 < budget->costly;
+    bool cheap = heat < BUDGET_HEAT_COSTLY;
 
-    if (budget_spares(conn, heat))
+    if (!cheap && budget_spares(conn, cost_ns))
         return;
-    if (heat < BUDGET_HEAT_COSTLY && heat > conn->heat)
+    conn->spared -= conn->spared > 0;
+    if (cheap && heat > conn->heat)
         heat = conn->heat + 1;
-    else if (first && heat >= budget->costly)
-        heat = budget->costly - 1;
     conn->heat -= conn->heat > 0;
     if (heat > conn->heat)
         conn->heat = heat;

@@ -44,30 +44,32 @@
  * waits for its next turn.
  *
  * COSTLY CLIENTS
- * A client is costly if one of its latest turns was. conn->heat is the binary logarithm of the
- * cost of its most expensive measured turn in microseconds, less one for each measured turn since.
- * So expensive messages that many clients send at the same moment delay no cheap message, even if
- * none of these clients is in debt; and a client that has sent an expensive message is ordinary
- * again after a few cheap ones.
+ * A client is costly if its heat has reached a limit. The heat of a turn is the binary logarithm of its
+ * cost in microseconds plus one, rounded down. conn->heat, the heat of a client, is updated after each
+ * of its turns that is measured, which means that no part of its cost is a sample (CLOCKS): it becomes
+ * the heat of that turn, or its old value less one if that is greater. Two rules below change this. So
+ * expensive messages that many clients send at the same moment delay no cheap message, even if none of
+ * these clients is in debt; and a client that has sent an expensive message is ordinary again after a
+ * few cheap ones.
  *
- * A heat of BUDGET_HEAT_COSTLY is costly. With many ordinary clients the limit is lower: so low
- * that one turn of each of them takes no more than BUDGET_CROWD_US together, but never below
- * BUDGET_HEAT_LEAST, so that an echo makes no client costly.
+ * The limit is BUDGET_HEAT_COSTLY, or lower: so low that as many turns below it as ordinary clients had
+ * until all sockets that were ready had been reported (BOUND) take no more than BUDGET_CROWD_US
+ * together; but never below BUDGET_HEAT_LEAST, so that an echo makes no client costly.
  *
  * The worker may be disturbed in the turn of a client: the CPU time of a send includes what the kernel
  * receives for other sockets meanwhile, which is half a millisecond when a thousand clients send at
- * once. Three rules make it unlikely that this makes a client costly. A turn of a heat below
- * BUDGET_HEAT_COSTLY raises the client's heat by one at most. An ordinary turn of less than a quantum
- * makes a client costly only if its heat was already one below the limit; otherwise it raises the heat
- * to one below the limit. And an ordinary turn of less than a quantum whose heat reaches the limit is
- * spared if the client's heat is below BUDGET_HEAT_LEAST and none of its last BUDGET_CALM measured
- * turns was spared: it leaves the heat as it is, and the client then owes BUDGET_DEBT_CHEAP_US at most.
+ * once. Two rules make it unlikely that this makes a client costly. A turn whose heat is below
+ * BUDGET_HEAT_COSTLY raises the heat of the client by one at most. And an ordinary turn of at least
+ * that heat, but less than a quantum, may be spared: then the heat of the client stays as it is.
+ * BUDGET_SPARED_MOST turns of a client may be spared one after the other, and one more for each
+ * BUDGET_SPARED_EACH turns that were measured and not spared (a token bucket).
  *
- * All that a turn costs is charged, not only what exceeds a quantum: otherwise clients whose turns
+ * The cost of each turn is charged, not only what exceeds a quantum: otherwise clients whose turns
  * take just less than a quantum would never owe anything, and a thousand of them would delay any
- * other client by a thousand quanta. But turns below BUDGET_HEAT_LEAST make no client indebted,
- * however many it has in a round: they let it owe BUDGET_DEBT_CHEAP_US at most, because a round in
- * which each of a thousand clients has a turn is long.
+ * other client by a thousand quanta. But a round in which each of a thousand clients has a turn is
+ * long, and cheap turns must not make a client indebted, however many it has in a round. So while the
+ * heat of a client is below BUDGET_HEAT_LEAST, its turns let it owe no more than BUDGET_DEBT_CHEAP_US,
+ * or as much as before, if that is more.
  *
  * CLOCKS
  * CLOCK_MONOTONIC is read when epoll has returned; after its report has been served; before and
@@ -100,8 +102,8 @@
  * is at most twice the true time, and may include the client's own previous turn. Work outside all
  * stretches (a chunk of a sweep) adds at most BUDGET_LOOK_NS a pass.
  *
- * Ordinary clients wait for each other's turns. All of these clients were cheap before, so that
- * this takes BUDGET_CROWD_US, or 31 us for each client if there are more than 512. Beyond that a
+ * Ordinary clients wait for each other's turns. If the latest turns of all of them were cheap, this
+ * takes BUDGET_CROWD_US, or 31 us for each client if there are more than 512. Beyond that a
  * pass adds at most: a chunk of the sweep (fanout.h), BUDGET_ARRIVING_NS, a quantum of the
  * indebted, and the excess of the last turn of each class, because a handler, a deflater (of 256
  * KiB at most, record.h: 8 ms) and a copy are not interrupted. With the handlers of the standard
@@ -111,11 +113,10 @@
  * NOT PROMISED
  * If N clients whose messages were all cheap send an expensive one at the same moment, each of them
  * costs the others one turn, of a quantum or of one handler if that is longer: nothing tells in advance
- * which message will be expensive. Such a client may have three of these turns, if they take less than
- * a quantum, before it is costly: one is spared, one raises its heat to just below the limit, one makes
- * it costly. With more than 256 ordinary turns in a report, clients that alternate cheap turns with
- * ones of just less than a quantum stay ordinary and owe no more than BUDGET_DEBT_CHEAP_US: N of them
- * cost any other client N quanta, again and again.
+ * which message will be expensive. If these turns take less than a quantum, BUDGET_SPARED_MOST of them
+ * are spared before the client is costly, and later one in each BUDGET_SPARED_EACH + 1. Turns whose
+ * heat is below BUDGET_HEAT_COSTLY are not expensive in this sense: if every second turn of a client is
+ * cheap, the other ones may take up to 126 us, even where the limit is lower.
  * A client that arrives while many others arrive waits for their first messages. What a client is sent
  * once its socket takes more again is charged to no client: if N clients that are far behind begin to
  * read at the same moment, they delay any other client by N sends, each of up to a mebibyte and a
@@ -136,11 +137,12 @@ enum {
     BUDGET_PASS_NS = 10 * 1000 * 1000,
     BUDGET_ARRIVING_NS = 2 * 1000 * 1000,
     BUDGET_DEBT_MAX_US = 1000 * 1000,
-    BUDGET_DEBT_CHEAP_US = BUDGET_QUANTUM_US - 32, /* below BUDGET_HEAT_LEAST */
-    BUDGET_CARRY_MAX_NS = 20 * 1000 * 1000,        /* excess that later passes pay for */
-    BUDGET_HEAT_COSTLY = 7,                        /* 127 us */
-    BUDGET_HEAT_LEAST = 5,                         /* 31 us */
-    BUDGET_CALM = 63,                              /* measured turns */
+    BUDGET_DEBT_CHEAP_US = BUDGET_QUANTUM_US - 32,
+    BUDGET_CARRY_MAX_NS = 20 * 1000 * 1000, /* excess that later passes pay for */
+    BUDGET_HEAT_COSTLY = 7,                 /* 127 us */
+    BUDGET_HEAT_LEAST = 5,                  /* 31 us */
+    BUDGET_SPARED_MOST = 3,
+    BUDGET_SPARED_EACH = 16, /* measured turns */
     BUDGET_CROWD_US = 16 << 10,
     BUDGET_STEPS = 32,
     BUDGET_STEPS_EXACT = 2, /* a turn of one frame is read once, at its end */

@@ -123,7 +123,7 @@ struct conn {
     /* What ended it, RFC 6455 section 7.4; 1006 until a Close says otherwise. */
     uint16_t close_code;
     uint8_t message_type : 2; /* FRAME_OP_TEXT or FRAME_OP_BINARY */
-    uint8_t calm : 6;         /* measured turns until one may be spared again: budget.h */
+    uint8_t spared : 6;       /* measured turns until no spared one counts: budget.h */
     uint8_t bucket;           /* liveness.h */
     uint8_t pong_bytes;       /* length of the Pong that `output` ends with; 0: it ends otherwise */
     uint8_t watched;          /* EPOLLIN, EPOLLOUT: watch.h */

@@ -33,6 +33,7 @@ enum {
     COSTS_MOST = 64,
     MUCH_BYTES = 8 << 20,
     RELAYED = 5, /* messages of a client */
+    SPARED_FULL = BUDGET_SPARED_MOST * BUDGET_SPARED_EACH,
 };
 
 static unsigned handled;
@@ -512,7 +513,7 @@ test_turns_add_to_what_a_client_owes_already(void **state)
     (void)state;
     be_exact(fd);
     conn->paid_us = conn_rig_worker()->budget.round_us + 500;
-    conn->calm = BUDGET_CALM; /* it is not spared */
+    conn->spared = SPARED_FULL; /* it is not spared */
     say_cost(fd, 1, 9, true);
     conn_rig_turn();
     assert_int_equal(order_count, 1);
@@ -595,7 +596,7 @@ test_turns_of_a_costly_client_come_behind_the_others_until_it_has_sent_cheap_mes
     (void)state;
     fds[1] = open_client();
     be_exact(fds[0]);
-    costly->heat = BUDGET_HEAT_COSTLY - 1;
+    costly->spared = SPARED_FULL;
     say_cost(fds[0], 0, 9, true);
     conn_rig_settle();
     settle_debts();
@@ -769,6 +770,7 @@ test_turns_that_take_less_than_a_costly_one_raise_the_heat_by_one_at_a_time(void
     say_cost(fd, 0, 1, true);
     conn_rig_turn();
     assert_int_equal(conn->heat, 6);
+    conn->spared = SPARED_FULL;
     say_cost(fd, 0, 9, true);
     conn_rig_turn();
     assert_int_equal(conn->heat, 9);
@@ -809,63 +811,79 @@ take_turn(struct conn *conn, int64_t us)
 
 /* The kernel has received for other sockets meanwhile, as when a thousand attackers begin. */
 static void
-test_turns_that_were_disturbed_once_leave_the_client_ordinary(void **state)
+test_turns_that_may_have_been_disturbed_are_spared(void **state)
 {
     int fd = open_client();
     struct conn *conn = conn_rig_last_conn();
-    static const struct {
-        enum budget_class class;
-        int64_t us;
-        uint8_t before, heat;
-    } cases[] = {
-        /* of a client of which a turn was spared before */
-        {BUDGET_ORDINARY, 900, 0, 6}, {BUDGET_ORDINARY, 900, 5, 6},  {BUDGET_ORDINARY, 900, 6, 9},
-        {BUDGET_ORDINARY, 900, 9, 9}, {BUDGET_ORDINARY, 1000, 0, 9}, {BUDGET_ARRIVING, 900, 0, 9},
-        {BUDGET_INDEBTED, 900, 0, 9},
-    };
 
     (void)state;
     be_exact(fd);
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        uint32_t debt_us;
-
+    for (size_t ordinary = 0; ordinary <= 300; ordinary += 300) { /* the limit is 7, or 5 */
+        report_after((uint32_t)ordinary);
         settle_debts();
-        conn->heat = cases[i].before;
-        conn->calm = BUDGET_CALM;
-        debt_us = conn_debt_us(conn);
-        take_turn_of(conn, cases[i].class, cases[i].us);
-        assert_int_equal(conn->heat, cases[i].heat);
-        assert_int_equal(conn_debt_us(conn), debt_us + cases[i].us);
+        conn->heat = 0;
+        conn->spared = 0;
+        for (int turn = 0; turn < 60; turn++)
+            take_turn(conn, 20);
+        assert_int_equal(conn_debt_us(conn), BUDGET_DEBT_CHEAP_US);
+        for (int turn = 0; turn < BUDGET_SPARED_MOST; turn++) {
+            take_turn(conn, 900);
+            assert_int_equal(conn->heat, 4);
+            assert_int_equal(conn_debt_us(conn), BUDGET_DEBT_CHEAP_US);
+            assert_int_equal(conn_class(conn), BUDGET_ORDINARY);
+        }
+        take_turn(conn, 900); /* no disturbance any more */
+        assert_int_equal(conn->heat, 9);
+        assert_int_equal(conn_debt_us(conn), BUDGET_DEBT_CHEAP_US + 900);
+        assert_int_equal(conn_class(conn), BUDGET_INDEBTED);
     }
     hang_up(&fd, 1);
 }
 
 static void
-test_turns_that_were_disturbed_are_spared_once_in_many(void **state)
+test_turns_are_spared_once_in_many(void **state)
 {
     int fd = open_client();
     struct conn *conn = conn_rig_last_conn();
 
     (void)state;
     be_exact(fd);
-    settle_debts();
-    for (int turn = 0; turn < 50; turn++)
-        take_turn(conn, 20);
-    assert_int_equal(conn_debt_us(conn), BUDGET_DEBT_CHEAP_US);
-    for (int round = 0; round < 2; round++) {
-        uint8_t heat = conn->heat;
-        take_turn(conn, 900);
-        assert_int_equal(conn->heat, heat);
-        assert_int_equal(conn_debt_us(conn), BUDGET_DEBT_CHEAP_US);
-        assert_int_equal(conn_class(conn), BUDGET_ORDINARY);
-        for (int turn = 0; turn < BUDGET_CALM; turn++)
+    conn->spared = SPARED_FULL;
+    for (int round = 0; round < 3; round++) {
+        for (int turn = 0; turn < BUDGET_SPARED_EACH; turn++)
             take_turn(conn, 20);
+        take_turn(conn, 900);
+        assert_in_range(conn->heat, 0, BUDGET_HEAT_LEAST - 1);
     }
+    for (int turn = 0; turn < BUDGET_SPARED_EACH - 1; turn++)
+        take_turn(conn, 20);
     take_turn(conn, 900);
-    take_turn(conn, 20);
-    take_turn(conn, 900); /* no accident any more */
-    assert_int_equal(conn_debt_us(conn), BUDGET_DEBT_CHEAP_US + 900);
-    assert_int_equal(conn_class(conn), BUDGET_INDEBTED);
+    assert_int_equal(conn->heat, 9);
+    hang_up(&fd, 1);
+}
+
+/* Clients whose turns are cheap and expensive by turns, however many there are. */
+static void
+test_turns_of_which_every_second_is_expensive_make_a_client_costly(void **state)
+{
+    int fd = open_client();
+    struct conn *conn = conn_rig_last_conn();
+
+    (void)state;
+    be_exact(fd);
+    for (size_t ordinary = 0; ordinary <= 300; ordinary += 300) {
+        unsigned expensive = 0;
+        report_after((uint32_t)ordinary);
+        settle_debts();
+        conn->heat = 0;
+        conn->spared = 0;
+        do {
+            take_turn(conn, 5);
+            take_turn(conn, 900);
+            settle_debts();
+            assert_in_range(++expensive, 1, BUDGET_SPARED_MOST + 1);
+        } while (conn_class(conn) == BUDGET_ORDINARY);
+    }
     hang_up(&fd, 1);
 }
 
@@ -875,11 +893,7 @@ test_turns_of_a_quantum_of_arrivals_and_of_costly_clients_are_not_spared(void **
     static const struct {
         enum budget_class class;
         int64_t us;
-        uint8_t heat;
-    } cases[] = {{BUDGET_ORDINARY, 1000, 0},
-                 {BUDGET_ARRIVING, 900, 0},
-                 {BUDGET_INDEBTED, 900, 0},
-                 {BUDGET_ORDINARY, 900, BUDGET_HEAT_LEAST}};
+    } cases[] = {{BUDGET_ORDINARY, 1000}, {BUDGET_ARRIVING, 900}, {BUDGET_INDEBTED, 900}};
     int fd = open_client();
     struct conn *conn = conn_rig_last_conn();
 
@@ -887,10 +901,10 @@ test_turns_of_a_quantum_of_arrivals_and_of_costly_clients_are_not_spared(void **
     be_exact(fd);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         settle_debts();
-        conn->calm = 0;
-        conn->heat = cases[i].heat;
+        conn->spared = 0;
+        conn->heat = 0;
         take_turn_of(conn, cases[i].class, cases[i].us);
-        assert_true(conn->heat > cases[i].heat);
+        assert_int_equal(conn->heat, 9);
         assert_int_equal(conn_debt_us(conn), cases[i].us);
     }
     hang_up(&fd, 1);
@@ -915,7 +929,7 @@ test_turns_are_measured_for_themselves_behind_others_that_were_not(void **state)
 
     (void)state;
     be_exact(fds[0]);
-    split->heat = entered->heat = BUDGET_HEAT_COSTLY - 1;
+    split->spared = entered->spared = SPARED_FULL;
     let_others_step(worker);
     budget_begin(&worker->budget, 0);
     budget_split(worker);
@@ -1275,8 +1289,9 @@ main(void)
             test_turns_of_sockets_that_a_full_report_left_out_have_waited_since_before_it),
         cmocka_unit_test(test_turns_make_a_client_costly_the_sooner_the_more_are_ordinary),
         cmocka_unit_test(test_turns_count_those_that_are_ordinary_until_all_was_reported),
-        cmocka_unit_test(test_turns_that_were_disturbed_once_leave_the_client_ordinary),
-        cmocka_unit_test(test_turns_that_were_disturbed_are_spared_once_in_many),
+        cmocka_unit_test(test_turns_that_may_have_been_disturbed_are_spared),
+        cmocka_unit_test(test_turns_are_spared_once_in_many),
+        cmocka_unit_test(test_turns_of_which_every_second_is_expensive_make_a_client_costly),
         cmocka_unit_test(test_turns_of_a_quantum_of_arrivals_and_of_costly_clients_are_not_spared),
         cmocka_unit_test(test_turns_are_measured_for_themselves_behind_others_that_were_not),
         cmocka_unit_test(test_turns_in_which_clients_leave_are_waited_for_by_nobody),
