@@ -46,13 +46,13 @@ static void
 budget_charge(struct budget *budget, uint64_t stretch_ns)
 {
     budget->spent_ns[budget->turn] += stretch_ns;
-    if (budget->mixed && budget->steps > 0 && stretch_ns > BUDGET_MIXED_NS)
+    budget->sampled |= budget->mixed;
+    if (budget->mixed && stretch_ns > BUDGET_MIXED_NS) {
         budget_read_exactly(budget, BUDGET_EXACT_READINGS + 1);
-    else {
-        budget->sampled &= budget->turn_ns > 0; /* else it is the first of the turn */
-        budget->sampled |= budget->mixed && budget->steps > 0;
-        budget->turn_ns += stretch_ns;
+        return;
     }
+    budget->turn_ns += stretch_ns;
+    budget->own_ns += budget->mixed ? 0 : stretch_ns;
 }
 
 /* A stretch that could make its client costly is checked from a shorter time on. */
@@ -75,10 +75,12 @@ budget_read(struct worker *worker)
     if (stretch_ns > budget_look_ns(budget))
         stretch_ns = budget_ran(budget, stretch_ns, &known);
     budget->run_ns += stretch_ns;
-    if (known)
+    if (known) {
         budget_charge(budget, stretch_ns);
-    else
+    } else {
+        budget->sampled = true;
         budget_read_exactly(budget, BUDGET_EXACT_READINGS + 1);
+    }
     if (budget->exact)
         budget_read_exactly(budget, budget->exact - 1);
     budget->steps = 0;
@@ -94,10 +96,14 @@ budget_read(struct worker *worker)
 void
 budget_split(struct worker *worker)
 {
-    uint64_t turn_ns = worker->budget.turn_ns;
+    struct budget *budget = &worker->budget;
+    uint64_t turn_ns = budget->turn_ns, own_ns = budget->own_ns;
+    bool sampled = budget->sampled;
 
     budget_read(worker);
-    worker->budget.turn_ns = turn_ns;
+    budget->turn_ns = turn_ns;
+    budget->own_ns = own_ns;
+    budget->sampled = sampled;
 }
 
 /* --- the pass --- */
@@ -193,7 +199,7 @@ budget_enter(struct worker *worker, enum budget_class class)
 {
     budget_read(worker);
     worker->budget.turn = class;
-    worker->budget.turn_ns = 0;
+    budget_begin(&worker->budget, 0);
 }
 
 static void
@@ -215,23 +221,26 @@ budget_owe(struct conn *conn, uint64_t cost_ns)
 
 /* Perhaps the worker was disturbed in this expensive turn. */
 static bool
-budget_spares(struct conn *conn, uint64_t cost_ns)
+budget_spares(struct conn *conn)
 {
-    if (conn->worker->budget.turn != BUDGET_ORDINARY || cost_ns >= BUDGET_QUANTUM_NS ||
+    const struct budget *budget = &conn->worker->budget;
+
+    if (budget->turn != BUDGET_ORDINARY || budget->own_ns >= BUDGET_QUANTUM_NS ||
         conn->spared > (BUDGET_SPARED_MOST - 1) * BUDGET_SPARED_EACH)
         return false;
     conn->spared += BUDGET_SPARED_EACH;
     return true;
 }
 
-/* Updates the heat after a turn that was measured. */
+/* Updates the heat after a turn. */
 static void
-budget_heat(struct conn *conn, uint64_t cost_ns)
+budget_heat(struct conn *conn)
 {
-    uint8_t heat = (uint8_t)(63 - __builtin_clzll(cost_ns / 1000 + 1));
+    const struct budget *budget = &conn->worker->budget;
+    uint8_t heat = (uint8_t)(63 - __builtin_clzll(budget->own_ns / 1000 + 1));
     bool cheap = heat < BUDGET_HEAT_COSTLY;
 
-    if (!cheap && budget_spares(conn, cost_ns))
+    if (cheap ? budget->sampled : budget_spares(conn))
         return;
     conn->spared -= conn->spared > 0;
     if (cheap && heat > conn->heat)
@@ -248,13 +257,11 @@ budget_settle(struct worker *worker, struct conn *conn)
 
     budget_read(worker);
     if (conn && conn_is_open(conn)) {
-        if (!budget->sampled)
-            budget_heat(conn, budget->turn_ns);
+        budget_heat(conn);
         budget_owe(conn, budget->turn_ns);
     }
-    budget->sampled = false;
     budget->turn = BUDGET_ORDINARY;
-    budget->turn_ns = 0;
+    budget_begin(budget, 0);
 }
 
 /* --- the round --- */

@@ -7,21 +7,25 @@
  *
  * A TURN of a client is what the worker does with its input in one go: recv, handshake, frames,
  * UTF-8, inflating, handlers, what they deflate, and one send of the answers. It is measured, not
- * estimated, and charged to the client. A PASS is everything between two calls of epoll_wait.
+ * estimated, and charged to the client. A PASS is one turn of the worker's loop (worker_turn).
  *
  * THREE CLASSES
  *   ordinary  an open client that owes less than a quantum and is not costly (both below). In a pass
  *             these clients come first, in the order in which epoll reports them, until they have
  *             spent BUDGET_PASS_NS. The rest of the report goes first in the next pass (watch.h).
+ *             Those whose turns left input over wait in a queue, which has BUDGET_LEFT_OVER_NS in
+ *             each pass, and what the report has left of BUDGET_PASS_NS.
  *   arriving  a connection that is not open: opening handshakes, Closes, connections that end; and an
- *             open one until its first turn with a message is over. Disconnect handlers and taking
- *             connections from the master belong to this class, too. The whole class has one
- *             account: BUDGET_ARRIVING_NS in each pass. Connections for which there is no time stay
- *             in the master's channel.
+ *             open one until its first turn with a message, or the first one that leaves input over,
+ *             has ended. Disconnect handlers and taking connections from the master belong to this
+ *             class, too. The whole class has one account: BUDGET_ARRIVING_NS in each pass.
+ *             Connections for which there is no time stay in the master's channel.
  *   indebted  an open client that owes a quantum or more, or is costly. The whole class has
  *             BUDGET_QUANTUM_NS in each pass; its clients take turns in rounds.
  * The last turn of a class in a pass may take more time than its account has left. Of the arriving and
- * the indebted the excess, up to BUDGET_CARRY_MAX_NS, is taken off the passes that follow.
+ * the indebted the excess, up to BUDGET_CARRY_MAX_NS, is taken off the passes that follow. Handlers
+ * that found no room in the ring are called again before all of these turns, at least one a pass,
+ * whatever the account of its client's class has left (turns_retry_waiting).
  *
  * An arriving connection has its turn at once if none waits before it and its account has time
  * left. Otherwise, and if it is indebted, a connection with input waits in a queue of its class.
@@ -39,22 +43,26 @@
  *
  * While clients wait in the queue of the indebted, a round ends when each of them has been looked
  * at once. If none of them could afford its turn, the clock advances by as many quanta as the
- * first one needs. While that queue is empty, a round ends with each pass in which all that epoll
- * reported has been served. A turn ends when the client owes a quantum; the rest of its input
- * waits for its next turn.
+ * first one needs. While that queue is empty, a round ends with each pass in which epoll reported
+ * fewer sockets than it may, and all of them have been served. A turn ends when the client owes a
+ * quantum; the rest of its input waits for its next turn.
  *
  * COSTLY CLIENTS
- * A client is costly if its heat has reached a limit. The heat of a turn is the binary logarithm of its
- * cost in microseconds plus one, rounded down. conn->heat, the heat of a client, is updated after each
- * of its turns that is measured, which means that no part of its cost is a sample (CLOCKS): it becomes
- * the heat of that turn, or its old value less one if that is greater. Two rules below change this. So
- * expensive messages that many clients send at the same moment delay no cheap message, even if none of
- * these clients is in debt; and a client that has sent an expensive message is ordinary again after a
- * few cheap ones.
+ * A client is costly if its heat has reached a limit. The heat of a turn that takes c microseconds is
+ * log2(c + 1), rounded down. After a turn the heat of the client (conn->heat) is that of the turn, or
+ * its old value less one if that is greater; two rules below change this. So expensive messages that
+ * many clients send at the same moment delay no cheap message, even if none of these clients is in
+ * debt; and a client that has sent an expensive message is ordinary again after a few cheap turns.
  *
- * The limit is BUDGET_HEAT_COSTLY, or lower: so low that as many turns below it as ordinary clients had
- * until all sockets that were ready had been reported (BOUND) take no more than BUDGET_CROWD_US
- * together; but never below BUDGET_HEAT_LEAST, so that an echo makes no client costly.
+ * The limit is the highest heat, from BUDGET_HEAT_LEAST to BUDGET_HEAT_COSTLY, at which N turns below
+ * it take no more than BUDGET_CROWD_US together; BUDGET_HEAT_LEAST if there is none, so that an echo
+ * makes no client costly. N is the number of turns of ordinary clients between two moments at which
+ * all ready sockets had been reported (BOUND): since the latest of them or in the interval before it,
+ * whichever is more.
+ *
+ * Only those parts of a turn count that are known to be its own: no stretch of several clients, and
+ * none that was charged to no client (CLOCKS). A turn of which such a stretch was a part raises the
+ * heat if it is expensive all the same, but never lowers it.
  *
  * The worker may be disturbed in the turn of a client: the CPU time of a send includes what the kernel
  * receives for other sockets meanwhile, which is half a millisecond when a thousand clients send at
@@ -62,7 +70,7 @@
  * BUDGET_HEAT_COSTLY raises the heat of the client by one at most. And an ordinary turn of at least
  * that heat, but less than a quantum, may be spared: then the heat of the client stays as it is.
  * BUDGET_SPARED_MOST turns of a client may be spared one after the other, and one more for each
- * BUDGET_SPARED_EACH turns that were measured and not spared (a token bucket).
+ * BUDGET_SPARED_EACH others after which the heat was updated (a token bucket).
  *
  * The cost of each turn is charged, not only what exceeds a quantum: otherwise clients whose turns
  * take just less than a quantum would never owe anything, and a thousand of them would delay any
@@ -75,8 +83,8 @@
  * CLOCK_MONOTONIC is read when epoll has returned; after its report has been served; before and
  * after each turn, except those of ordinary clients that epoll has just reported; before and after
  * work that is known to be costly (a slice of inflating); and otherwise after BUDGET_STEPS steps,
- * where a step is a frame, or BUDGET_STEP_BYTES of a longer one. Reading it for every message
- * would take 3 to 6 % of the instructions of an echo.
+ * where a step is a frame, BUDGET_STEP_BYTES of a longer one, or a turn without a frame. Reading it
+ * for every message would take 3 to 6 % of the instructions of an echo.
  *
  * A STRETCH is the time between two readings. It may hold frames of several clients. It is then
  * charged to the client in whose turn it ends, as a sample: each client ends a share of the
@@ -85,12 +93,12 @@
  * BUDGET_EXACT_READINGS readings the clock is read at the end of each turn.
  *
  * In a long stretch the worker may have been preempted or stopped. A stretch is long above
- * BUDGET_LOOK_NS, and above BUDGET_LOOK_TURN_NS if all of it belongs to one open client. Then, and
- * only then, the thread's CPU clock is read, which is a system call. The stretch is shortened by
- * the difference between the time awake and the CPU time, both since that clock was last read.
- * Time asleep in epoll is not time awake, but the calls that sleep take some CPU time. So after
- * more than BUDGET_SLEEPS_MAX of them the difference says nothing: the stretch is charged to no
- * client and no class, and the clock is read at the end of each turn as above.
+ * BUDGET_LOOK_NS, and above BUDGET_LOOK_TURN_NS if it is neither of several clients nor of the
+ * arriving class. Then, and only then, the thread's CPU clock is read, which is a system call. The
+ * stretch is shortened by the difference between the time awake and the CPU time, both since that
+ * clock was last read. Time asleep in epoll is not time awake, but the calls that sleep take some CPU
+ * time. So after more than BUDGET_SLEEPS_MAX of them the difference says nothing: the stretch is
+ * charged to no client and no class, and the clock is read at the end of each turn as above.
  *
  * BOUND
  * `input_wait` (histograms.def) is an upper bound of the worker's CPU time from the moment at
@@ -99,25 +107,29 @@
  * known: the count begins at an earlier return of epoll_wait, the latest one by which everything
  * that had arrived before it was reported. That is the previous return, or, if that one reported
  * as many sockets as it may, one before it (budget_report). So if all reports are full, the count
- * is at most twice the true time, and may include the client's own previous turn. Work outside all
- * stretches (a chunk of a sweep) adds at most BUDGET_LOOK_NS a pass.
+ * is at most twice the true time, and may include the client's own previous turn. Turns from a queue
+ * are not counted. Of work outside all stretches (a chunk of a sweep) at most BUDGET_LOOK_NS a pass is
+ * counted, and none before a call that may sleep.
  *
- * Ordinary clients wait for each other's turns. If the latest turns of all of them were cheap, this
- * takes BUDGET_CROWD_US, or 31 us for each client if there are more than 512. Beyond that a
- * pass adds at most: a chunk of the sweep (fanout.h), BUDGET_ARRIVING_NS, a quantum of the
- * indebted, and the excess of the last turn of each class, because a handler, a deflater (of 256
- * KiB at most, record.h: 8 ms) and a copy are not interrupted. With the handlers of the standard
- * application that is less than 50 ms, whatever the number of costly clients, and with up to a
- * thousand ordinary ones.
+ * Ordinary clients wait for each other's turns. If none of these turns reaches the limit of heat, this
+ * takes BUDGET_CROWD_US, or 31 us for each client if there are more than 512. Beyond that a pass adds
+ * at most: a chunk of the sweep (fanout.h), BUDGET_LEFT_OVER_NS, BUDGET_ARRIVING_NS, a quantum of the
+ * indebted, and the excess of the last turn of each class, because a handler, a deflater (of 256 KiB
+ * at most, record.h: 8 ms) and a copy are not interrupted. With the handlers of the standard
+ * application and up to 512 ordinary clients that is less than 50 ms, whatever the number of costly
+ * clients; with a thousand ordinary ones it may be more than 60 ms.
  *
  * NOT PROMISED
  * If N clients whose messages were all cheap send an expensive one at the same moment, each of them
  * costs the others one turn, of a quantum or of one handler if that is longer: nothing tells in advance
  * which message will be expensive. If these turns take less than a quantum, BUDGET_SPARED_MOST of them
- * are spared before the client is costly, and later one in each BUDGET_SPARED_EACH + 1. Turns whose
- * heat is below BUDGET_HEAT_COSTLY are not expensive in this sense: if every second turn of a client is
- * cheap, the other ones may take up to 126 us, even where the limit is lower.
- * A client that arrives while many others arrive waits for their first messages. What a client is sent
+ * are spared before the client is costly, and later one in each BUDGET_SPARED_EACH + 1. A costly client
+ * is ordinary again after as many cheap turns as its heat is above the limit, and one more; a ping
+ * is a cheap turn. So N clients that wait for that may cost the others N expensive turns again and
+ * again. Turns whose heat is below BUDGET_HEAT_COSTLY are not expensive in this sense: if every second
+ * turn of a client is cheap, the other ones may take up to 126 us, even where the limit is lower.
+ * A client that arrives while many others arrive waits for their turns up to their first messages, and
+ * also for clients that have been open for long and have never sent one. What a client is sent
  * once its socket takes more again is charged to no client: if N clients that are far behind begin to
  * read at the same moment, they delay any other client by N sends, each of up to a mebibyte and a
  * frame.
@@ -135,6 +147,7 @@ enum {
     BUDGET_QUANTUM_US = 1000,
     BUDGET_QUANTUM_NS = 1000 * BUDGET_QUANTUM_US,
     BUDGET_PASS_NS = 10 * 1000 * 1000,
+    BUDGET_LEFT_OVER_NS = 2 * 1000 * 1000, /* of turns that left input over */
     BUDGET_ARRIVING_NS = 2 * 1000 * 1000,
     BUDGET_DEBT_MAX_US = 1000 * 1000,
     BUDGET_DEBT_CHEAP_US = BUDGET_QUANTUM_US - 32,
@@ -142,7 +155,7 @@ enum {
     BUDGET_HEAT_COSTLY = 7,                 /* 127 us */
     BUDGET_HEAT_LEAST = 5,                  /* 31 us */
     BUDGET_SPARED_MOST = 3,
-    BUDGET_SPARED_EACH = 16, /* measured turns */
+    BUDGET_SPARED_EACH = 16,
     BUDGET_CROWD_US = 16 << 10,
     BUDGET_STEPS = 32,
     BUDGET_STEPS_EXACT = 2, /* a turn of one frame is read once, at its end */
@@ -160,26 +173,28 @@ enum budget_class { BUDGET_ORDINARY, BUDGET_ARRIVING, BUDGET_INDEBTED, BUDGET_CL
 
 struct budget {
     /* Clocks. */
-    uint64_t read_ns;     /* the latest reading of CLOCK_MONOTONIC */
-    uint64_t run_ns;      /* the worker's CPU time, as far as it was measured */
-    uint64_t reported_ns; /* run_ns at which input_wait of the current report begins */
-    uint64_t all_ns;      /* all sockets that were ready at this run_ns have been reported */
-    uint64_t mark_ns;     /* the run_ns that becomes all_ns when as many sockets are reported as */
-    uint32_t reported;    /* there are connections: sockets reported since mark_ns */
-    uint64_t awake_ns;    /* time awake since the CPU clock was read */
-    uint64_t cpu_ns;      /* that reading of the CPU clock */
-    uint32_t sleeps;      /* calls that could sleep, since that reading */
-    uint32_t exact;       /* readings left for which the clock is read after each turn */
-    uint32_t steps;       /* since the latest reading */
-    uint32_t steps_most;  /* after so many steps the clock is read */
-    uint32_t turns;       /* of reported clients that have ended since the latest reading */
-    bool awake;           /* the clock has been read since epoll returned */
-    bool slept;           /* epoll was allowed to sleep */
+    uint64_t read_ns;      /* the latest reading of CLOCK_MONOTONIC */
+    uint64_t run_ns;       /* the worker's CPU time, as far as it was measured */
+    uint64_t reported_ns;  /* run_ns at which input_wait of the current report begins */
+    uint64_t all_ns;       /* all sockets that were ready at this run_ns have been reported */
+    uint64_t mark_ns;      /* the run_ns that becomes all_ns when as many sockets are reported as */
+    uint32_t reported;     /* there are connections: sockets reported since mark_ns */
+    uint64_t awake_ns;     /* time awake since the CPU clock was read */
+    uint64_t cpu_ns;       /* that reading of the CPU clock */
+    uint32_t sleeps;       /* calls that could sleep, since that reading */
+    uint32_t exact;        /* readings left for which the clock is read after each turn */
+    uint32_t steps;        /* since the latest reading */
+    uint32_t steps_most;   /* after so many steps the clock is read */
+    uint32_t steps_before; /* `steps` at the beginning of the turn */
+    uint32_t turns;        /* of reported clients that have ended since the latest reading */
+    bool awake;            /* the clock has been read since epoll returned */
+    bool slept;            /* epoll was allowed to sleep */
 
     /* The current turn. */
-    bool mixed;        /* the stretch has steps of turns that are over */
-    bool sampled;      /* turn_ns holds a stretch of several clients */
+    bool mixed;        /* the stretch has begun in a turn that is over */
+    bool sampled;      /* a stretch of the turn had, or was not charged */
     uint64_t turn_ns;  /* charged so far */
+    uint64_t own_ns;   /* of that, without the stretches of several clients */
     uint64_t limit_ns; /* the turn is over when turn_ns reaches it */
     enum budget_class turn;
 
@@ -229,6 +244,9 @@ static inline void
 budget_begin(struct budget *budget, uint32_t debt_us)
 {
     budget->turn_ns = 0;
+    budget->own_ns = 0;
+    budget->sampled = false;
+    budget->steps_before = budget->steps;
     budget->limit_ns = debt_us < BUDGET_QUANTUM_US ? 1000 * (BUDGET_QUANTUM_US - debt_us) : 0;
 }
 
@@ -245,10 +263,12 @@ budget_end(struct worker *worker, struct budget *budget, struct conn *conn, bool
 {
     if (stays)
         budget->turns++;
-    if (budget->turn_ns || budget->exact)
+    if (budget->turn_ns || budget->exact) {
         budget_settle(worker, conn);
-    else
-        budget->mixed = budget->steps > 0;
+        return;
+    }
+    budget->steps += budget->steps == budget->steps_before;
+    budget->mixed = true;
 }
 
 /* Has the account of the class time for another turn in this pass? */

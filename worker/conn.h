@@ -123,7 +123,7 @@ struct conn {
     /* What ended it, RFC 6455 section 7.4; 1006 until a Close says otherwise. */
     uint16_t close_code;
     uint8_t message_type : 2; /* FRAME_OP_TEXT or FRAME_OP_BINARY */
-    uint8_t spared : 6;       /* measured turns until no spared one counts: budget.h */
+    uint8_t spared : 6;       /* how many turns were spared, and how long ago: budget.h */
     uint8_t bucket;           /* liveness.h */
     uint8_t pong_bytes;       /* length of the Pong that `output` ends with; 0: it ends otherwise */
     uint8_t watched;          /* EPOLLIN, EPOLLOUT: watch.h */
@@ -132,6 +132,8 @@ struct conn {
 };
 
 enum { CONN_SWEEP_BYTES = 40 };
+
+_Static_assert(BUDGET_SPARED_MOST *BUDGET_SPARED_EACH < 64, "conn->spared has six bits");
 
 _Static_assert(offsetof(struct conn, worker) == CONN_SWEEP_BYTES, "what a sweep looks at");
 
@@ -195,7 +197,8 @@ conn_may_work(const struct conn *conn)
 }
 
 /* The client's debt (budget.h). A debt that was paid long ago ended in the past of the clock of rounds,
- * or, after the clock has wrapped, far in its future: neither counts. */
+ * or, after the clock has wrapped, far in its future: neither counts, but for a second in each 4295
+ * of the clock. */
 static inline uint32_t
 conn_debt_us(const struct conn *conn)
 {

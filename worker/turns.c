@@ -33,18 +33,20 @@ turns_give(struct conn *conn, enum budget_class class)
         conn_update_events(conn);
 }
 
-/* Ordinary clients that wait have input which a previous turn left in their buffers. At least one of
- * them has its turn; one that queues again meanwhile waits for the next pass. */
+/* Ordinary clients that wait have input which a previous turn left in their buffers. One that queues
+ * again meanwhile waits for the next pass. */
 static void
 turns_of_ordinary(struct worker *worker)
 {
     struct conn_list *ordinary = &worker->queues[CONN_QUEUE_ORDINARY];
+    const uint64_t *spent_ns = &worker->budget.spent_ns[BUDGET_ORDINARY];
+    uint64_t at_least_ns = *spent_ns + BUDGET_LEFT_OVER_NS;
     struct conn *conn;
 
     for (uint32_t left = worker->queued[CONN_QUEUE_ORDINARY];
          left > 0 && (conn = TAILQ_FIRST(ordinary)); left--) {
         turns_give(conn, BUDGET_ORDINARY);
-        if (!budget_has_time(&worker->budget, BUDGET_ORDINARY))
+        if (!budget_has_time(&worker->budget, BUDGET_ORDINARY) && *spent_ns >= at_least_ns)
             return;
     }
 }

@@ -207,6 +207,7 @@ worker_on_tick(int fd, short what, void *arg)
     conn_tick(worker);
     slow_tick(worker);
     unwatched_tick(worker);
+    budget_read(worker); /* or the next turn would be charged */
 }
 
 /* A loop without timers of libevent's and without its cache of the time reads no clock of its own: two

@@ -10,6 +10,7 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -20,6 +21,7 @@
 #include "tests/lib/hand_clock.h"
 #include "tests/lib/skip.h"
 #include "worker/conn.h"
+#include "worker/conn_in.h"
 #include "worker/proto/deflate.h"
 
 enum {
@@ -939,7 +941,119 @@ test_turns_are_measured_for_themselves_behind_others_that_were_not(void **state)
     let_others_step(worker);
     take_turn(entered, 900);
     assert_int_equal(entered->heat, 9);
+    let_others_step(worker);
+    budget_begin(&worker->budget, 0);
+    budget_split(worker);
+    budget_settle(worker, split);
+    assert_int_equal(split->heat, 8);
     hang_up(fds, 2);
+}
+
+/* A message behind a fragment that is read together with turns of others. */
+static void
+test_turns_that_begin_with_a_stretch_of_several_clients_are_measured_without_it(void **state)
+{
+    int fd = open_client();
+    struct conn *conn = conn_rig_last_conn();
+    struct worker *worker = conn_rig_worker();
+
+    (void)state;
+    be_exact(fd);
+    conn->heat = 0;
+    let_others_step(worker);
+    budget_begin(&worker->budget, 0);
+    budget_read(worker);
+    hand_clock_run(8000);
+    budget_settle(worker, conn);
+    assert_int_equal(conn->heat, 12);
+    assert_int_equal(conn_class(conn), BUDGET_INDEBTED);
+    hang_up(&fd, 1);
+}
+
+static void
+test_turns_of_which_not_all_is_known_do_not_lower_the_heat(void **state)
+{
+    int fd = open_client();
+    struct conn *conn = conn_rig_last_conn();
+    struct worker *worker = conn_rig_worker();
+
+    (void)state;
+    be_exact(fd);
+    conn->spared = SPARED_FULL;
+    for (int of_others_us = 0; of_others_us <= 900;
+         of_others_us += 450) { /* the last not charged */
+        conn->heat = of_others_us == 0 ? 9 : 3;
+        let_others_step(worker);
+        hand_clock_run(of_others_us);
+        budget_begin(&worker->budget, 0);
+        budget_settle(worker, conn);
+        assert_int_equal(conn->heat, of_others_us == 0 ? 9 : 3);
+    }
+    conn->heat = 9;
+    worker->budget.sleeps = BUDGET_SLEEPS_MAX + 1;
+    take_turn(conn, 2000); /* the worker may have been preempted */
+    assert_int_equal(conn->heat, 9);
+    assert_int_equal(conn->spared, SPARED_FULL);
+    hang_up(&fd, 1);
+}
+
+/* Of clients that leave. */
+static void
+test_turns_without_a_frame_are_not_charged_to_the_next_client(void **state)
+{
+    int fds[] = {open_client(), open_client()};
+    struct conn *conn = conn_rig_last_conn();
+    struct budget *budget = &conn->worker->budget;
+
+    (void)state;
+    settle_debts();
+    budget->exact = 0;
+    budget->steps_most = BUDGET_STEPS;
+    conn->heat = 0;
+    shutdown(fds[0], SHUT_WR);
+    say_cost(fds[1], 1, 9, true);
+    conn_rig_turn();
+    assert_int_equal(order_count, 1);
+    assert_int_equal(conn_debt_us(conn), 0);
+    assert_int_equal(conn->heat, 0);
+    assert_true(budget->exact > 0);
+    budget->exact = 0;
+    budget->steps_most = BUDGET_STEPS;
+    conn_rig_settle();
+    conn_in_event(conn, EPOLLIN); /* there is nothing to read */
+    assert_true(budget->mixed);
+    conn_rig_turn();
+    assert_false(budget->mixed); /* nothing of this turn is left for the next pass */
+    hang_up(fds, 2);
+}
+
+static void
+test_turns_of_input_that_was_left_over_have_their_share_when_a_report_takes_all_time(void **state)
+{
+    enum { CLIENTS = 15, TURN_US = 200, SERVED = BUDGET_LEFT_OVER_NS / 1000 / TURN_US };
+    int fds[CLIENTS];
+    struct worker *worker = conn_rig_worker();
+
+    (void)state;
+    for (int i = 0; i < CLIENTS; i++)
+        fds[i] = open_client();
+    be_exact(fds[0]);
+    for (int i = 0; i < CLIENTS; i++) {
+        struct conn *conn = worker->fanout.conns[worker->fanout.count - 1 - (uint32_t)i];
+        conn->heat = 0;
+        conn->paid_us = worker->budget.round_us + BUDGET_DEBT_CHEAP_US;
+    }
+    for (int i = 0; i < 4 * CLIENTS; i++) /* two are a turn */
+        say_cost(fds[i / 4], 1, TURN_US / 200, true);
+    conn_rig_turn();
+    assert_int_equal(order_count, 2 * CLIENTS);
+    assert_int_equal(worker->queued[CONN_QUEUE_ORDINARY], CLIENTS);
+    worker->budget.spent_ns[BUDGET_ORDINARY] = BUDGET_PASS_NS;
+    conn_rig_turn();
+    assert_int_equal(order_count, 2 * (CLIENTS + SERVED));
+    conn_rig_settle();
+    assert_int_equal(order_count, 4 * CLIENTS);
+    hang_up(fds, CLIENTS);
 }
 
 /* Else a client that echoes all day is indebted while each of a thousand costly ones has a turn. */
@@ -1294,6 +1408,12 @@ main(void)
         cmocka_unit_test(test_turns_of_which_every_second_is_expensive_make_a_client_costly),
         cmocka_unit_test(test_turns_of_a_quantum_of_arrivals_and_of_costly_clients_are_not_spared),
         cmocka_unit_test(test_turns_are_measured_for_themselves_behind_others_that_were_not),
+        cmocka_unit_test(
+            test_turns_that_begin_with_a_stretch_of_several_clients_are_measured_without_it),
+        cmocka_unit_test(test_turns_of_which_not_all_is_known_do_not_lower_the_heat),
+        cmocka_unit_test(test_turns_without_a_frame_are_not_charged_to_the_next_client),
+        cmocka_unit_test(
+            test_turns_of_input_that_was_left_over_have_their_share_when_a_report_takes_all_time),
         cmocka_unit_test(test_turns_in_which_clients_leave_are_waited_for_by_nobody),
         cmocka_unit_test(test_turns_that_take_little_are_never_a_debt_but_forgive_none),
         cmocka_unit_test(
