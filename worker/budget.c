@@ -173,6 +173,17 @@ budget_carry(uint64_t spent_ns, uint64_t limit_ns)
     return spent_ns - limit_ns < BUDGET_CARRY_MAX_NS ? spent_ns - limit_ns : BUDGET_CARRY_MAX_NS;
 }
 
+/* All classes have what they may spend, less the excess of before. */
+static void
+budget_renew(struct budget *budget)
+{
+    budget->spent_ns[BUDGET_ORDINARY] = 0;
+    budget->spent_ns[BUDGET_ARRIVING] =
+        budget_carry(budget->spent_ns[BUDGET_ARRIVING], BUDGET_ARRIVING_NS);
+    budget->spent_ns[BUDGET_INDEBTED] =
+        budget_carry(budget->spent_ns[BUDGET_INDEBTED], BUDGET_QUANTUM_NS);
+}
+
 void
 budget_sleep(struct worker *worker, bool sleeps, bool idle)
 {
@@ -180,11 +191,8 @@ budget_sleep(struct worker *worker, bool sleeps, bool idle)
 
     if (budget->steps > 0)
         budget_read(worker);
-    budget->spent_ns[BUDGET_ORDINARY] = 0;
-    budget->spent_ns[BUDGET_ARRIVING] =
-        budget_carry(budget->spent_ns[BUDGET_ARRIVING], BUDGET_ARRIVING_NS);
-    budget->spent_ns[BUDGET_INDEBTED] =
-        budget_carry(budget->spent_ns[BUDGET_INDEBTED], BUDGET_QUANTUM_NS);
+    if (idle || !budget_has_time(budget, BUDGET_ORDINARY))
+        budget_renew(budget);
     if (budget_is_owed(budget) && idle && worker->queued[CONN_QUEUE_INDEBTED] == 0)
         budget->round_us += BUDGET_QUANTUM_US;
     budget->sleeps += sleeps;

@@ -7,25 +7,29 @@
  *
  * A TURN of a client is what the worker does with its input in one go: recv, handshake, frames,
  * UTF-8, inflating, handlers, what they deflate, and one send of the answers. It is measured, not
- * estimated, and charged to the client. A PASS is one turn of the worker's loop (worker_turn).
+ * estimated, and charged to the client. A PASS is one turn of the worker's loop (worker_turn). A PERIOD
+ * is the passes until epoll has reported fewer sockets than it may and all of them have been served, or
+ * until ordinary clients have spent BUDGET_PERIOD_NS.
  *
  * THREE CLASSES
  *   ordinary  an open client that owes less than a quantum and is not costly (both below). In a pass
- *             these clients come first, in the order in which epoll reports them, until they have
- *             spent BUDGET_PASS_NS. The rest of the report goes first in the next pass (watch.h).
- *             Those whose turns left input over wait in a queue, which has BUDGET_LEFT_OVER_NS in
- *             each pass, and what the report has left of BUDGET_PASS_NS.
+ *             these clients come first, in the order in which epoll reports them, until the end of
+ *             the period. The rest of the report goes first in the next pass (watch.h). Those whose
+ *             turns left input over wait in a queue, which has BUDGET_LEFT_OVER_NS in each pass, and
+ *             what the report has left of the period.
  *   arriving  a connection that is not open: opening handshakes, Closes, connections that end; and an
  *             open one until its first turn with a message, or the first one that leaves input over,
  *             has ended. Disconnect handlers and taking connections from the master belong to this
- *             class, too. The whole class has one account: BUDGET_ARRIVING_NS in each pass.
+ *             class, too. The whole class has one account: BUDGET_ARRIVING_NS in each period.
  *             Connections for which there is no time stay in the master's channel.
  *   indebted  an open client that owes a quantum or more, or is costly. The whole class has
- *             BUDGET_QUANTUM_NS in each pass; its clients take turns in rounds.
- * The last turn of a class in a pass may take more time than its account has left. Of the arriving and
- * the indebted the excess, up to BUDGET_CARRY_MAX_NS, is taken off the passes that follow. Handlers
- * that found no room in the ring are called again before all of these turns, at least one a pass,
- * whatever the account of its client's class has left (turns_retry_waiting).
+ *             BUDGET_QUANTUM_NS in each period; its clients take turns in rounds.
+ * So if many sockets are ready, the other classes delay ordinary clients in proportion to the time that
+ * these spend, not to the number of reports. The last turn of a class in a period may take more time
+ * than its account has left. Of the arriving and the indebted the excess, up to BUDGET_CARRY_MAX_NS,
+ * is taken off the periods that follow. Handlers that found no room in the ring are called again
+ * before all of these turns, at least one a pass, whatever the account of its client's class has left
+ * (turns_retry_waiting).
  *
  * An arriving connection has its turn at once if none waits before it and its account has time
  * left. Otherwise, and if it is indebted, a connection with input waits in a queue of its class.
@@ -112,12 +116,12 @@
  * counted, and none before a call that may sleep.
  *
  * Ordinary clients wait for each other's turns. If none of these turns reaches the limit of heat, this
- * takes BUDGET_CROWD_US, or 31 us for each client if there are more than 512. Beyond that a pass adds
- * at most: a chunk of the sweep (fanout.h), BUDGET_LEFT_OVER_NS, BUDGET_ARRIVING_NS, a quantum of the
- * indebted, and the excess of the last turn of each class, because a handler, a deflater (of 256 KiB
- * at most, record.h: 8 ms) and a copy are not interrupted. With the handlers of the standard
- * application and up to 512 ordinary clients that is less than 50 ms, whatever the number of costly
- * clients; with a thousand ordinary ones it may be more than 60 ms.
+ * takes BUDGET_CROWD_US, or 31 us for each client if there are more than 512. Beyond that a period
+ * adds at most: a chunk of the sweep (fanout.h) a pass, BUDGET_LEFT_OVER_NS, BUDGET_ARRIVING_NS, a
+ * quantum of the indebted, and the excess of the last turn of each class, because a handler, a
+ * deflater (of 256 KiB at most, record.h: 8 ms) and a copy are not interrupted. With the handlers of
+ * the standard application and up to 512 ordinary clients that is less than 50 ms, whatever the number
+ * of costly clients; with a thousand ordinary ones it may be more than 60 ms.
  *
  * NOT PROMISED
  * If N clients whose messages were all cheap send an expensive one at the same moment, each of them
@@ -146,12 +150,12 @@ struct conn;
 enum {
     BUDGET_QUANTUM_US = 1000,
     BUDGET_QUANTUM_NS = 1000 * BUDGET_QUANTUM_US,
-    BUDGET_PASS_NS = 10 * 1000 * 1000,
+    BUDGET_PERIOD_NS = 10 * 1000 * 1000,
     BUDGET_LEFT_OVER_NS = 2 * 1000 * 1000, /* of turns that left input over */
     BUDGET_ARRIVING_NS = 2 * 1000 * 1000,
     BUDGET_DEBT_MAX_US = 1000 * 1000,
     BUDGET_DEBT_CHEAP_US = BUDGET_QUANTUM_US - 32,
-    BUDGET_CARRY_MAX_NS = 20 * 1000 * 1000, /* excess that later passes pay for */
+    BUDGET_CARRY_MAX_NS = 20 * 1000 * 1000, /* excess that later periods pay for */
     BUDGET_HEAT_COSTLY = 7,                 /* 127 us */
     BUDGET_HEAT_LEAST = 5,                  /* 31 us */
     BUDGET_SPARED_MOST = 3,
@@ -202,7 +206,7 @@ struct budget {
     uint32_t ordinary;        /* turns of reported clients since mark_ns was set */
     uint32_t ordinary_before; /* the same between the previous two settings of mark_ns */
 
-    uint64_t spent_ns[BUDGET_CLASSES]; /* in this pass, and the excess of earlier ones */
+    uint64_t spent_ns[BUDGET_CLASSES]; /* in this period, and the excess of earlier ones */
     uint32_t round_us;                 /* the clock of rounds; wraps: compare by difference */
     uint32_t owed_us;                  /* the highest conn->paid_us of any client */
     uint32_t least_us; /* the smallest debt seen in this round; 0: a client could afford its turn */
@@ -212,7 +216,8 @@ struct budget {
 void budget_init(struct worker *worker);
 
 /* budget_wake: epoll has returned; further calls before budget_sleep do nothing. budget_sleep: it is
- * about to be called. `sleeps`: it may sleep; `idle`: all that it reported has been served. */
+ * about to be called. `sleeps`: it may sleep; `idle`: all that it reported has been served, and no other
+ * sockets were ready. */
 void budget_wake(struct worker *worker);
 void budget_sleep(struct worker *worker, bool sleeps, bool idle);
 
@@ -271,11 +276,11 @@ budget_end(struct worker *worker, struct budget *budget, struct conn *conn, bool
     budget->mixed = true;
 }
 
-/* Has the account of the class time for another turn in this pass? */
+/* Has the account of the class time for another turn in this period? */
 static inline bool
 budget_has_time(const struct budget *budget, enum budget_class class)
 {
-    static const uint32_t limits[BUDGET_CLASSES] = {BUDGET_PASS_NS, BUDGET_ARRIVING_NS,
+    static const uint32_t limits[BUDGET_CLASSES] = {BUDGET_PERIOD_NS, BUDGET_ARRIVING_NS,
                                                     BUDGET_QUANTUM_NS};
 
     return budget->spent_ns[class] < limits[class];

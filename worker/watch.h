@@ -30,6 +30,14 @@ struct watch {
     struct epoll_event events[WATCH_BATCH];
 };
 
+/* A pass begins: a report that has been served is none of it. */
+static inline void
+watch_begin(struct watch *watch)
+{
+    if (watch->next == watch->count)
+        watch->next = watch->count = 0;
+}
+
 /* Deals with it, as long as there is time. */
 void watch_serve(struct worker *worker);
 

@@ -304,6 +304,7 @@ worker_turn(struct worker *worker)
     if (!more)
         more = !ring_sleep_begin(&worker->ring, worker->fanout.end);
     budget_sleep(worker, !more, watch_is_served(worker));
+    watch_begin(&worker->watch);
     run_clock_sleep(&worker->clock);
     event_base_loop(worker->base, EVLOOP_ONCE | (more ? EVLOOP_NONBLOCK : 0));
     budget_wake(worker);

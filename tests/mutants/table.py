@@ -254,6 +254,9 @@ GROUPS = [
         ("budget_samples_of_what_is_not_known", "        budget->sampled = true;\n", ""),
         ("budget_split_is_no_part", "    budget->own_ns = own_ns;\n    budget->sampled = sampled;\n", ""),
         ("budget_exact_ends_turns", "    budget->steps_most = readings ? BUDGET_STEPS_EXACT : BUDGET_STEPS;", "    budget->steps_most = BUDGET_STEPS;"),
+        ("budget_period_is_a_pass", "    if (idle || !budget_has_time(budget, BUDGET_ORDINARY))\n        budget_renew", "    budget_renew"),
+        ("budget_period_of_what_is_spent", "(idle || !budget_has_time(budget, BUDGET_ORDINARY))", "(idle)"),
+        ("budget_period_of_what_was_served", "(idle || !budget_has_time(budget, BUDGET_ORDINARY))", "(!budget_has_time(budget, BUDGET_ORDINARY))"),
         ("budget_carry", "return spent_ns - limit_ns < BUDGET_CARRY_MAX_NS ?", "return 0 ?"),
         ("budget_round_when_cut", "if (budget_is_owed(budget) && idle &&", "if (budget_is_owed(budget) &&",
          "a round more for a pass that was cut short; the heat keeps costly clients behind the others"),
@@ -475,6 +478,7 @@ GROUPS = [
         ("dispatch_room_of_another", "else if (room == DISPATCH_FULL)\n            room = DISPATCH_BUSY;", "else\n            room = DISPATCH_BUSY;"),
     ]),
     ("worker/worker.c", ["stopping", "turns"], [
+        ("worker_forgets_reports", "    watch_begin(&worker->watch);\n", ""),
         ("worker_refuses_joining", "        if (conn->state == CONN_JOINING)\n            conn_refuse_stopping(conn);", ""),
         ("worker_quiet_waiting", "return TAILQ_EMPTY(&worker->waiting) && worker->queued", "return worker->queued"),
         ("worker_quiet_ordinary", "worker->queued[CONN_QUEUE_ORDINARY] == 0 &&", "",

@@ -637,7 +637,7 @@ waits_anew(void)
 static void
 test_turns_of_a_pass_end_and_the_rest_of_the_report_goes_first_in_the_next(void **state)
 {
-    enum { CLIENTS = 20, IN_A_PASS = BUDGET_PASS_NS / 900000 + 1 };
+    enum { CLIENTS = 20, IN_A_PASS = BUDGET_PERIOD_NS / 900000 + 1 };
     const struct histogram_shm *waits;
     int fds[CLIENTS];
     uint8_t got[16];
@@ -1027,6 +1027,46 @@ test_turns_without_a_frame_are_not_charged_to_the_next_client(void **state)
     hang_up(fds, 2);
 }
 
+/* Or the disconnect handlers of thousands that leave would be paid for by those behind them. */
+static void
+test_turns_of_other_classes_wait_while_many_sockets_are_ready(void **state)
+{
+    int fd = open_client();
+    struct worker *worker = conn_rig_worker();
+    struct budget *budget = &worker->budget;
+
+    (void)state;
+    conn_rig_settle();
+    budget->spent_ns[BUDGET_ARRIVING] = BUDGET_ARRIVING_NS;
+    budget->spent_ns[BUDGET_ORDINARY] = BUDGET_PERIOD_NS - 1;
+    budget_sleep(worker, false, false);
+    assert_false(budget_has_time(budget, BUDGET_ARRIVING));
+    budget->spent_ns[BUDGET_ORDINARY] = BUDGET_PERIOD_NS;
+    budget_sleep(worker, false, false);
+    assert_true(budget_has_time(budget, BUDGET_ARRIVING));
+    assert_true(budget_has_time(budget, BUDGET_ORDINARY));
+    budget->spent_ns[BUDGET_ARRIVING] = BUDGET_ARRIVING_NS;
+    budget_sleep(worker, false, true);
+    assert_true(budget_has_time(budget, BUDGET_ARRIVING));
+    hang_up(&fd, 1);
+}
+
+static void
+test_turns_of_other_classes_come_when_nothing_follows_a_full_report(void **state)
+{
+    int fd = open_client();
+    struct worker *worker = conn_rig_worker();
+
+    (void)state;
+    conn_rig_settle();
+    worker->watch.next = worker->watch.count = WATCH_BATCH;
+    worker->budget.spent_ns[BUDGET_ARRIVING] = BUDGET_ARRIVING_NS;
+    conn_rig_turn(); /* epoll has nothing to report */
+    conn_rig_turn();
+    assert_true(budget_has_time(&worker->budget, BUDGET_ARRIVING));
+    hang_up(&fd, 1);
+}
+
 static void
 test_turns_of_input_that_was_left_over_have_their_share_when_a_report_takes_all_time(void **state)
 {
@@ -1048,7 +1088,7 @@ test_turns_of_input_that_was_left_over_have_their_share_when_a_report_takes_all_
     conn_rig_turn();
     assert_int_equal(order_count, 2 * CLIENTS);
     assert_int_equal(worker->queued[CONN_QUEUE_ORDINARY], CLIENTS);
-    worker->budget.spent_ns[BUDGET_ORDINARY] = BUDGET_PASS_NS;
+    worker->budget.spent_ns[BUDGET_ORDINARY] = BUDGET_PERIOD_NS;
     conn_rig_turn();
     assert_int_equal(order_count, 2 * (CLIENTS + SERVED));
     conn_rig_settle();
@@ -1318,7 +1358,7 @@ test_turns_of_those_who_have_waited_for_room_take_all_their_messages(void **stat
 static void
 test_turns_of_those_who_have_waited_for_room_end_with_the_time_of_the_pass(void **state)
 {
-    enum { CLIENTS = 8, IN_A_PASS = BUDGET_PASS_NS / 4000000 + 1 };
+    enum { CLIENTS = 8, IN_A_PASS = BUDGET_PERIOD_NS / 4000000 + 1 };
     int fds[CLIENTS];
 
     (void)state;
@@ -1412,6 +1452,8 @@ main(void)
             test_turns_that_begin_with_a_stretch_of_several_clients_are_measured_without_it),
         cmocka_unit_test(test_turns_of_which_not_all_is_known_do_not_lower_the_heat),
         cmocka_unit_test(test_turns_without_a_frame_are_not_charged_to_the_next_client),
+        cmocka_unit_test(test_turns_of_other_classes_wait_while_many_sockets_are_ready),
+        cmocka_unit_test(test_turns_of_other_classes_come_when_nothing_follows_a_full_report),
         cmocka_unit_test(
             test_turns_of_input_that_was_left_over_have_their_share_when_a_report_takes_all_time),
         cmocka_unit_test(test_turns_in_which_clients_leave_are_waited_for_by_nobody),
