@@ -23,6 +23,7 @@ def pytest_configure(config):
 def pytest_sessionstart(session):
     if not os.access(CRIER, os.X_OK):
         pytest.exit(f"there is no {CRIER}: build it first, or name it in CRIER", returncode=1)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # below nohup it is ignored, and each server would inherit that
 
 
 @pytest.fixture(autouse=True)
