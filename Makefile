@@ -17,7 +17,7 @@ CC      := $(if $(filter fuzz,$(VARIANT)),clang,gcc)
 
 # ---- sources -------------------------------------------------------------------------------------
 
-SHM    := arena chan client_rec conf counter disposition histogram log member record ring segment segment_master twin wake util/inbox util/inherited util/log_out util/output util/thread
+SHM    := arena chan client_rec conf counter disposition histogram log log_summary member record ring segment segment_master twin wake util/inbox util/inherited util/log_out util/output util/thread
 SERVER := main options usage master limits cgroup listen accept roster dispatch spawn supervise signals console console_source
 WORKER := worker intake budget turns conn conn_in conn_out unpack fanout slow pool slab liveness watch unwatched app last_words loop_log
 PROTO  := deflate extension frame handshake http1 inflate mask utf8 utf8_walk wide wide_avx2 wide_portable wide_sse2
@@ -28,11 +28,11 @@ BENCHER := crier_bench $(patsubst %,bench_%,audience client histogram mqtt optio
 
 # UNIT=ring FUZZ= TORTURE= on the command line narrow what is built and run.
 UNIT    := utf8 mask frame http1 extension handshake deflate inflate segment ring history arena client_rec record twin \
-           conf chan member inherited inbox log_out accept listen roster dispatch supervise limits cgroup pool slab watch unwatched conn stopping turns wheel slow fanout run_clock loop_log histogram pairs $(patsubst %,bench_%,audience histogram mqtt stamp track)
+           conf chan member inherited inbox log_out log_summary accept listen roster dispatch supervise limits cgroup pool slab watch unwatched conn stopping turns wheel slow fanout run_clock loop_log histogram pairs $(patsubst %,bench_%,audience histogram mqtt stamp track)
 FUZZ    := utf8 http1 extension handshake frame deflate conn
 TORTURE := inbox_torture ring_torture ring_duel ring_history ring_hostile ring_kill
 NARROW  := tests/unit/test_ring tests/unit/test_history $(patsubst %,tests/torture/%,ring_torture ring_duel ring_history ring_hostile)# also built with tags that wrap, and test points
-RIGGED  := fuzz/fuzz_conn unit/test_supervise unit/test_unwatched unit/test_conn unit/test_stopping unit/test_turns unit/test_wheel unit/test_slow unit/test_fanout unit/test_run_clock# a whole worker in the test's own process
+RIGGED  := fuzz/fuzz_conn unit/test_log_summary unit/test_supervise unit/test_unwatched unit/test_conn unit/test_stopping unit/test_turns unit/test_wheel unit/test_slow unit/test_fanout unit/test_run_clock# a whole worker in the test's own process
 LOAD    := swarm attackers durations probe_app
 BENCH   := bench_ring bench_server bench_echo bench_proto bench_connect bench_slow bench_latency bench_scale bench_cores
 

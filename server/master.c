@@ -293,7 +293,7 @@ master_on_tick(evutil_socket_t fd, short events, void *arg)
     segment_note_wall_clock(master->segment.head);
     console_go_on(&master->console);
     supervise_reap(&master->supervise);
-    log_retry();
+    log_tick();
     master_set_tick(master);
     master_step(master);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "shm/log_summary.h"
 #include "shm/util/inherited.h"
 #include "shm/util/log_out.h"
 
@@ -35,15 +36,16 @@ log_child(const char *role)
 }
 
 void
-log_retry(void)
+log_tick(void)
 {
+    log_summary_write_due();
     log_out_retry();
 }
 
 bool
 log_is_waiting(void)
 {
-    return log_out_is_waiting();
+    return log_out_is_waiting() || log_summary_is_waiting();
 }
 
 bool
@@ -55,6 +57,7 @@ log_lacks_thread(void)
 void
 log_finish(void)
 {
+    log_summary_write_all();
     log_out_finish(LOG_FINISH_MS);
 }
 
@@ -99,6 +102,16 @@ log_write(enum log_level level, int error, const char *format, va_list args)
     log_clean(line, bytes);
     line[bytes++] = '\n';
     log_out_put(line, bytes, level == LOG_EVENT);
+}
+
+void
+log_line(enum log_level level, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    log_write(level, 0, format, args);
+    va_end(args);
 }
 
 #define LOG_FUNCTION(name, level, error)                                                           \

@@ -9,7 +9,8 @@
  *           known.
  *
  * A line gives the event, the client or worker, the error and the consequence: "cannot accept: Too many
- * open files; trying again every 100 ms". What clients cause is counted, not logged, except as LOG_EVENT.
+ * open files; trying again every 100 ms". What clients or input cause gets one line per second and cause
+ * (log_summary.h), or a line of its own as LOG_EVENT.
  */
 #ifndef CRIER_SHM_LOG_H
 #define CRIER_SHM_LOG_H
@@ -35,22 +36,26 @@ void log_set_role(const char *role);
  * written to descriptor 2 directly (log_out_child). */
 void log_child(const char *role);
 
-/* With each tick of the loop: writes queued lines if there is room now (log_out_retry). */
-void log_retry(void);
+/* With each tick of the loop: writes the summaries that are due (log_summary.h), and queued lines if there
+ * is room now (log_out_retry). */
+void log_tick(void);
 
-/* log_out_is_waiting: the tick should come soon. */
+/* A summary or a queued line (log_out_is_waiting) is still to be written: the tick should come soon. */
 bool log_is_waiting(void);
 
 /* log_out_lacks_thread: one is started with the next line, or is to be as soon as the limits allow it. */
 bool log_lacks_thread(void);
 
-/* Before the process ends: waits up to a second until queued lines are written. */
+/* Before the process ends: writes the summaries, and waits up to a second until queued lines are written. */
 void log_finish(void);
 
 /* What --quiet, --verbose and a terminal ask for. */
 enum log_level log_level_of(const struct conf_shm *conf);
 
 bool log_wants(enum log_level level);
+
+/* The level is known when the program runs. */
+void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* log_warn appends ": " and the text of errno, log_warnx does not. */
 void log_errorx(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -203,7 +203,7 @@ worker_on_tick(int fd, short what, void *arg)
         return;
     budget_wake(worker);
     member_beat(worker->me);
-    log_retry();
+    log_tick();
     conn_tick(worker);
     slow_tick(worker);
     unwatched_tick(worker);

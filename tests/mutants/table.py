@@ -140,6 +140,15 @@ GROUPS = [
         ("log_out_lost_line_counts", "            (void)atomic_fetch_add(&out.dropped, out_lines_of(out.queue, bytes));\n", "            (void)out_lines_of;\n"),
         ("log_out_lost_note_counts", "sscanf(note, \"crier: %\" SCNu32 \" lines\", &lines) == 1 ? lines : 1;", "sscanf(note, \"crier: %\" SCNu32 \" lines\", &lines) == 1 ? 1 : 1;"),
     ]),
+    ("shm/log_summary.c", ["log_summary"], [
+        ("log_summary_a_second", "now_ns - summary->written_ns >=", "now_ns - summary->written_ns >"),
+        ("log_summary_first_at_once", "    if (log_summary_is_due(summary, now_ns)) {\n        log_summary_write(summary, now_ns);\n        return;\n    }\n", ""),
+        ("log_summary_counts_anew", "    summary->events = 0;\n", ""),
+        ("log_summary_text_of_the_first", "    if (log_summary_is_new(summary)) {\n        summary->level", "    {\n        summary->level"),
+        ("log_summary_unwanted", "    if (!log_wants(level))\n        return;\n", ""),
+        ("log_summary_all_at_the_end", "        log_summary_write_list(true);", "        log_summary_write_list(false);"),
+        ("log_summary_off_the_list", "            *at = summary->next;\n            log_summary_write", "            log_summary_write"),
+    ]),
     ("shm/log.c", ["log_out"], [
         ("log_longest_line", "used < (int)sizeof(line) - 1 ? (size_t)used : sizeof(line) - 2;", "used < (int)sizeof(line) - 1 ? (size_t)used : sizeof(line) - 1;"),
         ("log_del_in_a_line", "(unsigned char)line[i] < 0x20 || line[i] == 0x7f)", "(unsigned char)line[i] < 0x20)"),
@@ -745,7 +754,7 @@ GROUPS = [
          "let live: without a tick in the first second --drain is longer by that, which no test measures"),
     ]),
     ("server/master.c", ["e2e/test_signals.py no_pidfds"], [
-        ("master_tick_reaps", "    supervise_reap(&master->supervise);\n    log_retry();", "    log_retry();"),
+        ("master_tick_reaps", "    supervise_reap(&master->supervise);\n    log_tick();", "    log_tick();"),
     ]),
     ("server/master.c", ["e2e/test_console.py exit_on_eof", "e2e/test_descriptors.py workers_are_quiet"], [
         ("master_waits_for_the_console", "console_is_done(&master->console) &&\n        supervise_all_in", "supervise_all_in"),
