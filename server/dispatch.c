@@ -4,10 +4,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "shm/atomic.h"
-#include "shm/log.h"
+#include "shm/log_summary.h"
 #include "shm/member.h"
 
 enum {
@@ -54,13 +55,13 @@ dispatch_close_batch(struct chan_batch *batch)
 static void
 dispatch_drop(struct dispatch_worker *worker, int rc)
 {
+    static struct log_summary dropped;
     uint64_t *counters = worker->dispatch->roster.counters;
 
     counter_add(counters, clients_accepted, worker->batch.count);
     counter_add(counters, clients_refused, worker->batch.count);
-    errno = -rc;
-    log_warn("cannot pass %u connections to worker %u; closing them", worker->batch.count,
-             worker->member);
+    log_summary_add(&dropped, LOG_WARN, "cannot pass %u connections to worker %u; closing them: %s",
+                    worker->batch.count, worker->member, strerror(-rc));
     for (uint32_t i = 0; i < worker->batch.count; i++)
         roster_put(&worker->dispatch->roster, worker->batch.clients[i]);
     worker->passed -= worker->batch.count;

@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "shm/chan.h"
-#include "shm/log.h"
+#include "shm/log_summary.h"
 #include "worker/conn.h"
 #include "worker/conn_in.h"
 
@@ -19,12 +19,15 @@ intake_count_refused(struct worker *worker)
 static void
 intake_one(struct worker *worker, int fd, uint32_t client)
 {
+    static struct log_summary unknown;
+    static struct log_summary out_of_memory;
     struct conn *conn;
 
     if (client >= worker->segment.geometry.client_capacity) {
         if (fd >= 0)
             close(fd);
-        log_warnx("the master named client record %u, which does not exist; dropped", client);
+        log_summary_add(&unknown, LOG_WARN,
+                        "the master named client record %u, which does not exist; dropped", client);
         return;
     }
     if (fd < 0) { /* the descriptor table was full: the kernel has closed it */
@@ -38,7 +41,8 @@ intake_one(struct worker *worker, int fd, uint32_t client)
         return;
     }
     intake_count_refused(worker);
-    log_warnx("out of memory for another client; it was disconnected");
+    log_summary_add(&out_of_memory, LOG_WARN,
+                    "out of memory for another client; it was disconnected");
 }
 
 bool

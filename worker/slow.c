@@ -4,11 +4,10 @@
 #include "worker/slow.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 
-#include "shm/log.h"
+#include "shm/log_summary.h"
 #include "shm/util/beat.h"
 #include "worker/conn.h"
 #include "worker/conn_in.h"
@@ -24,32 +23,15 @@ slow_before(uint64_t a, uint64_t b)
 /* --- the log --- */
 
 static void
-slow_tell(struct conn *conn, const char *fate)
+slow_log(const struct conn *conn, const char *fate)
 {
-    struct worker *worker = conn->worker;
-    struct slow *slow = &worker->slow;
+    static struct log_summary slow_summary;
+    char addr[CLIENT_ADDR_TEXT_BYTES];
 
-    if (slow->news_count++ > 0)
-        return;
-    client_rec_addr_text(conn->record, slow->news_addr);
-    slow->news_lag = ring_tail(&worker->ring) - conn->next;
-    slow->news_fate = fate;
-}
-
-static void
-slow_say(struct worker *worker)
-{
-    struct slow *slow = &worker->slow;
-    char others[48] = "";
-
-    if (slow->news_count == 0 || worker_elapsed_ms(worker, slow->news_ms) < SLOW_NEWS_MS)
-        return;
-    if (slow->news_count > 1)
-        snprintf(others, sizeof(others), "; %" PRIu64 " times more", slow->news_count - 1);
-    log_warnx("%s reads too slowly, it was %" PRIu64 " broadcasts behind: %s%s", slow->news_addr,
-              slow->news_lag, slow->news_fate, others);
-    slow->news_count = 0;
-    slow->news_ms = worker_now_ms(worker);
+    client_rec_addr_text(conn->record, addr);
+    log_summary_add(&slow_summary, LOG_WARN,
+                    "%s reads too slowly, it was %" PRIu64 " broadcasts behind: %s", addr,
+                    ring_tail(&conn->worker->ring) - conn->next, fate);
 }
 
 /* --- the edge --- */
@@ -161,7 +143,7 @@ static void
 slow_reset(struct conn *conn)
 {
     counter_add(conn->worker->counters, clients_slow_reset, 1);
-    slow_tell(conn, "reset");
+    slow_log(conn, "reset");
     conn->close_code = CLOSE_TOO_SLOW;
     conn_leave(conn, true);
 }
@@ -174,7 +156,7 @@ slow_close(struct conn *conn)
         conn->blocked = false; /* one try: a socket that has room now takes the Close */
         conn_close(conn, CLOSE_TOO_SLOW, "too slow");
         if (conn->state == CONN_CLOSING && !conn->blocked && !conn->held) {
-            slow_tell(conn, "closed with 4008");
+            slow_log(conn, "closed with 4008");
             return;
         }
     }
@@ -289,7 +271,7 @@ slow_jump(struct conn *conn, uint64_t to)
     } else if (!conn_is_open(conn)) {
         fanout_release(worker, conn); /* due nothing but the frame that it was cut in */
     } else if (slow_before(conn->next, to)) {
-        slow_tell(conn, "it jumps ahead");
+        slow_log(conn, "it jumps ahead");
         counter_add(worker->counters, slow_skips, 1);
         fanout_skip(worker, conn, to);
     }
@@ -452,7 +434,6 @@ slow_run(struct worker *worker)
         return false;
     slow_meet(worker, edge, tail);
     fanout_store_cursor(worker);
-    slow_say(worker);
     return fanout->low != fanout->begin && (slow->to_look > 0 || slow_before(fanout->low, edge));
 }
 
@@ -477,5 +458,4 @@ slow_tick(struct worker *worker)
     slow->to_look = slow_due(worker);
     (void)slow_run(worker);
     slow->seen_tail = tail;
-    slow_say(worker);
 }

@@ -69,8 +69,8 @@
  * last byte is out, and undeliverable when it leaves before. slow_skips counts jumps, slow_copies
  * copies, clients_slow_closed and clients_slow_reset ends.
  *
- * At most once a second the log names a slow client, how far behind it was and what became of it, and
- * gives the number of further such events since the previous line.
+ * The log names a slow client, how far behind it was and what became of it, in at most one line per
+ * second (shm/log_summary.h).
  *
  * MEMORY
  * A slow client has its place in the ring, its record and its connection like any other, and a share
@@ -96,7 +96,6 @@ enum {
     SLOW_CUT_LISTS = 256, /* of copies, by sequence */
     SLOW_STEPS = 64,      /* --max-lag in bytes and seconds is accurate to one of them */
     SLOW_MARKS = SLOW_STEPS + 2,
-    SLOW_NEWS_MS = 1000, /* between two lines in the log */
 };
 
 LIST_HEAD(slow_cut_list, slow_cut);
@@ -120,13 +119,6 @@ struct slow {
     uint32_t mark_count;
     uint64_t now; /* in the unit of slow_mark.at: bytes published, or ms */
     uint32_t now_ms;
-
-    /* Not yet in the log. */
-    uint64_t news_count;
-    char news_addr[CLIENT_ADDR_TEXT_BYTES];
-    uint64_t news_lag;
-    const char *news_fate;
-    uint32_t news_ms; /* of the last line */
 };
 
 /* Each turn of the loop: applies the policy to a chunk of the held clients. True: call again soon. */

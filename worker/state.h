@@ -62,7 +62,6 @@ struct worker {
     struct event tick_event;
     struct event watch_event;
     struct watch watch;
-    struct unwatched_news unwatched_news;
     int wake_fds[RING_OWNERS_MAX];
     struct handshake_policy policy;
     struct pool pool;

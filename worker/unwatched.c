@@ -4,10 +4,9 @@
 #include "worker/unwatched.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
+#include <string.h>
 
-#include "shm/log.h"
+#include "shm/log_summary.h"
 #include "worker/conn.h"
 #include "worker/conn_out.h"
 #include "worker/watch.h"
@@ -20,16 +19,20 @@ unwatched_may_wait(const struct conn *conn)
            !conn->watched;
 }
 
+/* No memory and the limit of watches are two causes. */
 static void
-unwatched_note(struct conn *conn, int error)
+unwatched_note(const struct conn *conn, int error)
 {
-    struct unwatched_news *news = &conn->worker->unwatched_news;
+    static struct log_summary at_limit;
+    static struct log_summary failed;
+    char addr[CLIENT_ADDR_TEXT_BYTES];
 
     counter_add(conn->worker->counters, clients_unwatched, 1);
-    if (news->count++ > 0)
-        return;
-    news->error = error;
-    client_rec_addr_text(conn->record, news->addr);
+    client_rec_addr_text(conn->record, addr);
+    log_summary_add(error == ENOSPC ? &at_limit : &failed, LOG_WARN,
+                    "cannot watch the socket of %s, disconnecting it%s: %s", addr,
+                    error == ENOSPC ? "; raise fs.epoll.max_user_watches (sysctl)" : "",
+                    strerror(error));
 }
 
 void
@@ -74,21 +77,4 @@ unwatched_drop(struct worker *worker)
 
     while ((conn = TAILQ_FIRST(&worker->unwatched)))
         unwatched_drop_one(conn);
-}
-
-void
-unwatched_tick(struct worker *worker)
-{
-    struct unwatched_news *news = &worker->unwatched_news;
-    char others[48] = "";
-
-    if (news->count == 0 || worker_elapsed_ms(worker, news->logged_ms) < UNWATCHED_NEWS_MS)
-        return;
-    if (news->count > 1)
-        snprintf(others, sizeof(others), " (and %" PRIu64 " more)", news->count - 1);
-    errno = news->error;
-    log_warn("cannot watch the socket of %s%s, disconnecting it%s", news->addr, others,
-             news->error == ENOSPC ? "; raise fs.epoll.max_user_watches (sysctl)" : "");
-    news->count = 0;
-    news->logged_ms = worker_now_ms(worker);
 }

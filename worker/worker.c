@@ -206,7 +206,6 @@ worker_on_tick(int fd, short what, void *arg)
     log_tick();
     conn_tick(worker);
     slow_tick(worker);
-    unwatched_tick(worker);
     budget_read(worker); /* or the next turn would be charged */
 }
 

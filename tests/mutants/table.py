@@ -414,7 +414,6 @@ GROUPS = [
         ("slow_block_stuck", "worker_elapsed_ms(worker, conn->slow_ms) >= timeout_ms &&\n               slow_is_stuck(conn, timeout_ms) &&", "worker_elapsed_ms(worker, conn->slow_ms) >= timeout_ms &&"),
         ("slow_latest_of_one", "to = slow_before(edge, tail - 1) ? tail - 1 : edge;", "to = tail - 1;"),
         ("slow_looks_at_all", "        if (worker->slow.to_look > 0)\n            worker->slow.to_look--;", "        worker->slow.to_look = 0;"),
-        ("slow_news_counted", "    slow->news_count = 0;\n", ""),
     ]),
     ("worker/liveness.h", ["wheel", "turns"], [
         ("liveness_heard_pinged", "    conn->pinged = false;\n", ""),
@@ -510,7 +509,7 @@ GROUPS = [
         ("worker_done_without_clients", "worker->done = worker->conn_count == 0;", "worker->done = worker->fanout.count == 0;"),
     ]),
     ("worker/intake.c", ["conn", "chan"], [
-        ("intake_without_memory_is_counted", "    intake_count_refused(worker);\n    log_warnx", "    log_warnx"),
+        ("intake_without_memory_is_counted", "    intake_count_refused(worker);\n    log_summary_add", "    log_summary_add"),
         ("intake_record_out_of_range", "if (client >= worker->segment.geometry.client_capacity) {", "if (client > worker->segment.geometry.client_capacity) {"),
         ("intake_no_descriptor", "        intake_count_refused(worker);\n        conn_return_record", "        conn_return_record"),
     ]),
