@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "server/master.h"
@@ -14,6 +13,7 @@
 #include "shm/disposition.h"
 #include "shm/log.h"
 #include "shm/ring.h"
+#include "shm/util/program.h"
 #include "worker/worker.h"
 
 /* 0 when `text` names no place of a worker. */
@@ -35,6 +35,7 @@ crier_run(int argc, char **argv, const struct crier_app *app)
     uint32_t member;
     int code;
 
+    program_open(argv, app->name ? app->name : "crier");
     if (!place) {
         code = master_run(argc, argv, app);
         log_finish();
@@ -43,8 +44,7 @@ crier_run(int argc, char **argv, const struct crier_app *app)
     member = main_member(place);
     if (member == 0) {
         disposition_apply(DISPOSITION_WORKER, SIG_DFL); /* printing may raise PIPE, or TTOU */
-        fprintf(stderr,
-                "crier: " CHAN_ENV_MEMBER " is set for workers by the server itself: unset it\n");
+        program_complain(CHAN_ENV_MEMBER " is set for workers by the server itself: unset it");
         return MASTER_EXIT_USAGE;
     }
     unsetenv(CHAN_ENV_MEMBER); /* what the worker's application starts is no worker */

@@ -609,7 +609,7 @@ master_run(int argc, char **argv, const struct crier_app *app)
         }
     } else if (outcome == OPTIONS_REFUSED) {
         master->exit_code = MASTER_EXIT_USAGE;
-    } else if (output_end("crier") != 0) {
+    } else if (output_end() != 0) {
         master->exit_code = MASTER_EXIT_FAILED;
     }
     code = master->exit_code;

@@ -20,6 +20,7 @@
 #include "server/supervise.h"
 #include "server/usage.h"
 #include "shm/ring.h"
+#include "shm/util/program.h"
 #include "worker/proto/utf8.h"
 
 enum {
@@ -52,9 +53,7 @@ options_refuse(const char *format, ...)
     va_list args;
 
     va_start(args, format);
-    fputs("crier: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    program_vcomplain(format, args);
     va_end(args);
     return false;
 }

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "shm/util/program.h"
+
 enum { USAGE_COLUMN = 30, USAGE_WIDTH = 80 };
 
 /* Prints `text` in the right column, broken between words. `at` is where the cursor stands. */
@@ -52,9 +54,10 @@ usage_print(const struct options_row *rows, size_t count, const char *app_name)
 {
     bool app_titled = false;
 
-    printf("Usage: crier [OPTION]...\n"
+    printf("Usage: %s [OPTION]...\n"
            "A WebSocket broadcast server: each line of standard input goes to all clients.\n\n"
-           "Server:\n");
+           "Server:\n",
+           program_name());
     for (size_t i = 0; i < count; i++) {
         if (rows[i].app && !app_titled) {
             printf("\nApplication%s%s:\n", app_name ? " " : "", app_name ? app_name : "");
@@ -80,5 +83,10 @@ usage_print(const struct options_row *rows, size_t count, const char *app_name)
 void
 usage_print_version(void)
 {
-    printf("crier %s\n", CRIER_VERSION);
+    const char *name = program_name();
+
+    if (strcmp(name, "crier") == 0)
+        printf("crier %s\n", CRIER_VERSION);
+    else
+        printf("%s (crier %s)\n", name, CRIER_VERSION);
 }

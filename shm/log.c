@@ -9,6 +9,7 @@
 #include "shm/log_summary.h"
 #include "shm/util/inherited.h"
 #include "shm/util/log_out.h"
+#include "shm/util/program.h"
 
 enum { LOG_FINISH_MS = 1000 };
 
@@ -94,7 +95,7 @@ log_write(enum log_level level, int error, const char *format, va_list args)
 
     if (!log_wants(level))
         return;
-    used = snprintf(line, sizeof(line), "crier[%d] %s: ", (int)getpid(), log_role);
+    used = snprintf(line, sizeof(line), "%s[%d] %s: ", program_name(), (int)getpid(), log_role);
     used += vsnprintf(line + used, sizeof(line) - (size_t)used, format, args);
     if (error && used < (int)sizeof(line))
         used += snprintf(line + used, sizeof(line) - (size_t)used, ": %s", strerror(error));

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "shm/util/program.h"
 #include "tools/bench_mqtt.h"
 #include "tools/bench_stamp.h"
 
@@ -29,8 +30,8 @@ enum {
 
 static const char default_url[] = "ws://127.0.0.1:8080/";
 
-static const char usage[] =
-    "Usage: crier-bench [OPTION...] [URL] [-- COMMAND...]\n"
+static const char usage[] = /* of printf: the name of the program */
+    "Usage: %s [OPTION...] [URL] [-- COMMAND...]\n"
     "Loads the WebSocket server at URL (default: ws://127.0.0.1:8080/) and measures it: latency,\n"
     "throughput, CPU and memory. Checks that every client receives every message once, whole and in\n"
     "order. With a COMMAND it starts the server itself, and stops it.\n\n"
@@ -50,7 +51,7 @@ static const char usage[] =
     "  -d, --duration SECS     how long (default: 10)\n"
     "      --drain SECS        how long to wait for what is on its way then (default: 5)\n"
     "      --connect-rate N    connections per second (default: as fast as they are taken)\n"
-    "  -t, --threads N         threads of crier-bench (default: 1)\n"
+    "  -t, --threads N         threads of this program (default: 1)\n"
     "      --publish ws|stdin  over a WebSocket, or as lines on COMMAND's standard input\n"
     "      --subprotocol NAME  ask for it in the opening handshake\n"
     "      --mqtt              messages by MQTT 3.1.1 to one topic, at most once (QoS 0)\n\n"
@@ -123,11 +124,9 @@ bench_options_complain(int code, const char *format, ...)
 {
     va_list args;
 
-    fputs("crier-bench: ", stderr);
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    program_vcomplain(format, args);
     va_end(args);
-    fputc('\n', stderr);
     return code;
 }
 
@@ -263,8 +262,8 @@ parse_option(struct bench_options *options, int key, const char *text)
     case OPTION_SUBPROTOCOL: return parse_subprotocol(options, text);
     case OPTION_PUBLISH: return parse_publish(options, text);
     case OPTION_PLOT: return parse_plot(options, text);
-    case OPTION_HELP: return fputs(usage, stdout) < 0;
-    case OPTION_VERSION: return puts("crier-bench " CRIER_VERSION) < 0;
+    case OPTION_HELP: return printf(usage, program_name()) < 0;
+    case OPTION_VERSION: return printf("%s " CRIER_VERSION "\n", program_name()) < 0;
     case '?': return BENCH_EXIT_USAGE; /* getopt has said why */
     }
     return parse_number_option(options, key, text);

@@ -3,6 +3,7 @@
  * that the rare long ones are seen.
  */
 #include "tools/bench_plot.h"
+#include "shm/util/program.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -28,8 +29,8 @@ bench_plot_possible(void)
             return true;
         at += bytes;
     }
-    fprintf(stderr, "crier-bench: --plot needs gnuplot, which is not installed (Debian's package "
-                    "is gnuplot-nox)\n");
+    program_complain("--plot needs gnuplot, which is not installed (Debian's package "
+                     "is gnuplot-nox)");
     return false;
 }
 
@@ -70,12 +71,12 @@ bench_plot_draw(const char *file, const char *title, const struct bench_histogra
     int status;
 
     if (histogram->count == 0) {
-        fprintf(stderr, "crier-bench: there are no latencies to plot\n");
+        program_complain("there are no latencies to plot");
         return false;
     }
     to = popen("exec gnuplot", "w");
     if (!to) {
-        fprintf(stderr, "crier-bench: cannot start gnuplot: %s\n", strerror(errno));
+        program_complain("cannot start gnuplot: %s", strerror(errno));
         return false;
     }
     fprintf(to, "set terminal %s size 900,540\nset output ",
@@ -93,6 +94,6 @@ bench_plot_draw(const char *file, const char *title, const struct bench_histogra
     fprintf(to, "plot $latency using 1:2 with lines linewidth 2\n");
     status = pclose(to);
     if (status != 0)
-        fprintf(stderr, "crier-bench: gnuplot could not draw %s\n", file);
+        program_complain("gnuplot could not draw %s", file);
     return status == 0;
 }

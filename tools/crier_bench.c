@@ -17,6 +17,7 @@
 
 #include "shm/atomic.h"
 #include "shm/util/output.h"
+#include "shm/util/program.h"
 #include "tools/bench_plot.h"
 #include "tools/bench_report.h"
 #include "worker/proto/handshake.h"
@@ -215,9 +216,9 @@ show_progress(struct bench *bench, uint64_t now_ns)
         return;
     bench_thread_sum(&bench->run, &sum);
     fprintf(stderr,
-            "crier-bench: %3.0f s: %" PRIu64 " connected, %" PRIu64 " sent, %" PRIu64
-            " received (%" PRIu64 "/s)\n",
-            (double)(now_ns - bench->run.connect_ns) / 1e9,
+            "%s: %3.0f s: %" PRIu64 " connected, %" PRIu64 " sent, %" PRIu64 " received (%" PRIu64
+            "/s)\n",
+            program_name(), (double)(now_ns - bench->run.connect_ns) / 1e9,
             bench->options.mode == BENCH_STORM ? sum.opened : sum.open, sum.sent, sum.received,
             sum.received - last->received);
     bench->progress_shown = sum;
@@ -408,7 +409,9 @@ bench_main(int argc, char **argv)
 int
 main(int argc, char **argv)
 {
-    int code = output_begin("crier-bench") == 0 ? bench_main(argc, argv) : BENCH_EXIT_FAILED;
+    int code;
 
-    return output_end("crier-bench") == 0 || code ? code : BENCH_EXIT_FAILED;
+    program_open(argv, "crier-bench");
+    code = output_begin() == 0 ? bench_main(argc, argv) : BENCH_EXIT_FAILED;
+    return output_end() == 0 || code ? code : BENCH_EXIT_FAILED;
 }

@@ -15,6 +15,7 @@
 #include "shm/member.h"
 #include "shm/ring.h"
 #include "shm/util/output.h"
+#include "shm/util/program.h"
 #include "tools/image.h"
 #include "tools/locate.h"
 
@@ -26,9 +27,9 @@ enum {
     RING_TOOL_EXIT_USAGE = 2,
 };
 
-static const char usage[] =
-    "Usage: crier-ring [--last N] [--counters] [PID|IMAGE]\n"
-    "       crier-ring --save IMAGE [PID]\n"
+static const char usage[] = /* of printf: the name of the program, twice */
+    "Usage: %s [--last N] [--counters] [PID|IMAGE]\n"
+    "       %s --save IMAGE [PID]\n"
     "Shows the ring of the server that runs, of the one with process PID, or of an image\n"
     "that --save has written: members, cursors, lag, room, and the last messages.\n\n"
     "  -n, --last N      show the last N messages (default: 10)\n"
@@ -171,7 +172,7 @@ print_record(uint64_t seq, const struct record_shm *record, uint64_t wall_offset
     print_payload(record);
 }
 
-static void
+static bool
 print_last(const struct ring *ring, uint64_t last)
 {
     size_t room = ring->arena_bytes / ARENA_RECORDS_MIN;
@@ -181,8 +182,8 @@ print_last(const struct ring *ring, uint64_t last)
     uint64_t gone = 0;
 
     if (!copy) {
-        fprintf(stderr, "crier-ring: no memory for a message\n");
-        return;
+        program_complain("no memory for a message");
+        return false;
     }
     for (; seq != end; seq++) {
         int rc = ring_read_at(ring, seq, copy, room);
@@ -196,9 +197,10 @@ print_last(const struct ring *ring, uint64_t last)
     if (gone)
         printf("(%" PRIu64 " before or among them are gone)\n", gone);
     free(copy);
+    return true;
 }
 
-static void
+static bool
 print_all(const struct located *located, uint64_t last)
 {
     struct ring ring;
@@ -216,7 +218,7 @@ print_all(const struct located *located, uint64_t last)
     print_invariants(&ring);
     if (last)
         putchar('\n');
-    print_last(&ring, last);
+    return print_last(&ring, last);
 }
 
 static void
@@ -260,8 +262,7 @@ parse_last(const char *text, uint64_t *last)
     *last = strtoull(text, &rest, 10);
     if (*text >= '0' && *text <= '9' && !*rest && *last <= RING_TOOL_LAST_MAX)
         return true;
-    fprintf(stderr, "crier-ring: --last wants a number up to %d, not '%.80s'\n", RING_TOOL_LAST_MAX,
-            text);
+    program_complain("--last wants a number up to %d, not '%.80s'", RING_TOOL_LAST_MAX, text);
     return false;
 }
 
@@ -278,8 +279,12 @@ parse(struct arguments *arguments, int argc, char **argv)
     int option;
 
     while ((option = getopt_long(argc, argv, "n:c", options, NULL)) != -1) {
-        if (option == OPTION_HELP || option == OPTION_VERSION) {
-            printf("%s", option == OPTION_HELP ? usage : "crier-ring " CRIER_VERSION "\n");
+        if (option == OPTION_HELP) {
+            printf(usage, program_name(), program_name());
+            return EXIT_SUCCESS;
+        }
+        if (option == OPTION_VERSION) {
+            printf("%s " CRIER_VERSION "\n", program_name());
             return EXIT_SUCCESS;
         }
         if (option == OPTION_SAVE)
@@ -293,7 +298,7 @@ parse(struct arguments *arguments, int argc, char **argv)
         arguments->what = argv[optind++];
     if (optind == argc)
         return -1;
-    fprintf(stderr, "crier-ring: one process or image at a time, not '%.80s' too\n", argv[optind]);
+    program_complain("one process or image at a time, not '%.80s' too", argv[optind]);
     return RING_TOOL_EXIT_USAGE;
 }
 
@@ -315,7 +320,7 @@ run(int argc, char **argv)
         print_counters(&located.segment);
         print_histograms(&located.segment);
     } else
-        print_all(&located, arguments.last);
+        good = print_all(&located, arguments.last);
     locate_close(&located);
     return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
@@ -323,7 +328,9 @@ run(int argc, char **argv)
 int
 main(int argc, char **argv)
 {
-    int code = output_begin("crier-ring") == 0 ? run(argc, argv) : EXIT_FAILURE;
+    int code;
 
-    return output_end("crier-ring") == 0 || code ? code : EXIT_FAILURE;
+    program_open(argv, "crier-ring");
+    code = output_begin() == 0 ? run(argc, argv) : EXIT_FAILURE;
+    return output_end() == 0 || code ? code : EXIT_FAILURE;
 }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "shm/atomic.h"
+#include "shm/util/program.h"
 
 enum { IMAGE_CHUNK_BYTES = 1 << 16 };
 
@@ -78,7 +79,7 @@ image_save(const struct located *located, const char *path)
     int rc;
 
     if (fd < 0) {
-        fprintf(stderr, "crier-ring: cannot create %s: %s\n", path, strerror(errno));
+        program_complain("cannot create %s: %s", path, strerror(errno));
         return false;
     }
     rc = ftruncate(fd, (off_t)geometry->total_bytes) != 0 ? -errno : 0;
@@ -93,10 +94,10 @@ image_save(const struct located *located, const char *path)
     if (close(fd) != 0 && !rc)
         rc = -errno;
     if (rc) {
-        fprintf(stderr, "crier-ring: cannot write %s: %s\n", path, strerror(-rc));
+        program_complain("cannot write %s: %s", path, strerror(-rc));
         unlink(path);
         return false;
     }
-    printf("saved to %s: read it with `crier-ring %s`\n", path, path);
+    printf("saved to %s: read it with `%s %s`\n", path, program_name(), path);
     return true;
 }

@@ -11,6 +11,7 @@
 
 #include "shm/atomic.h"
 #include "shm/member.h"
+#include "shm/util/program.h"
 
 enum { LOCATE_PATH_BYTES = 64, LOCATE_SERVERS_MAX = 16 };
 
@@ -36,7 +37,7 @@ locate_attach(struct located *located, const char *name)
         why = "it is too short: the file was cut, or is not an image";
     else if (rc == -EBADMSG)
         why = "it has sizes that crier never writes";
-    fprintf(stderr, "crier-ring: cannot read %s: %s\n", name, why);
+    program_complain("cannot read %s: %s", name, why);
     close(located->fd);
     return false;
 }
@@ -90,13 +91,12 @@ locate_pid(struct located *located, pid_t pid)
     if (located->fd >= 0)
         return locate_attach(located, name);
     if (located->fd == -ENOENT)
-        fprintf(stderr, "crier-ring: there is no process %d\n", (int)pid);
+        program_complain("there is no process %d", (int)pid);
     else if (located->fd == -ENODATA)
-        fprintf(stderr, "crier-ring: process %d is not a crier server\n", (int)pid);
+        program_complain("process %d is not a crier server", (int)pid);
     else
-        fprintf(stderr,
-                "crier-ring: cannot look into process %d: %s; run this as its user or root\n",
-                (int)pid, strerror(-located->fd));
+        program_complain("cannot look into process %d: %s; run this as its user or root", (int)pid,
+                         strerror(-located->fd));
     return false;
 }
 
@@ -124,6 +124,8 @@ locate_running(struct located *located)
 {
     pid_t found[LOCATE_SERVERS_MAX];
     const struct dirent *entry;
+    char list[LOCATE_SERVERS_MAX * 12] = "";
+    size_t used = 0;
     unsigned count = 0;
     DIR *folder = opendir("/proc");
 
@@ -138,13 +140,12 @@ locate_running(struct located *located)
     if (count == 1)
         return locate_pid(located, found[0]);
     if (count == 0) {
-        fprintf(stderr, "crier-ring: no server runs that this user may look into\n");
+        program_complain("no server runs that this user may look into");
         return false;
     }
-    fprintf(stderr, "crier-ring: name one of the servers that run:");
-    for (unsigned i = 0; i < count; i++)
-        fprintf(stderr, " %d", (int)found[i]);
-    fputc('\n', stderr);
+    for (unsigned i = 0; i < count && used < sizeof(list); i++)
+        used += (size_t)snprintf(list + used, sizeof(list) - used, " %d", (int)found[i]);
+    program_complain("name one of the servers that run:%s", list);
     return false;
 }
 
@@ -159,7 +160,7 @@ locate(struct located *located, const char *what)
     located->image = what;
     located->fd = open(what, O_RDONLY | O_CLOEXEC);
     if (located->fd < 0) {
-        fprintf(stderr, "crier-ring: cannot open %s: %s\n", what, strerror(errno));
+        program_complain("cannot open %s: %s", what, strerror(errno));
         return false;
     }
     return locate_attach(located, what);

@@ -16,10 +16,11 @@
 #include "shm/util/await.h"
 #include "shm/util/inbox.h"
 #include "shm/util/inherited.h"
+#include "shm/util/program.h"
 #include "shm/util/thread.h"
 
 enum {
-    LOG_OUT_NOTE_BYTES = 64,
+    LOG_OUT_NOTE_BYTES = 64 + PROGRAM_NAME_BYTES,
     LOG_OUT_STACK_BYTES = 64 * 1024,
 };
 
@@ -75,8 +76,8 @@ out_note(char note[LOG_OUT_NOTE_BYTES], uint32_t *lines)
     *lines = atomic_load_relaxed(&out.dropped);
     if (*lines == 0)
         return 0;
-    return (size_t)snprintf(note, LOG_OUT_NOTE_BYTES,
-                            "crier: %" PRIu32 " lines of log were dropped\n", *lines);
+    return (size_t)snprintf(note, LOG_OUT_NOTE_BYTES, "%s: %" PRIu32 " lines of log were dropped\n",
+                            program_name(), *lines);
 }
 
 /* How many lines are lost with this one: a note stands for several. */
@@ -90,7 +91,7 @@ out_lines_of(const char *line, size_t bytes)
         return 1;
     memcpy(note, line, bytes);
     note[bytes] = '\0';
-    return sscanf(note, "crier: %" SCNu32 " lines", &lines) == 1 ? lines : 1;
+    return sscanf(note, "%*[^:[]: %" SCNu32 " lines of log", &lines) == 1 ? lines : 1;
 }
 
 /* --- where writing waits: the thread, and a process that has no other way --- */

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "shm/util/program.h"
+
 int
 output_fill_standard(void)
 {
@@ -20,21 +22,20 @@ output_fill_standard(void)
 }
 
 int
-output_begin(const char *program)
+output_begin(void)
 {
     int closed = output_fill_standard();
     int error = errno;
 
     if (closed < 0)
         return 0;
-    fprintf(stderr,
-            "%s: cannot open /dev/null in the place of descriptor %d, which is closed: %s\n",
-            program, closed, strerror(error));
+    program_complain("cannot open /dev/null in the place of descriptor %d, which is closed: %s",
+                     closed, strerror(error));
     return -error;
 }
 
 int
-output_end(const char *program)
+output_end(void)
 {
     int error = EIO; /* when a write failed earlier and nothing is left to write */
 
@@ -42,6 +43,6 @@ output_end(const char *program)
         error = errno;
     else if (!ferror(stdout))
         return 0;
-    fprintf(stderr, "%s: cannot write to standard output: %s\n", program, strerror(error));
+    program_complain("cannot write to standard output: %s", strerror(error));
     return -error;
 }

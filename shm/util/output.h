@@ -15,10 +15,10 @@
 int output_fill_standard(void) __attribute__((warn_unused_result));
 
 /* As output_fill_standard, but returns 0 or a negative errno, and reports an error as output_end does. */
-int output_begin(const char *program) __attribute__((warn_unused_result));
+int output_begin(void) __attribute__((warn_unused_result));
 
 /* Call after the last output. Flushes stdout. A negative errno if any output, now or earlier, could not be
- * written; one sentence on stderr, which starts with `program`, has reported it. */
-int output_end(const char *program) __attribute__((warn_unused_result));
+ * written; one sentence on stderr has reported it (program.h). */
+int output_end(void) __attribute__((warn_unused_result));
 
 #endif

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from harness import CRIER, RawClient, plain_environment, run_crier, wait_until
+from harness import BUILD, CRIER, CRIER_RING, PROBE, RawClient, plain_environment, run_crier, wait_until
 
 FLAGS = ["--listen", "--workers", "--welcome", "--no-welcome", "--goodbye", "--on-message", "--stdin", "--exit-on-eof",
          "--ring", "--pool", "--slow", "--max-lag", "--slow-grace", "--client-buffer", "--wait-clients", "--max-message",
@@ -274,3 +274,28 @@ def read_some(descriptor):
             break
         text += some
     return text.decode()
+
+
+# ---- the name by which a program was called ----
+
+PROGRAMS = [CRIER, CRIER_RING, os.path.join(BUILD, "crier-bench"), PROBE]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=os.path.basename)
+@pytest.mark.parametrize("called, named", [("shout", "shout"), ("a b\x1b[1m", "a_b__1m"), ("n" * 40, "n" * 31)])
+def test_a_program_answers_by_the_name_that_it_was_called_by(tmp_path, program, called, named):
+    path = str(tmp_path / called)
+    os.symlink(os.path.abspath(program), path)
+    listed = run_crier("--help", program=path)
+    assert listed.returncode == 0 and listed.stdout.startswith(f"Usage: {named} "), listed
+    version = run_crier("--version", program=path)
+    assert version.returncode == 0 and version.stdout.startswith(f"{named} "), version
+    refused = run_crier("stray", "stray", program=path)
+    assert refused.returncode == 2 and refused.stderr.startswith(f"{named}: "), refused
+    full = run_crier("--help", program=path, preexec_fn=lambda: os.close(1))
+    assert full.returncode == 1 and full.stderr.startswith(f"{named}: "), full
+
+
+def test_a_program_without_a_name_has_that_of_its_application():
+    done = run_crier("--nonsense", program="", executable=PROBE)
+    assert done.returncode == 2 and done.stderr.startswith("probe: "), done

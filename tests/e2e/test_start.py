@@ -499,7 +499,7 @@ def test_a_worker_whose_start_handler_returns_after_the_masters_death_leaves(shu
 # ---- what is logged ----
 
 def assert_roles(lines, role):
-    assert lines and all(re.match(rf"crier\[\d+\] {role}: ", line) for line in lines), lines
+    assert lines and all(re.match(rf"\w+\[\d+\] {role}: ", line) for line in lines), lines
 
 
 def test_a_worker_names_its_role_in_the_first_thing_that_can_fail():
@@ -513,7 +513,7 @@ def test_a_worker_names_its_role_in_the_first_thing_that_can_fail():
 def test_a_variable_that_names_no_member_is_a_usage_error(place):
     done = run_crier(env=plain_environment(_CRIER_MEMBER=place), program=PROBE)
     assert done.returncode == 2, done
-    assert done.stderr == "crier: _CRIER_MEMBER is set for workers by the server itself: unset it\n"
+    assert done.stderr == "probe_app: _CRIER_MEMBER is set for workers by the server itself: unset it\n"
 
 
 def test_the_last_member_that_there_may_be_is_one():

@@ -1,0 +1,53 @@
+#include "shm/util/program.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { PROGRAM_LINE_BYTES = 1024 };
+
+static char program[PROGRAM_NAME_BYTES] = "crier";
+
+void
+program_open(char *const *argv, const char *fallback)
+{
+    const char *path = argv && argv[0] ? argv[0] : "";
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+
+    snprintf(program, sizeof(program), "%s", *name ? name : fallback);
+    for (char *at = program; *at; at++) {
+        if (!isalnum((unsigned char)*at) && !strchr("._+-", *at))
+            *at = '_';
+    }
+}
+
+const char *
+program_name(void)
+{
+    return program;
+}
+
+void
+program_vcomplain(const char *format, va_list args)
+{
+    char line[PROGRAM_LINE_BYTES];
+
+    vsnprintf(line, sizeof(line), format, args);
+    for (char *at = line; *at; at++) {
+        if ((unsigned char)*at < 0x20 || *at == 0x7f)
+            *at = '?';
+    }
+    fprintf(stderr, "%s: %s\n", program, line);
+}
+
+void
+program_complain(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    program_vcomplain(format, args);
+    va_end(args);
+}
