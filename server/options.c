@@ -21,6 +21,7 @@
 #include "server/usage.h"
 #include "shm/ring.h"
 #include "shm/util/program.h"
+#include "worker/proto/subprotocol.h"
 #include "worker/proto/utf8.h"
 
 enum {
@@ -461,6 +462,19 @@ options_check_origin(const struct options *options)
     }
 }
 
+static bool
+options_check_subprotocol(struct options_parser *parser)
+{
+    const char *text = parser->options->conf.subprotocol;
+
+    if (!options_row_named(parser, "subprotocol")->given || subprotocol_wanted_valid(text))
+        return true;
+    return options_refuse(
+        "--subprotocol wants any, or names such as chat,graphql-ws without blanks "
+        "(RFC 9110 tokens of up to %d bytes), not '%.80s'",
+        SUBPROTOCOL_NAME_MAX_BYTES, text);
+}
+
 /* What takes less is merely busy. */
 static bool
 options_check_timeout(const char *name, uint64_t ms, unsigned min_ms)
@@ -491,7 +505,7 @@ options_check(struct options_parser *parser)
             "--exit-on-eof needs standard input: --stdin wants on or auto with it");
     return options_check_workers(options) && options_check_memory(parser) &&
            options_check_timeouts(conf) && options_check_listen(options) &&
-           options_check_origin(options);
+           options_check_origin(options) && options_check_subprotocol(parser);
 }
 
 enum options_outcome

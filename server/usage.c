@@ -42,7 +42,7 @@ usage_print_row(const struct options_row *row)
         at = printf("      --%s", row->name);
     if (row->arg)
         at += printf(" %s", row->arg);
-    if (row->arg && row->value)
+    if (row->arg && row->value && *row->value)
         snprintf(text, sizeof(text), "%s (default: %s)", row->help, row->value);
     else
         snprintf(text, sizeof(text), "%s", row->help);

@@ -384,6 +384,7 @@ worker_set_policy(struct worker *worker)
     const char *origin = worker->conf->origin;
 
     worker->policy.deflate = worker->conf->compress == CONF_COMPRESS_ON;
+    worker->policy.subprotocols = worker->conf->subprotocol;
     worker->policy.origin_list = origin;
     if (strcmp(origin, "same") == 0)
         worker->policy.origin = HANDSHAKE_ORIGIN_SAME;

@@ -104,6 +104,46 @@ VERSION = [
     denied("4.2.1-version-twice", 400, "Sec-WebSocket-Version: 8", section="RFC 6455 11.3.5"),
 ]
 
+PROTOCOL = "RFC 6455 4.2.2"
+
+
+def spoken(id, chosen, *offers, flags, section=PROTOCOL):
+    """These lines of Sec-WebSocket-Protocol, and the one that the answer names, None for no such header."""
+    return case(id, section, [request(*(f"Sec-WebSocket-Protocol: {line}" for line in offers)), text("hello")],
+                [upgraded(subprotocol=chosen), echo("hello")], opening=True, flags=flags)
+
+
+LISTED, ANY = ("--subprotocol", "chat,graphql-ws,crier.v9"), ("--subprotocol", "any")
+TOKEN_CHARS = "!#$%&'*+-.^_`|~09azAZ"
+SUBPROTOCOL = [
+    spoken("4.2.2-subprotocol-listed", "chat", "chat", flags=LISTED),
+    spoken("4.2.2-subprotocol-first-of-the-client", "graphql-ws", "mqtt, graphql-ws, chat", flags=LISTED),
+    spoken("4.2.2-subprotocol-over-lines", "chat", "mqtt", "x,chat", "graphql-ws", flags=LISTED, section="RFC 6455 11.3.4"),
+    spoken("4.2.2-subprotocol-empty-elements", "chat", ", ,chat,\t,", flags=LISTED, section="RFC 9110 5.6.1"),
+    spoken("4.2.2-subprotocol-an-empty-line-more", "chat", "", "chat", flags=LISTED, section="RFC 9110 5.3"),
+    spoken("4.2.2-subprotocol-none-in-common", None, "mqtt, stomp", flags=LISTED),
+    spoken("4.2.2-subprotocol-none-offered", None, flags=LISTED),
+    spoken("4.2.2-subprotocol-has-case", None, "Chat, CHAT", flags=LISTED),
+    spoken("4.2.2-subprotocol-whole-names", None, "cha, chatt, chat.v1", flags=LISTED),
+    spoken("4.2.2-subprotocol-listed-although-reserved", "crier.v9", "crier.v9", flags=LISTED),
+    spoken("4.2.2-subprotocol-any-is-the-first", "mqtt", "mqtt, chat", flags=ANY),
+    spoken("4.2.2-subprotocol-any-of-all-characters", TOKEN_CHARS, TOKEN_CHARS, flags=ANY),
+    spoken("4.2.2-subprotocol-any-of-255-bytes", "x" * 255, "y" * 256 + "," + "x" * 255, flags=ANY),
+    spoken("4.2.2-subprotocol-any-but-reserved", "crier", "crier.v1, bearer.c2VjcmV0, Bearer.x, CRIER.y, crier", flags=ANY),
+    spoken("4.2.2-subprotocol-any-but-only-reserved", None, "bearer.c2VjcmV0, crier.v1", flags=ANY),
+    *(spoken(f"4.2.2-subprotocol-of-64-names-{name}", chosen, ",".join(f"p{i}" for i in range(64)), flags=flags)
+      for name, chosen, flags in (("any", "p0", ANY), ("none", None, ()))),
+    *(denied(f"4.1-subprotocol-{name}-{how}", 400, *(f"Sec-WebSocket-Protocol: {line}" for line in lines),
+             section="RFC 6455 4.1", flags=flags)
+      for how, flags in (("unwanted", ()), ("any", ANY))
+      for name, lines in (
+          ("empty", [""]), ("commas", [", ,"]), ("blank-inside", ["a b"]), ("quoted", ['"chat"']), ("slash", ["chat/1"]),
+          ("equals", ["chat;v=1"]), ("eighth-bit", ["ch\xe4t"]), ("bad-last", ["chat, a@b"]), ("bad-line", ["chat", "a:b"]),
+          ("twice", ["chat, chat"]), ("twice-over-lines", ["chat, x", "y, chat"]))),
+    denied("4.1-subprotocol-too-many", 431, "Sec-WebSocket-Protocol: " + ",".join(f"p{i}" for i in range(65)),
+           section="RFC 6585 5"),
+]
+
 REST = [
     opened("4.2.2-subprotocols-not-agreed-to", "Sec-WebSocket-Protocol: chat, superchat", section="RFC 6455 4.2.2"),
     opened("4.2.2-subprotocols-in-two-lines", "Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Protocol: superchat",
@@ -151,4 +191,4 @@ SIZES = [
       for name, data in (("nothing", b""), ("one-byte", b"G"), ("half", request()[:60]), ("almost", request()[:-1]))),
 ]
 
-CASES = [*REQUEST_LINE, *HOST, *UPGRADE, *KEY, *VERSION, *REST, *SIZES]
+CASES = [*REQUEST_LINE, *HOST, *UPGRADE, *KEY, *VERSION, *SUBPROTOCOL, *REST, *SIZES]

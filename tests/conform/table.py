@@ -164,11 +164,13 @@ class Deflated:
 class Upgraded:
     """101, with exactly these headers, and an accept made from the key."""
 
-    def __init__(self, key, agreed):
+    def __init__(self, key, agreed, subprotocol):
         accept = base64.b64encode(hashlib.sha1(key + GUID).digest()).decode()
         self.headers = {"upgrade": "websocket", "connection": "upgrade", "sec-websocket-accept": accept}
         if agreed is not None:
             self.headers["sec-websocket-extensions"] = agreed
+        if subprotocol is not None:
+            self.headers["sec-websocket-protocol"] = subprotocol
 
     def take(self, got, at):
         status, headers, end = head_of(got, at)
@@ -242,8 +244,8 @@ def closed(code, reason=None):
     return Closed(code, reason)
 
 
-def upgraded(key=b"dGhlIHNhbXBsZSBub25jZQ==", agreed=None):
-    return Upgraded(key, agreed)
+def upgraded(key=b"dGhlIHNhbXBsZSBub25jZQ==", agreed=None, subprotocol=None):
+    return Upgraded(key, agreed, subprotocol)
 
 
 def refused(status, **headers):

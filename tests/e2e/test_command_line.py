@@ -14,8 +14,8 @@ from harness import BUILD, CRIER, CRIER_RING, PROBE, RawClient, plain_environmen
 
 FLAGS = ["--listen", "--workers", "--welcome", "--no-welcome", "--goodbye", "--on-message", "--stdin", "--exit-on-eof",
          "--ring", "--pool", "--slow", "--max-lag", "--slow-grace", "--client-buffer", "--wait-clients", "--max-message",
-         "--handshake-timeout", "--ping", "--ping-timeout", "--stuck-timeout", "--origin", "--drain", "--help",
-         "--version"]
+         "--handshake-timeout", "--ping", "--ping-timeout", "--stuck-timeout", "--origin", "--subprotocol", "--drain",
+         "--help", "--version"]
 
 
 def test_help_lists_every_flag_on_stdout():
@@ -66,6 +66,8 @@ def test_version_is_one_line_on_stdout():
     (["--no-welcome=yes"], "--no-welcome"),
     (["--ring", "4k", "--max-message", "512", "--welcome", "x" * 1000], "--ring"),
     (["--ring", "4k", "--max-message", "512", "--goodbye", "%a" * 16], "--goodbye"),
+    *((["--subprotocol", value], "--subprotocol") for value in (
+        "", ",", "a,", "a,,b", "a, b", "a b", "chat/1", '"chat"', "ch\u00e4t", "a\tb", "x" * 256, "y," + "x" * 256)),
     (["--listen", "nonsense"], "nonsense"),
     (["--listen", "127.0.0.1:99999"], "127.0.0.1:99999"),
     (["--listen", "127.0.0.1:http"], "127.0.0.1:http"),
@@ -110,6 +112,7 @@ def limit_files():
     ("--ring", "1G", str((1 << 30) + 1)),
     ("--stuck-timeout", "1", "0.999"),
     ("--start-timeout", "1", "0.999"),
+    ("--subprotocol", "x" * 255 + ",!#$%&'*+-.^_`|~", "x" * 256),
     ("--origin", "https://example.org:65535", "https://example.org:655350"),
     ("--origin", "http://[::1]:1,http://a", "http://[::1]:,http://a"),
 ])

@@ -156,6 +156,73 @@ origin_allowed(const struct http1_request *req, struct text head, enum handshake
     return true;
 }
 
+/* --- subprotocols --- */
+
+enum { NAMES_MAX = 64 };
+
+/* The names of all lines, in order; false: not all are tokens, one is there twice, there is none
+ * although there is a header, or there are more than 64. RFC 6455 section 4.1. */
+static bool
+read_names(struct text head, struct text names[NAMES_MAX], size_t *count)
+{
+    static const char separators[] = "()<>@,;:\\\"/[]?={} \t";
+    static const char field[] = "Sec-WebSocket-Protocol:";
+    bool is_there = false;
+
+    *count = 0;
+    for (size_t at = 0; at < head.bytes;) {
+        struct text line = {head.at + at, 0};
+
+        line.bytes = (size_t)((const char *)memchr(line.at, '\r', head.bytes - at) - line.at);
+        at += line.bytes + 2;
+        if (line.bytes < sizeof(field) - 1 || strncasecmp(line.at, field, sizeof(field) - 1) != 0)
+            continue;
+        is_there = true;
+        for (size_t from = sizeof(field) - 1; from <= line.bytes;) {
+            size_t to = from;
+            struct text name;
+
+            while (to < line.bytes && line.at[to] != ',')
+                to++;
+            name = text_trim((struct text){line.at + from, to - from});
+            from = to + 1;
+            if (!name.bytes)
+                continue;
+            for (size_t i = 0; i < name.bytes; i++)
+                if (name.at[i] <= ' ' || name.at[i] > '~' || strchr(separators, name.at[i]))
+                    return false;
+            for (size_t i = 0; i < *count; i++)
+                if (names[i].bytes == name.bytes && !memcmp(names[i].at, name.at, name.bytes))
+                    return false;
+            if (*count == NAMES_MAX)
+                return false;
+            names[(*count)++] = name;
+        }
+    }
+    return *count > 0 || !is_there;
+}
+
+static bool
+is_reserved(struct text name)
+{
+    return name.bytes > 255 || (name.bytes > 5 && strncasecmp(name.at, "crier.", 6) == 0) ||
+           (name.bytes > 6 && strncasecmp(name.at, "bearer.", 7) == 0);
+}
+
+/* What is to be agreed on; no bytes: nothing. */
+static struct text
+wanted_name(const struct text *names, size_t count, bool any)
+{
+    for (size_t i = 0; i < count; i++) {
+        bool is_listed = names[i].bytes == 4 &&
+                         (!memcmp(names[i].at, "chat", 4) || !memcmp(names[i].at, "mqtt", 4));
+
+        if (any ? !is_reserved(names[i]) : is_listed)
+            return names[i];
+    }
+    return (struct text){"", 0};
+}
+
 /* --- RFC 6455 section 4.2.1, with section 4.1 for what a key is --- */
 
 static bool
@@ -258,6 +325,11 @@ check_101(const struct handshake_verdict *verdict, struct text head)
     REQUIRE(value.bytes == HANDSHAKE_ACCEPT_BYTES &&
             memcmp(value.at, verdict->accept, value.bytes) == 0);
     REQUIRE(lines_named(answer, "Sec-WebSocket-Extensions", &value) == verdict->deflate.agreed);
+    REQUIRE(lines_named(answer, "Sec-WebSocket-Protocol", &value) ==
+            (verdict->subprotocol.bytes > 0 ? 1 : 0));
+    REQUIRE(value.bytes == verdict->subprotocol.bytes &&
+            memcmp(value.at, verdict->subprotocol.at ? verdict->subprotocol.at : "", value.bytes) ==
+                0);
     REQUIRE(handshake_answer_101(verdict, out, bytes / 2) == 0);
 }
 
@@ -265,21 +337,30 @@ static void
 check_policy(const struct http1_request *req, struct text head, enum handshake_origin origin,
              bool deflate)
 {
-    struct handshake_policy policy = {origin, LISTED_1 "," LISTED_2, .deflate = deflate};
+    bool any = origin == HANDSHAKE_ORIGIN_ANY;
+    struct handshake_policy policy = {origin, LISTED_1 "," LISTED_2, .deflate = deflate,
+                                      .subprotocols = any ? "any" : "mqtt,chat"};
     struct extension_deflate agreed;
     bool extensions_right = extension_negotiate(req, &agreed); /* fuzz_extension.c */
+    struct text names[NAMES_MAX];
+    size_t name_count;
+    bool names_right = read_names(head, names, &name_count);
+    struct text name;
     struct handshake_verdict verdict;
 
     handshake_check(req, &policy, &verdict);
-    REQUIRE((verdict.status == 101) ==
-            (is_handshake(head) && extensions_right && origin_allowed(req, head, origin)));
+    REQUIRE((verdict.status == 101) == (is_handshake(head) && extensions_right && names_right &&
+                                        origin_allowed(req, head, origin)));
     if (verdict.status == 101) {
+        name = wanted_name(names, name_count, any);
+        REQUIRE(verdict.subprotocol.bytes == name.bytes);
+        REQUIRE(!name.bytes || verdict.subprotocol.at == name.at);
         REQUIRE(verdict.deflate.agreed == (deflate && agreed.agreed));
         check_101(&verdict, head);
         return;
     }
     REQUIRE(verdict.status == 400 || verdict.status == 403 || verdict.status == 405 ||
-            verdict.status == 426);
+            verdict.status == 426 || verdict.status == 431);
     check_error(&verdict);
 }
 

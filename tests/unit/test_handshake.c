@@ -29,8 +29,8 @@ static int
 check_request(const char *method, const char *target, const char *host, const char *lines,
               const struct handshake_policy *policy)
 {
+    static char text[1024]; /* the verdict has a slice of it */
     struct http1_request req = {.scanned = 0};
-    char text[1024];
     int bytes = snprintf(text, sizeof(text), "%s %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", method, target,
                          host, lines);
 
@@ -429,6 +429,59 @@ test_handshake_malformed_extensions_are_refused_whatever_the_policy(void **state
     assert_false(verdict.deflate.agreed);
 }
 
+#define LINE_SUBPROTOCOL(value) "Sec-WebSocket-Protocol: " value "\r\n"
+
+static void
+test_handshake_the_subprotocol_that_is_agreed_on_is_in_the_answer(void **state)
+{
+    static const struct handshake_policy chat = {.origin = HANDSHAKE_ORIGIN_SAME,
+                                                 .subprotocols = "chat"};
+    static const char answer[] = "HTTP/1.1 101 Switching Protocols\r\n"
+                                 "Upgrade: websocket\r\n"
+                                 "Connection: Upgrade\r\n"
+                                 "Sec-WebSocket-Accept: " ACCEPT "\r\n"
+                                 "Sec-WebSocket-Protocol: chat\r\n"
+                                 "\r\n";
+    char out[HANDSHAKE_ANSWER_MAX_BYTES];
+
+    (void)state;
+    assert_int_equal(
+        check_request("GET", "/", "a", LINES_ALL LINE_SUBPROTOCOL("mqtt, chat"), &chat), 101);
+    assert_int_equal(handshake_answer_101(&verdict, out, sizeof(out)), sizeof(answer) - 1);
+    assert_memory_equal(out, answer, sizeof(answer) - 1);
+    assert_int_equal(handshake_answer_101(&verdict, out, sizeof(answer) - 2), 0);
+}
+
+static void
+test_handshake_the_longest_answer_fits(void **state)
+{
+    static const struct handshake_policy policy = {
+        .origin = HANDSHAKE_ORIGIN_SAME, .deflate = true, .subprotocols = "any"};
+    char lines[900] = LINES_ALL LINE_OFFER(
+        "; server_max_window_bits=10; client_max_window_bits=15") "Sec-WebSocket-Protocol: ";
+    size_t used = strlen(lines);
+    char out[HANDSHAKE_ANSWER_MAX_BYTES];
+
+    (void)state;
+    memset(lines + used, 'x', SUBPROTOCOL_NAME_MAX_BYTES);
+    strcpy(lines + used + SUBPROTOCOL_NAME_MAX_BYTES, "\r\n");
+    assert_int_equal(check_request("GET", "/", "a", lines, &policy), 101);
+    assert_int_equal(verdict.subprotocol.bytes, SUBPROTOCOL_NAME_MAX_BYTES);
+    assert_true(handshake_answer_101(&verdict, out, sizeof(out)) > 0);
+}
+
+static void
+test_handshake_malformed_subprotocols_are_refused_whatever_the_policy(void **state)
+{
+    (void)state;
+    assert_int_equal(check_lines(LINES_ALL LINE_SUBPROTOCOL("a b")), 400);
+    assert_non_null(strstr(verdict.sentence, "Sec-WebSocket-Protocol"));
+    assert_int_equal(check_lines(LINES_ALL LINE_SUBPROTOCOL("a, a")), 400);
+    assert_non_null(strstr(verdict.sentence, "twice"));
+    assert_int_equal(check_lines(LINES_ALL LINE_SUBPROTOCOL("a")), 101);
+    assert_int_equal(verdict.subprotocol.bytes, 0);
+}
+
 int
 main(void)
 {
@@ -456,6 +509,9 @@ main(void)
         cmocka_unit_test(
             test_handshake_no_offer_a_declined_one_and_a_policy_without_deflate_agree_on_nothing),
         cmocka_unit_test(test_handshake_malformed_extensions_are_refused_whatever_the_policy),
+        cmocka_unit_test(test_handshake_the_subprotocol_that_is_agreed_on_is_in_the_answer),
+        cmocka_unit_test(test_handshake_the_longest_answer_fits),
+        cmocka_unit_test(test_handshake_malformed_subprotocols_are_refused_whatever_the_policy),
     };
 
     return cmocka_run_group_tests_name("handshake", tests, NULL, NULL);

@@ -212,6 +212,23 @@ handshake_check_extensions(const struct http1_request *req, const struct handsha
     return true;
 }
 
+/* RFC 6455 section 4.1, number 10, says what a client may send. */
+static bool
+handshake_check_subprotocol(const struct http1_request *req, const struct handshake_policy *policy,
+                            struct handshake_verdict *v)
+{
+    switch (subprotocol_choose(req, policy->subprotocols, &v->subprotocol)) {
+    case SUBPROTOCOL_OK: return true;
+    case SUBPROTOCOL_MALFORMED:
+        return handshake_refuse(v, 400,
+                                "The Sec-WebSocket-Protocol header is not a list of tokens.");
+    case SUBPROTOCOL_REPEATED:
+        return handshake_refuse(v, 400, "The Sec-WebSocket-Protocol header has a name twice.");
+    case SUBPROTOCOL_TOO_MANY: break;
+    }
+    return handshake_refuse(v, 431, "The Sec-WebSocket-Protocol header has more than 64 names.");
+}
+
 /* One for the life of the process: SHA1() looks the algorithm up and makes a context each time,
  * which takes longer than the digest does. */
 static EVP_MD_CTX *
@@ -270,7 +287,8 @@ handshake_check(const struct http1_request *req, const struct handshake_policy *
     *v = (struct handshake_verdict){0};
     if (handshake_check_upgrade(req, v) && handshake_check_version(req, v) &&
         handshake_check_key(req, v) && handshake_check_extensions(req, policy, v) &&
-        handshake_check_origin(req, policy, v) && handshake_accept(req, v))
+        handshake_check_subprotocol(req, policy, v) && handshake_check_origin(req, policy, v) &&
+        handshake_accept(req, v))
         v->status = 101;
 }
 
@@ -289,12 +307,15 @@ handshake_answer_101(const struct handshake_verdict *v, char *out, size_t out_by
                                "Upgrade: websocket\r\n"
                                "Connection: Upgrade\r\n"
                                "Sec-WebSocket-Accept: ";
+    static const char subprotocol_head[] = "\r\nSec-WebSocket-Protocol: ";
     static const char extensions_head[] = "\r\nSec-WebSocket-Extensions: ";
     char extensions[EXTENSION_ANSWER_MAX_BYTES];
     size_t extensions_bytes = extension_answer(&v->deflate, extensions, sizeof(extensions));
     const struct http1_slice parts[] = {
         {head, sizeof(head) - 1},
         {v->accept, HANDSHAKE_ACCEPT_BYTES},
+        {subprotocol_head, v->subprotocol.bytes ? sizeof(subprotocol_head) - 1 : 0},
+        v->subprotocol,
         {extensions_head, extensions_bytes ? sizeof(extensions_head) - 1 : 0},
         {extensions, extensions_bytes},
         {"\r\n\r\n", 4},

@@ -14,11 +14,13 @@
 
 #include "worker/proto/extension.h"
 #include "worker/proto/http1.h"
+#include "worker/proto/subprotocol.h"
 
 enum {
-    HANDSHAKE_KEY_BYTES = 24,         /* 16 bytes in base64 */
-    HANDSHAKE_ACCEPT_BYTES = 28,      /* SHA-1 in base64 */
-    HANDSHAKE_ANSWER_MAX_BYTES = 512, /* any answer with a sentence of up to 256 bytes */
+    HANDSHAKE_KEY_BYTES = 24,    /* 16 bytes in base64 */
+    HANDSHAKE_ACCEPT_BYTES = 28, /* SHA-1 in base64 */
+    /* Any answer with a sentence of up to 256 bytes, and 101 with the longest subprotocol. */
+    HANDSHAKE_ANSWER_MAX_BYTES = 768,
 };
 
 /* Which pages may connect. A request without Origin does not come from a page and is let in. */
@@ -33,13 +35,15 @@ struct handshake_policy {
     const char
         *origin_list; /* for LIST: "https://a.example,http://b:8080", as browsers write them */
     bool deflate;     /* permessage-deflate is given to clients that offer it */
+    const char *subprotocols; /* which ones are agreed on, subprotocol.h */
 };
 
 struct handshake_verdict {
-    int status;           /* 101, 400, 403, 405, 426, or 500 when SHA-1 is not to be had */
+    int status;           /* 101, 400, 403, 405, 426, 431, or 500 when SHA-1 is not to be had */
     const char *sentence; /* unless 101 */
     char accept[HANDSHAKE_ACCEPT_BYTES + 1]; /* 101: Sec-WebSocket-Accept, a string */
     struct extension_deflate deflate;        /* 101: what was agreed about compression */
+    struct http1_slice subprotocol;          /* 101: of the request; no bytes: none is agreed on */
 };
 
 const char *handshake_origin_name(enum handshake_origin origin);
