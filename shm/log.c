@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "shm/log_summary.h"
+#include "shm/util/escape.h"
 #include "shm/util/inherited.h"
 #include "shm/util/log_out.h"
 #include "shm/util/program.h"
@@ -76,31 +77,22 @@ log_wants(enum log_level level)
     return level <= log_highest;
 }
 
-/* Clients' bytes may end up in a line: nothing of theirs reaches the terminal as a control. */
-static void
-log_clean(char *line, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i++) {
-        if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
-            line[i] = '?';
-    }
-}
-
 static void
 log_write(enum log_level level, int error, const char *format, va_list args)
 {
+    char text[2 * LOG_OUT_LINE_BYTES];
     char line[LOG_OUT_LINE_BYTES];
     int used;
     size_t bytes;
 
     if (!log_wants(level))
         return;
-    used = snprintf(line, sizeof(line), "%s[%d] %s: ", program_name(), (int)getpid(), log_role);
-    used += vsnprintf(line + used, sizeof(line) - (size_t)used, format, args);
-    if (error && used < (int)sizeof(line))
-        used += snprintf(line + used, sizeof(line) - (size_t)used, ": %s", strerror(error));
-    bytes = used < (int)sizeof(line) - 1 ? (size_t)used : sizeof(line) - 2;
-    log_clean(line, bytes);
+    used = snprintf(text, sizeof(text), "%s[%d] %s: ", program_name(), (int)getpid(), log_role);
+    used += vsnprintf(text + used, sizeof(text) - (size_t)used, format, args);
+    if (error && used < (int)sizeof(text))
+        used += snprintf(text + used, sizeof(text) - (size_t)used, ": %s", strerror(error));
+    /* What comes from outside ends up in lines: no control character of it reaches a terminal. */
+    bytes = escape_text(line, sizeof(line), text, strlen(text), ESCAPE_LINE);
     line[bytes++] = '\n';
     log_out_put(line, bytes, level == LOG_EVENT);
 }

@@ -10,7 +10,8 @@
  *
  * A line gives the event, the client or worker, the error and the consequence: "cannot accept: Too many
  * open files; trying again every 100 ms". What clients or input cause gets one line per second and cause
- * (log_summary.h), or a line of its own as LOG_EVENT.
+ * (log_summary.h), or a line of its own as LOG_EVENT. Whatever a line contains is escaped (shm/util/escape.h),
+ * and a line that is too long is cut off, with "...".
  */
 #ifndef CRIER_SHM_LOG_H
 #define CRIER_SHM_LOG_H

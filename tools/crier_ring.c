@@ -14,6 +14,7 @@
 #include "shm/atomic.h"
 #include "shm/member.h"
 #include "shm/ring.h"
+#include "shm/util/escape.h"
 #include "shm/util/output.h"
 #include "shm/util/program.h"
 #include "tools/image.h"
@@ -86,6 +87,7 @@ print_member(const struct ring *ring, uint32_t i, uint64_t min, uint64_t end)
     uint64_t need = atomic_load_relaxed(&member->need_seq);
     uint64_t pressure = atomic_load_relaxed(&member->pressure_seq);
     char words[LAST_WORDS_BYTES];
+    char shown[4 * LAST_WORDS_BYTES];
     char cursor_text[24] = "-";
     char lag_text[24] = "-";
 
@@ -108,9 +110,11 @@ print_member(const struct ring *ring, uint32_t i, uint64_t min, uint64_t end)
     if (pressure)
         printf(", pressure below #%" PRIu64, pressure);
     putchar('\n');
-    if (*member_last_words(member, 0, words))
+    if (*member_last_words(member, 0, words)) {
+        escape_text(shown, sizeof(shown), words, strlen(words), ESCAPE_LINE);
         printf("      last words of life %" PRIu32 ": %s\n",
-               atomic_load_relaxed(&member->last_words_life), words);
+               atomic_load_relaxed(&member->last_words_life), shown);
+    }
 }
 
 /* Of a ring at work a part may have moved on while another was looked at. */
@@ -136,17 +140,12 @@ print_payload(const struct record_shm *record)
     const uint8_t *payload = record_frame(record) + record->frame_head_bytes;
     uint32_t bytes = record->frame_bytes - record->frame_head_bytes;
     uint32_t shown = bytes < RING_TOOL_TEXT_BYTES ? bytes : RING_TOOL_TEXT_BYTES;
+    char text[4 * RING_TOOL_TEXT_BYTES + 1];
 
-    putchar('"');
-    for (uint32_t i = 0; i < shown; i++) {
-        if (payload[i] == '"' || payload[i] == '\\')
-            printf("\\%c", payload[i]);
-        else if (payload[i] >= 0x20 && payload[i] < 0x7f)
-            putchar(payload[i]);
-        else
-            printf("\\x%02x", payload[i]);
-    }
-    printf("\"%s\n", shown < bytes ? "..." : "");
+    while (shown < bytes && shown > 0 && (payload[shown] & 0xc0) == 0x80)
+        shown--; /* not in the middle of a character */
+    escape_text(text, sizeof(text), payload, shown, ESCAPE_QUOTED);
+    printf("\"%s\"%s\n", text, shown < bytes ? "..." : "");
 }
 
 static void

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from harness import CRIER_RING, PATIENCE, Swarm, descriptors, process_state, run_crier, wait_until
+from harness import CRIER_RING, PATIENCE, Swarm, descriptors, plain_environment, process_state, run_crier, wait_until
 
 MEMBER = re.compile(r"^ +(\d+)  (master|worker) +(\d+)  (\w+) +(\d+) +(\d+) +(\d+) +(-|\d+) +(-|-?\d+) +([\d.]+)%  #(\d+)"
                     r"(.*)$", re.M)
@@ -21,7 +21,7 @@ MESSAGE = re.compile(r'^#(\d+) +\d\d:\d\d:\d\d\.\d{3}  (text|binary) +(\d+) byte
 
 
 def look(*arguments, status=0):
-    done = run_crier(*map(str, arguments), program=CRIER_RING)
+    done = run_crier(*map(str, arguments), program=CRIER_RING, env=plain_environment(LC_ALL="C"))
     assert done.returncode == status, done
     assert (done.stdout == "") == (status != 0) and (done.stderr == "") == (status == 0), done
     return done.stdout if status == 0 else done.stderr

@@ -1,0 +1,52 @@
+"""Nothing from outside reaches an operator's terminal as a control sequence: the log, crier-ring."""
+
+import sys
+import unicodedata
+
+from harness import BINARY, CRIER_RING, plain_environment, run_crier
+
+SEQUENCES = ["\x1b[2J", "\x1b]0;title\x07", "\x1bP1$r\x1b\\", "\x9b31m", "\x9d0;title\x9c", "\x90q", "a\rb", "a\bb", "\x7f",
+             "\x00", "\u202eabc\u202c", "\u2066abc\u2069", "\u200f", "\ufeff", "\u2028", "\U000e0041"]
+HIDDEN = ("Cc", "Cf", "Zl", "Zp")  # categories that a terminal acts on, or that change how a line looks
+
+
+def assert_harmless(text):
+    bad = [character for character in text if unicodedata.category(character) in HIDDEN and character != "\n"]
+    assert not bad, f"{bad!r} in {text!r}"
+
+
+def ring(server, last, locale):
+    done = run_crier("-n", str(last), str(server.pid), program=CRIER_RING, env=plain_environment(LC_ALL=locale))
+    assert done.returncode == 0, done
+    return done.stdout
+
+
+def test_payloads_are_escaped_by_crier_ring(crier):
+    server = crier("--no-welcome", "--on-message", "broadcast")
+    client = server.connect()
+    payloads = [text.encode() for text in (*SEQUENCES, "za\u017c\u00f3\u0142\u0107 \u4f60\u597d")]
+    for payload in payloads:
+        client.text(payload)
+        client.recv_message()
+    client.send_frame(BINARY, b"\x9b31m\xff")
+    client.recv_message()
+    shown = ring(server, len(payloads) + 1, "C.UTF-8")
+    assert_harmless(shown)
+    for text in ('"\\x1b[2J"', '"\\xc2\\x9b31m"', '"\\xe2\\x80\\xaeabc\\xe2\\x80\\xac"', '"za\u017c\u00f3\u0142\u0107 \u4f60\u597d"',
+                 '"\\x9b31m\\xff"'):
+        assert text in shown
+    assert ring(server, len(payloads) + 1, "C").isascii()
+
+
+def test_every_character_that_unicode_calls_control_or_format_is_escaped(crier):
+    server = crier("--no-welcome", "--on-message", "broadcast")
+    client = server.connect()
+    hidden = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) in HIDDEN]
+    lines = ["".join(hidden[at:at + 16]) for at in range(0, len(hidden), 16)]
+    for text in lines:
+        client.text(text)
+        client.recv_message()
+    shown = ring(server, len(lines), "C.UTF-8")
+    assert_harmless(shown)
+    for text in lines:
+        assert "".join(f"\\x{byte:02x}" for byte in text.encode()) in shown
