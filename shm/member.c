@@ -38,7 +38,7 @@ member_last_words(const struct member_shm *member, uint32_t life, char words[LAS
             char byte = atomic_load_relaxed(&member->last_words[i]);
             if (byte == '\0')
                 break;
-            words[i] = byte >= 0x20 && byte < 0x7f ? byte : '?';
+            words[i] = byte;
         }
     }
     words[i] = '\0';

@@ -14,8 +14,8 @@ enum { MEMBER_MASTER = 0, MEMBER_FIRST_WORKER = 1 };
 const char *member_state_name(enum member_state state);
 const char *phase_name(enum phase phase);
 
-/* The words that the latest life which died of a signal or an assertion left, with '?' for each byte
- * that is not printable; empty if there are none. `life`: only the words of this life; 0: of any. */
+/* The words that the latest life which died of a signal or an assertion left, any bytes (shm/util/escape.h);
+ * empty if there are none. `life`: only the words of this life; 0: of any. */
 const char *member_last_words(const struct member_shm *member, uint32_t life,
                               char words[LAST_WORDS_BYTES]);
 

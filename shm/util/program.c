@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "shm/util/escape.h"
+
 enum { PROGRAM_LINE_BYTES = 1024 };
 
 static char program[PROGRAM_NAME_BYTES] = "crier";
@@ -33,13 +35,11 @@ void
 program_vcomplain(const char *format, va_list args)
 {
     char line[PROGRAM_LINE_BYTES];
+    char shown[PROGRAM_LINE_BYTES];
 
     vsnprintf(line, sizeof(line), format, args);
-    for (char *at = line; *at; at++) {
-        if ((unsigned char)*at < 0x20 || *at == 0x7f)
-            *at = '?';
-    }
-    fprintf(stderr, "%s: %s\n", program, line);
+    escape_text(shown, sizeof(shown), line, strlen(line), ESCAPE_LINE);
+    fprintf(stderr, "%s: %s\n", program, shown);
 }
 
 void

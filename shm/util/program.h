@@ -22,7 +22,7 @@ void program_open(char *const *argv, const char *fallback);
 /* "crier" before program_open. */
 const char *program_name(void);
 
-/* One line on stderr: the name, a colon, the sentence. Control characters in it become '?'. */
+/* One line on stderr: the name, a colon, the sentence. It is escaped (escape.h). */
 void program_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void program_vcomplain(const char *format, va_list args) __attribute__((format(printf, 1, 0)));
 

@@ -3,7 +3,7 @@
 import sys
 import unicodedata
 
-from harness import BINARY, CRIER_RING, plain_environment, run_crier
+from harness import BINARY, CRIER, CRIER_RING, plain_environment, run_crier
 
 SEQUENCES = ["\x1b[2J", "\x1b]0;title\x07", "\x1bP1$r\x1b\\", "\x9b31m", "\x9d0;title\x9c", "\x90q", "a\rb", "a\bb", "\x7f",
              "\x00", "\u202eabc\u202c", "\u2066abc\u2069", "\u200f", "\ufeff", "\u2028", "\U000e0041"]
@@ -13,6 +13,15 @@ HIDDEN = ("Cc", "Cf", "Zl", "Zp")  # categories that a terminal acts on, or that
 def assert_harmless(text):
     bad = [character for character in text if unicodedata.category(character) in HIDDEN and character != "\n"]
     assert not bad, f"{bad!r} in {text!r}"
+
+
+def test_arguments_and_file_names_are_escaped_in_complaints():
+    text = "/nowhere/\x1b[2J\u202e"
+    for program, status in ((CRIER, 2), (CRIER_RING, 1)):
+        done = run_crier(text, program=program, env=plain_environment(LC_ALL="C.UTF-8"))
+        assert done.returncode == status, done
+        assert_harmless(done.stderr)
+        assert "/nowhere/\\x1b[2J\\xe2\\x80\\xae" in done.stderr, done
 
 
 def ring(server, last, locale):

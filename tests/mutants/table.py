@@ -100,7 +100,6 @@ GROUPS = [
         ("member_words_of_this_life", "(life == 0 || whose == life)", "(life == 0 || whose >= life)"),
         ("member_words_of_any_life", "(life == 0 || whose == life)", "whose == life"),
         ("member_words_longest", "i < LAST_WORDS_BYTES - 1; i++)", "i < LAST_WORDS_BYTES - 2; i++)"),
-        ("member_words_del", "byte >= 0x20 && byte < 0x7f ?", "byte >= 0x20 && byte <= 0x7f ?"),
         ("member_counts_of_the_master", "for (uint32_t i = 0; i < segment->geometry.member_count; i++)\n        sum += atomic_load_relaxed(&segment->members[i].counters[counter]);", "for (uint32_t i = MEMBER_FIRST_WORKER; i < segment->geometry.member_count; i++)\n        sum += atomic_load_relaxed(&segment->members[i].counters[counter]);"),
         ("member_histogram_anew", "    *sum = (struct histogram_shm){0};\n", ""),
     ]),

@@ -63,15 +63,6 @@ test_member_last_words_that_do_not_end_are_cut(void **state)
 }
 
 static void
-test_member_last_words_are_printable(void **state)
-{
-    (void)state;
-    members[1].last_words_life = LIFE;
-    strcpy(members[1].last_words, "\x01\x1f ~\x7f\x80\xff\n");
-    assert_words(LIFE, "?? ~????");
-}
-
-static void
 test_member_sums_are_of_all_members_and_clients_of_workers(void **state)
 {
     (void)state;
@@ -137,7 +128,6 @@ main(void)
         cmocka_unit_test(test_member_shows_a_sign_of_life_with_each_mebibyte_that_it_copies),
         TEST(test_member_last_words_are_those_of_the_life_that_is_asked_for),
         TEST(test_member_last_words_that_do_not_end_are_cut),
-        TEST(test_member_last_words_are_printable),
         TEST(test_member_sums_are_of_all_members_and_clients_of_workers),
         TEST(test_member_sum_of_a_histogram_begins_anew),
     };
