@@ -10,6 +10,7 @@
 #include "shm/util/escape.h"
 #include "shm/util/inherited.h"
 #include "shm/util/log_out.h"
+#include "shm/util/log_stamp.h"
 #include "shm/util/program.h"
 
 enum { LOG_FINISH_MS = 1000 };
@@ -87,7 +88,9 @@ log_write(enum log_level level, int error, const char *format, va_list args)
 
     if (!log_wants(level))
         return;
-    used = snprintf(text, sizeof(text), "%s[%d] %s: ", program_name(), (int)getpid(), log_role);
+    used = (int)log_stamp(text);
+    used += snprintf(text + used, sizeof(text) - (size_t)used, "%s[%d] %s: ", program_name(),
+                     (int)getpid(), log_role);
     used += vsnprintf(text + used, sizeof(text) - (size_t)used, format, args);
     if (error && used < (int)sizeof(text))
         used += snprintf(text + used, sizeof(text) - (size_t)used, ": %s", strerror(error));

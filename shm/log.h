@@ -1,5 +1,5 @@
 /*
- * log.h: one line per event on stderr, written whole.
+ * log.h: one line per event on stderr, written whole, where it is needed with its time (log_stamp.h).
  *
  * Role:     master and workers; shm/ and worker/proto/ never log, tools print for themselves.
  * Errors:   none. No process waits for a reader of its log: while nothing can be written to stderr (a full

@@ -3,16 +3,21 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 enum {
     INHERITED_PATH_BYTES = 32,
+    INHERITED_STREAM_BYTES = 64,
     INHERITED_MEM_MAJOR = 1, /* of /dev/null and the like, in Linux's devices.txt */
     INHERITED_NULL_MINOR = 3,
     INHERITED_ZERO_MINOR = 5,
@@ -52,6 +57,20 @@ inherited_is_dev_null(int fd)
     struct statx st;
 
     return inherited_stat(fd, &st) && inherited_is_mem_device(&st, INHERITED_NULL_MINOR);
+}
+
+bool
+inherited_is_journal(int fd)
+{
+    const char *stream = getenv("JOURNAL_STREAM");
+    struct statx st;
+    char own[INHERITED_STREAM_BYTES];
+
+    if (!stream || statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &st) != 0)
+        return false;
+    snprintf(own, sizeof(own), "%" PRIu64 ":%" PRIu64,
+             (uint64_t)makedev(st.stx_dev_major, st.stx_dev_minor), (uint64_t)st.stx_ino);
+    return strcmp(stream, own) == 0;
 }
 
 bool

@@ -66,6 +66,9 @@ bool inherited_is_terminal(int fd);
 
 bool inherited_is_dev_null(int fd);
 
+/* True if JOURNAL_STREAM names the device and inode of `fd`: it is connected to the journal of systemd. */
+bool inherited_is_journal(int fd);
+
 /* True for files and folders: close(2) of the last descriptor may block when the file system hangs. */
 bool inherited_may_hang(int fd);
 

@@ -16,11 +16,12 @@
 #include "shm/util/await.h"
 #include "shm/util/inbox.h"
 #include "shm/util/inherited.h"
+#include "shm/util/log_stamp.h"
 #include "shm/util/program.h"
 #include "shm/util/thread.h"
 
 enum {
-    LOG_OUT_NOTE_BYTES = 64 + PROGRAM_NAME_BYTES,
+    LOG_OUT_NOTE_BYTES = 64 + LOG_STAMP_BYTES + PROGRAM_NAME_BYTES,
     LOG_OUT_STACK_BYTES = 64 * 1024,
 };
 
@@ -69,15 +70,20 @@ out_open(void)
     out_open_inbox();
 }
 
-/* "crier: 3 lines of log were dropped\n", or nothing. Returns its length; `lines` is what it stands for. */
+/* "TIME crier: 3 lines of log were dropped\n", or nothing. Returns its length; `lines` is what it stands
+ * for. */
 static size_t
 out_note(char note[LOG_OUT_NOTE_BYTES], uint32_t *lines)
 {
+    size_t used;
+
     *lines = atomic_load_relaxed(&out.dropped);
     if (*lines == 0)
         return 0;
-    return (size_t)snprintf(note, LOG_OUT_NOTE_BYTES, "%s: %" PRIu32 " lines of log were dropped\n",
-                            program_name(), *lines);
+    used = log_stamp(note);
+    return used + (size_t)snprintf(note + used, LOG_OUT_NOTE_BYTES - used,
+                                   "%s: %" PRIu32 " lines of log were dropped\n", program_name(),
+                                   *lines);
 }
 
 /* How many lines are lost with this one: a note stands for several. */
@@ -85,13 +91,15 @@ static uint32_t
 out_lines_of(const char *line, size_t bytes)
 {
     char note[LOG_OUT_NOTE_BYTES];
+    char stamp[LOG_STAMP_BYTES];
+    size_t stamp_bytes = log_stamp(stamp); /* always of one length */
     uint32_t lines;
 
-    if (bytes >= sizeof(note))
+    if (bytes < stamp_bytes || bytes >= sizeof(note))
         return 1;
     memcpy(note, line, bytes);
     note[bytes] = '\0';
-    return sscanf(note, "%*[^:[]: %" SCNu32 " lines of log", &lines) == 1 ? lines : 1;
+    return sscanf(note + stamp_bytes, "%*[^:[]: %" SCNu32 " lines of log", &lines) == 1 ? lines : 1;
 }
 
 /* --- where writing waits: the thread, and a process that has no other way --- */

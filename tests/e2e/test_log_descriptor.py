@@ -18,8 +18,9 @@ from harness.fuse import WRITE, OneFile
 from harness.inherited import RefusedPipe, is_nonblocking, threads
 from harness.procs import children
 
-DROPPED = re.compile(r"^crier: (\d+) lines of log were dropped$", re.M)
-CONNECTED = re.compile(r"^crier\[\d+\] worker \d: .* connected", re.M)
+STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z "
+DROPPED = re.compile(rf"^(?:{STAMP})?crier: (\d+) lines of log were dropped$", re.M)
+CONNECTED = re.compile(rf"^(?:{STAMP})?crier\[\d+\] worker \d: .* connected", re.M)
 LINE = re.compile(r"crier(\[\d+\] (master|worker \d+))?: .*")
 
 
@@ -36,7 +37,7 @@ class Quiet:
             self.process = subprocess.Popen(
                 [self.program, "-v", "--no-welcome", "--workers", str(workers), "--listen", f"fd:{number}", *flags],
                 stdin=popen.pop("stdin", subprocess.DEVNULL), stdout=subprocess.DEVNULL, stderr=stderr, pass_fds=[number],
-                env=plain_environment(), start_new_session=True, **popen)
+                env=plain_environment(**popen.pop("variables", {})), start_new_session=True, **popen)
         self.pid = self.process.pid
 
     def __enter__(self):
@@ -86,10 +87,10 @@ def drain(descriptor, until):
     return text
 
 
-def accounted(text):
+def accounted(text, stamp=STAMP):
     """How many lines of clients that connected are there; how many lines were dropped."""
     for line in text.splitlines():
-        assert LINE.fullmatch(line), f"not a whole line of the log: {line!r}"
+        assert re.fullmatch(stamp + LINE.pattern, line), f"not a whole line of the log: {line!r}"
     return len(CONNECTED.findall(text)), sum(int(number) for number in DROPPED.findall(text))
 
 
@@ -150,6 +151,20 @@ def test_a_stream_socket_that_is_not_read_makes_nobody_wait_and_gets_whole_lines
     theirs.close()
 
 
+@pytest.mark.parametrize("stream, stamp", [("its own", ""), ("of another", STAMP)])
+def test_the_journal_of_systemd_notes_the_time_itself(stream, stamp):
+    """JOURNAL_STREAM is inherited by programs whose stderr was redirected since: then lines have a time."""
+    ours, theirs = socket.socketpair()
+    found = os.fstat((theirs if stream == "its own" else ours).fileno())
+    with Quiet(theirs, variables={"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}) as server:
+        server.make_lines(3)
+        assert server.stop() == 0
+    text = drain(ours.fileno(), lambda text: "stopped; clients served: 3" in text)
+    assert accounted(text, stamp) == (3, 0)
+    ours.close()
+    theirs.close()
+
+
 def test_a_terminal_that_is_stopped_makes_nobody_wait_and_shows_whole_lines_later():
     ours, theirs = os.openpty()
     termios.tcflow(theirs, termios.TCOOFF)
@@ -162,7 +177,7 @@ def test_a_terminal_that_is_stopped_makes_nobody_wait_and_shows_whole_lines_late
         server.process.terminate()
         text += drain(ours, lambda text: "stopped; clients served: 101" in text)
         assert server.process.wait(PATIENCE) == 0
-        told, dropped = accounted(text)
+        told, dropped = accounted(text, stamp="")
         assert told + dropped >= 101
         assert not is_nonblocking(theirs)
     os.close(ours)
@@ -226,7 +241,7 @@ def test_an_error_at_the_start_is_written_before_the_process_ends(tmp_path, kind
                               **{name: value for name, value in (pipe.how if pipe else {}).items() if name != "program"})
         assert done.returncode == 3
         text = os.read(pipe.reads, 65536).decode() if pipe else (tmp_path / "log").read_text()
-        assert text.startswith("crier[") and "cannot listen on 192.0.2.1:80" in text and text.count("\n") == 1
+        assert re.match(STAMP + r"crier\[", text) and "cannot listen on 192.0.2.1:80" in text and text.count("\n") == 1
         if pipe:
             pipe.close()
 

@@ -499,7 +499,7 @@ def test_a_worker_whose_start_handler_returns_after_the_masters_death_leaves(shu
 # ---- what is logged ----
 
 def assert_roles(lines, role):
-    assert lines and all(re.match(rf"\w+\[\d+\] {role}: ", line) for line in lines), lines
+    assert lines and all(re.match(rf"\S+Z \w+\[\d+\] {role}: ", line) for line in lines), lines
 
 
 def test_a_worker_names_its_role_in_the_first_thing_that_can_fail():

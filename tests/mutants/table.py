@@ -137,7 +137,7 @@ GROUPS = [
         ("log_out_note_once", "    if (taken)\n        (void)atomic_fetch_sub(&out.dropped, noted);\n    else\n", "    if (!taken)\n"),
         ("log_out_child_does_not_wait", "            if (out.is_child)\n                return false;\n", ""),
         ("log_out_lost_line_counts", "            (void)atomic_fetch_add(&out.dropped, out_lines_of(out.queue, bytes));\n", "            (void)out_lines_of;\n"),
-        ("log_out_lost_note_counts", "sscanf(note, \"crier: %\" SCNu32 \" lines\", &lines) == 1 ? lines : 1;", "sscanf(note, \"crier: %\" SCNu32 \" lines\", &lines) == 1 ? 1 : 1;"),
+        ("log_out_lost_note_counts", "sscanf(note + stamp_bytes, \"%*[^:[]: %\" SCNu32 \" lines of log\", &lines) == 1 ? lines : 1;", "sscanf(note + stamp_bytes, \"%*[^:[]: %\" SCNu32 \" lines of log\", &lines) == 1 ? 1 : 1;"),
     ]),
     ("shm/util/escape.c", ["escape"], [
         ("escape_del", "character < 0x7f", "character <= 0x7f"),
@@ -162,6 +162,15 @@ GROUPS = [
         ("log_summary_unwanted", "    if (!log_wants(level))\n        return;\n", ""),
         ("log_summary_all_at_the_end", "        log_summary_write_list(true);", "        log_summary_write_list(false);"),
         ("log_summary_off_the_list", "            *at = summary->next;\n            log_summary_write", "            log_summary_write"),
+    ]),
+    ("shm/util/log_stamp.c", ["log_stamp"], [
+        ("log_stamp_leap_centuries", " + in_era / 36524", ""),
+        ("log_stamp_leap_era", " - in_era / 146096", ""),
+        ("log_stamp_terminal", "inherited_is_terminal(STDERR_FILENO) || ", ""),
+        ("log_stamp_milliseconds", "(unsigned)(ms % 1000)", "0U"),
+    ]),
+    ("shm/util/inherited.c", ["log_stamp"], [
+        ("inherited_journal_of_another", "    return strcmp(stream, own) == 0;", "    return strncmp(stream, own, 2) == 0;"),
     ]),
     ("shm/log.c", ["log_out"], [
         ("log_lines_are_escaped", "escape_text(line, sizeof(line), text, strlen(text), ESCAPE_LINE);", "(size_t)snprintf(line, sizeof(line), \"%.900s\", text);"),

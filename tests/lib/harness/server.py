@@ -24,7 +24,7 @@ PROBE = os.path.join(BUILD, "tests/lib/probe_app")
 URL = re.compile(r"ws://(\[[0-9a-fA-F:.]+\]|[^/:\s]+):(\d+)/")
 LISTENING = re.compile(r"listening on ")
 BROKEN = re.compile(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:|Assertion|stack smashing|"
-                    r"buffer overflow detected|^\S+\[\d+\] : ")
+                    r"buffer overflow detected|(?:^|Z )\S+\[\d+\] : ")
 
 
 def plain_environment(**more):
