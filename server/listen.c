@@ -22,6 +22,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "server/socket_mode.h"
 #include "shm/log.h"
 
 enum {
@@ -45,7 +46,8 @@ struct listen_address {
     const char *text; /* all of it, as it was typed */
     char host[LISTEN_HOST_BYTES];
     const char *port;
-    const char *path;
+    char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    struct socket_mode mode; /* of the file at `path` */
     int fd;
 };
 
@@ -103,19 +105,28 @@ listen_parse_tcp(const char *text, struct listen_address *address)
     return NULL;
 }
 
+/* PATH[,mode=OCTAL][,group=NAME] */
+static const char *
+listen_parse_unix(const char *text, struct listen_address *address)
+{
+    size_t bytes = strcspn(text, ",");
+
+    address->kind = LISTEN_UNIX;
+    if (bytes == 0)
+        return "a path behind unix:";
+    if (bytes >= sizeof(address->path))
+        return "a path below 108 bytes";
+    memcpy(address->path, text, bytes);
+    address->path[bytes] = '\0';
+    return socket_mode_parse(text + bytes, &address->mode);
+}
+
 static const char *
 listen_parse(const char *text, struct listen_address *address)
 {
-    static const struct sockaddr_un un;
-
     *address = (struct listen_address){.text = text, .fd = -1};
-    if (strncmp(text, "unix:", 5) == 0) {
-        address->kind = LISTEN_UNIX;
-        address->path = text + 5;
-        if (!address->path[0])
-            return "a path behind unix:";
-        return strlen(address->path) >= sizeof(un.sun_path) ? "a path below 108 bytes" : NULL;
-    }
+    if (strncmp(text, "unix:", 5) == 0)
+        return listen_parse_unix(text + 5, address);
     if (strncmp(text, "fd:", 3) == 0) {
         address->kind = LISTEN_FD;
         address->fd = listen_number(text + 3, INT32_MAX);
@@ -135,7 +146,7 @@ listen_check(const char *text, char why[CONF_WHY_BYTES])
         return 0;
     snprintf(why, CONF_WHY_BYTES,
              "--listen wants %s (127.0.0.1:8080, :8080, [::1]:8080, "
-             "unix:PATH or fd:N), not '%.80s'",
+             "unix:PATH[,mode=660][,group=NAME] or fd:N), not '%.80s'",
              wanted, text);
     return -EINVAL;
 }
@@ -161,6 +172,20 @@ listen_advice(const struct listen_address *address, int error)
                ":PORT for all";
     default: return strerror(error);
     }
+}
+
+/* A unix socket's file cannot have the group or the mode. */
+static int
+listen_complain_of_mode(const struct listen_address *address, int rc)
+{
+    if (rc == -EPERM && address->mode.group[0])
+        log_errorx("cannot listen on %s: this user may not give a file to the group %s; give one "
+                   "of its own groups, or start as root",
+                   address->text, address->mode.group);
+    else
+        log_errorx("cannot listen on %s: the permissions of the file cannot be set: %s",
+                   address->text, strerror(-rc));
+    return rc;
 }
 
 static int
@@ -365,22 +390,21 @@ listen_block_signals(sigset_t *before)
     pthread_sigmask(SIG_SETMASK, &all, before);
 }
 
-/* Binds `fd` and lists the file that this creates. */
+/* Binds `fd` and lists the file `*st` that this creates. */
 static int
-listen_bind_file(int fd, const struct sockaddr_un *un, struct listen_file *file)
+listen_bind_file(int fd, const struct sockaddr_un *un, struct listen_file *file, struct stat *st)
 {
     sigset_t before;
-    struct stat st;
     int rc = 0;
 
     listen_block_signals(&before);
-    if (bind(fd, (const struct sockaddr *)un, sizeof(*un)) != 0 || lstat(un->sun_path, &st) != 0) {
+    if (bind(fd, (const struct sockaddr *)un, sizeof(*un)) != 0 || lstat(un->sun_path, st) != 0) {
         rc = -errno;
     } else {
         if (!realpath(un->sun_path, file->path))
             snprintf(file->path, sizeof(file->path), "%s", un->sun_path);
-        file->dev = st.st_dev;
-        file->ino = st.st_ino;
+        file->dev = st->st_dev;
+        file->ino = st->st_ino;
         file->next = listen_files;
         listen_files = file;
     }
@@ -427,11 +451,11 @@ listen_open_unix(struct listeners *listeners, const struct listen_address *addre
     struct sockaddr_un un = {.sun_family = AF_UNIX};
     struct listen_file *file;
     struct listener *listener;
+    struct stat created;
     int fd;
     int rc;
 
-    memcpy(un.sun_path, address->path,
-           strlen(address->path) + 1); /* listen_parse has measured it */
+    memcpy(un.sun_path, address->path, sizeof(un.sun_path));
     rc = listen_clear_path(address, &un);
     if (rc)
         return rc;
@@ -439,7 +463,9 @@ listen_open_unix(struct listeners *listeners, const struct listen_address *addre
     if (fd < 0)
         return listen_complain(address, -errno);
     file = malloc(sizeof(*file));
-    rc = file ? listen_bind_file(fd, &un, file) : -ENOMEM;
+    rc = file ? socket_mode_hide(&address->mode, fd) : -ENOMEM;
+    if (!rc)
+        rc = listen_bind_file(fd, &un, file, &created);
     if (rc) {
         free(file);
         close(fd);
@@ -447,6 +473,9 @@ listen_open_unix(struct listeners *listeners, const struct listen_address *addre
     }
     listener = listen_add(listeners, fd);
     listener->file = file;
+    rc = socket_mode_apply(&address->mode, address->path, &created);
+    if (rc)
+        return listen_complain_of_mode(address, rc);
     if (listen(fd, LISTEN_BACKLOG) != 0)
         return listen_complain(address, -errno);
     listen_name(listener);

@@ -10,7 +10,8 @@
  *   HOST:PORT     every address of HOST; a number or a name
  *   :PORT         all addresses of this machine, IPv6 and IPv4 in one socket
  *   [IPV6]:PORT   IPv6 only
- *   unix:PATH     a socket in the file system
+ *   unix:PATH     a socket in the file system, whose permissions the umask decides; or, behind it,
+ *                 ,mode=OCTAL and ,group=NAME in any order (socket_mode.h)
  *   fd:N          inherited, listening already (N from 3 on)
  */
 #ifndef CRIER_SERVER_LISTEN_H

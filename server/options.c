@@ -192,16 +192,38 @@ options_env_name(const char *name, char env[OPTIONS_NAME_BYTES])
         *at = *at == '-' ? '_' : (char)toupper((unsigned char)*at);
 }
 
+static const char options_separators[] = ", \t\n";
+
+/* Does `text` begin with letters and an equals sign? */
+static bool
+options_is_parameter(const char *text)
+{
+    size_t letters = strspn(text, "abcdefghijklmnopqrstuvwxyz");
+
+    return letters > 0 && text[letters] == '=';
+}
+
+/* Bytes of the value that `text` begins with: unix:PATH,mode=660 is one. */
+static size_t
+options_value_bytes(const char *text)
+{
+    size_t bytes = strcspn(text, options_separators);
+
+    while (text[bytes] == ',' && options_is_parameter(text + bytes + 1))
+        bytes += 1 + strcspn(text + bytes + 1, options_separators);
+    return bytes;
+}
+
 /* The values of a list stand in one variable, between commas or blanks. */
 static bool
 options_set_list(struct options_parser *parser, struct options_row *row, const char *text)
 {
-    static const char separators[] = ", \t\n";
     char value[CONF_TEXT_BYTES];
     bool again = false;
 
-    for (text += strspn(text, separators); *text; text += strspn(text, separators)) {
-        size_t bytes = strcspn(text, separators);
+    for (text += strspn(text, options_separators); *text;
+         text += strspn(text, options_separators)) {
+        size_t bytes = options_value_bytes(text);
         if (bytes >= sizeof(value))
             return options_refuse("--%s wants a shorter text", row->name);
         memcpy(value, text, bytes);

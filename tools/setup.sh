@@ -45,6 +45,8 @@ test | python3-wsproto     | python wsproto
 test | nodejs              | command node
 test | node-ws             | file /usr/share/nodejs/ws/package.json
 test | curl                | command curl
+test | nginx               | file /usr/sbin/nginx
+test | openssl             | command openssl
 test | iproute2            | command ip
 test | procps              | command pgrep
 test | valgrind            | command valgrind
@@ -52,7 +54,6 @@ test | strace              | command strace
 long | spin                | command spin
 interop | chromium         | command chromium
 bench | gnuplot-nox        | command gnuplot
-peers | nginx              | file /usr/sbin/nginx
 peers | libnginx-mod-nchan | file /usr/lib/nginx/modules/ngx_nchan_module.so
 peers | libwebsockets-dev  | pkgconfig libwebsockets
 peers | mosquitto          | file /usr/sbin/mosquitto

@@ -68,6 +68,10 @@ def test_version_is_one_line_on_stdout():
     (["--ring", "4k", "--max-message", "512", "--goodbye", "%a" * 16], "--goodbye"),
     *((["--subprotocol", value], "--subprotocol") for value in (
         "", ",", "a,", "a,,b", "a, b", "a b", "chat/1", '"chat"', "ch\u00e4t", "a\tb", "x" * 256, "y," + "x" * 256)),
+    *((["--listen", f"unix:/tmp/crier-none,{more}"], more) for more in (
+        "mode=", "mode=999", "mode=u+rw", "mode=1777", "mode=660,mode=600", "group=", "group=no such group", "group=-1",
+        "group=4294967295", "group=0,group=0", "mod=660", "660", "mode=660,")),
+    (["--listen", "fd:3,mode=660"], "fd:3,mode=660"),
     (["--listen", "nonsense"], "nonsense"),
     (["--listen", "127.0.0.1:99999"], "127.0.0.1:99999"),
     (["--listen", "127.0.0.1:http"], "127.0.0.1:http"),

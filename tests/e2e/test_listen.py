@@ -1,8 +1,12 @@
 """Where it listens, and what it says when it cannot."""
 
 import os
+import re
 import signal
 import socket
+import stat
+import subprocess
+import tempfile
 
 import pytest
 
@@ -57,6 +61,94 @@ def test_a_unix_socket(crier, tmp_path):
     path = str(tmp_path / "socket")
     server = crier("--no-welcome", listen=f"unix:{path}")
     echo(server.connect(address=path))
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+SPARE = 65534  # a user and a group
+CAN_CONNECT = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+
+
+def may_connect(path, *groups):
+    """Whether a process of the spare user, in these groups alone, may connect to that socket."""
+    done = subprocess.run(["/usr/bin/setpriv", f"--reuid={SPARE}", f"--regid={SPARE - 1}",
+                           f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups",
+                           "/usr/bin/python3", "-c", CAN_CONNECT, path], stderr=subprocess.PIPE)
+    assert done.returncode == 0 or b"PermissionError" in done.stderr, done
+    return done.returncode == 0
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that every user may search."""
+    with tempfile.TemporaryDirectory(prefix="crier-") as folder:
+        os.chmod(folder, 0o755)
+        yield folder
+
+
+def permissions(path):
+    return oct(stat.S_IMODE(os.lstat(path).st_mode))
+
+
+@needs_root
+def test_a_unix_socket_with_mode_and_group_is_for_that_group_alone(crier, open_folder):
+    path = f"{open_folder}/socket"
+    server = crier("--no-welcome", listen=f"unix:{path},mode=660,group={SPARE}")
+    assert (permissions(path), os.lstat(path).st_gid) == ("0o660", SPARE)
+    assert may_connect(path, SPARE) and not may_connect(path)
+    echo(server.connect(address=path))
+    server.drop_clients()
+    assert server.stop() == 0 and not os.path.exists(path)
+
+
+@needs_root
+def test_a_unix_socket_with_a_group_alone_lets_that_group_in(crier, open_folder):
+    path = f"{open_folder}/socket"
+    crier("--no-welcome", listen=f"unix:{path},group={SPARE}", umask=0o077)
+    assert permissions(path) == "0o660"
+    assert may_connect(path, SPARE) and not may_connect(path)
+
+
+@pytest.mark.parametrize("umask, more, mode", [(0o077, "mode=666", "0o666"), (0, "mode=600", "0o600"), (0o027, "", "0o750")])
+def test_a_unix_socket_has_the_mode_that_is_asked_for_whatever_the_umask(crier, tmp_path, umask, more, mode):
+    path = str(tmp_path / "socket")
+    crier("--no-welcome", listen=f"unix:{path},{more}" if more else f"unix:{path}", umask=umask)
+    assert permissions(path) == mode
+
+
+def test_a_variable_takes_several_addresses_one_of_them_with_a_mode(crier, tmp_path):
+    paths = [str(tmp_path / name) for name in "abc"]
+    group = os.getegid()
+    server = crier("--no-welcome", listen=(), url=False, env={
+        "CRIER_LISTEN": f"unix:{paths[0]},mode=600,group={group},unix:{paths[1]} unix:{paths[2]},group={group},127.0.0.1:0"})
+    server.wait_log("listening on ws://")
+    for path, mode in zip(paths, ("0o600", None, "0o660")):
+        assert mode in (None, permissions(path))
+        echo(server.connect(address=path))
+
+
+def test_a_unix_socket_is_at_no_moment_more_open_than_asked(crier, tmp_path):
+    """By the system calls: without permissions until it has its group, and no connection is accepted before its mode."""
+    path, trace = str(tmp_path / "socket"), str(tmp_path / "trace")
+    crier("--no-welcome", listen=f"unix:{path},mode=660,group={os.getegid()}", umask=0, prefix=[
+        "strace", "-f", "-o", trace, "-e", "trace=umask,bind,listen,fchmod,fchmodat,chmod,fchownat"])
+    with open(trace) as lines:
+        calls = [line.split(maxsplit=1)[1] for line in lines if re.match(r"\d+ +\w+\(", line)]
+    mode, = [i for i, call in enumerate(calls) if re.match(r'chmod\("/proc/self/fd/\d+", 0660\) += 0', call)]
+    bind, = [i for i, call in enumerate(calls) if call.startswith("bind(") and path in call]
+    socket_fd = re.match(r"bind\((\d+)", calls[bind])[1]
+    assert re.match(rf"fchmod\({socket_fd}, 000\) += 0", calls[bind - 1]), calls
+    assert calls[bind + 1].startswith("fchownat(") and mode == bind + 2, calls
+    assert calls[mode + 1].startswith(f"listen({socket_fd},"), calls
+    assert not [call for call in calls if call.startswith("umask(")], calls
+
+
+@needs_root
+def test_a_group_that_the_user_may_not_give_is_one_sentence_and_status_3(for_other_users, open_folder):
+    os.chmod(open_folder, 0o777)
+    done = run_crier("--listen", f"unix:{open_folder}/socket,group={SPARE}", program=for_other_users(CRIER),
+                     user=SPARE, group=SPARE - 1, extra_groups=[])
+    assert_cannot_bind(done, f"{open_folder}/socket", f"group {SPARE}")
+    assert os.listdir(open_folder) == []
 
 
 def test_a_unix_socket_with_a_relative_path_is_removed_although_the_application_changes_the_directory(probe, tmp_path):

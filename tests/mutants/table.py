@@ -610,11 +610,22 @@ GROUPS = [
     ("server/listen.c", ["listen"], [
         ("listen_path_of_another", "if (lstat(file->path, &st) == 0 && st.st_dev == file->dev && st.st_ino == file->ino)", "if (lstat(file->path, &st) == 0 && st.st_dev == file->dev)"),
         ("listen_forgets_its_own", "    while (*at != file)\n        at = &(*at)->next;\n", ""),
-        ("listen_longest_path", "strlen(address->path) >= sizeof(un.sun_path) ?", "strlen(address->path) > sizeof(un.sun_path) ?"),
+        ("listen_longest_path", "if (bytes >= sizeof(address->path))", "if (bytes > sizeof(address->path))"),
         ("listen_longest_host", "if (bytes >= sizeof(address->host))", "if (bytes > sizeof(address->host))"),
         ("listen_highest_port", "return errno || *end || number > max ? -1 : (int)number;", "return errno || *end || number >= max ? -1 : (int)number;"),
         ("listen_first_descriptor", "return address->fd < LISTEN_FIRST_FD ?", "return address->fd <= LISTEN_FIRST_FD ?"),
         ("listen_live_server", "if (error == ECONNREFUSED && unlink(un->sun_path) != 0)", "if (unlink(un->sun_path) != 0)"),
+    ]),
+    ("server/socket_mode.c", ["socket_mode"], [
+        ("socket_mode_hidden", "return socket_mode_is_given(mode) && fchmod(fd, 0) != 0 ? -errno : 0;", "(void)fd;\n    return 0;"),
+        ("socket_mode_replaced_file", "else if (st.st_dev != created->st_dev || st.st_ino != created->st_ino)", "else if (st.st_dev != created->st_dev)"),
+        ("socket_mode_symlink", "O_PATH | O_NOFOLLOW | O_CLOEXEC", "O_PATH | O_CLOEXEC",
+         "what a link leads to is not the file that was created"),
+        ("socket_mode_of_group", "mode->mode = SOCKET_MODE_OF_GROUP;", "mode->mode = 0600;"),
+        ("socket_mode_digits", "bytes <= SOCKET_MODE_DIGITS && ", ""),
+        ("socket_mode_largest", "*mode <= SOCKET_MODE_MAX;", "*mode <= 07777;"),
+        ("socket_mode_no_group", "number >= UINT32_MAX ?", "number > UINT32_MAX ?"),
+        ("socket_mode_group_order", "if (fchownat(file, \"\", (uid_t)-1, gid, AT_EMPTY_PATH) != 0)\n        return -errno;\n", ""),
     ]),
     ("server/master.c", ["e2e/test_edges.py"], [
         ("master_hup_while_draining", "(master->phase != PHASE_SERVE && signal != SIGHUP))", "master->phase != PHASE_SERVE)"),

@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "server/listen.h"
+#include "tests/lib/skip.h"
 
 static char folder[64];
 static char paths[2][80];
@@ -151,6 +152,38 @@ test_listen_takes_the_path_of_a_dead_server_and_of_no_live_one(void **state)
     assert_true(is_served(paths[0]) && is_served(paths[1]));
 }
 
+/* --- permissions --- */
+
+static void
+test_listen_gives_the_file_of_a_socket_its_mode_whatever_the_umask(void **state)
+{
+    mode_t before = umask(077);
+    struct stat st;
+
+    (void)state;
+    snprintf(addresses, sizeof(addresses), "unix:%s,mode=662\nunix:%s", paths[0], paths[1]);
+    assert_int_equal(listen_open_all(&listeners, addresses), 0);
+    umask(before);
+    assert_int_equal(lstat(paths[0], &st), 0);
+    assert_int_equal(st.st_mode, S_IFSOCK | 0662);
+    assert_int_equal(lstat(paths[1], &st), 0);
+    assert_int_equal(st.st_mode, S_IFSOCK | 0700);
+    assert_true(is_served(paths[0]) && is_served(paths[1]));
+    listen_close_all(&listeners);
+    assert_false(exists(paths[0]));
+}
+
+static void
+test_listen_that_may_not_give_the_group_leaves_no_file(void **state)
+{
+    (void)state;
+    if (geteuid() == 0)
+        SKIP("root may give a file to any group");
+    snprintf(addresses, sizeof(addresses), "unix:%s,group=0", paths[0]);
+    assert_int_equal(listen_open_all(&listeners, addresses), -EPERM);
+    assert_false(exists(paths[0]));
+}
+
 /* --- addresses --- */
 
 static bool
@@ -177,6 +210,13 @@ test_listen_checks_addresses_to_their_limits(void **state)
     assert_false(is_address(path));
     assert_true(is_address("unix:x"));
     assert_false(is_address("unix:"));
+    assert_false(is_address("unix:,mode=660"));
+    memcpy(path + 5 + sizeof(un.sun_path) - 1, ",", 2);
+    assert_false(is_address(path));
+    assert_true(is_address("unix:x,mode=0660,group=0"));
+    assert_false(is_address("unix:x,mod=660"));
+    assert_false(is_address("127.0.0.1:80,mode=660"));
+    assert_false(is_address("fd:3,mode=660"));
     assert_true(is_address("fd:3"));
     assert_false(is_address("fd:2"));
     assert_false(is_address("fd:3x"));
@@ -221,6 +261,8 @@ main(void)
         WITH_PATHS(test_listen_leaves_a_socket_that_another_server_has_put_at_its_path),
         WITH_PATHS(test_listen_removes_nothing_when_its_file_is_gone_or_is_no_socket_any_more),
         WITH_PATHS(test_listen_takes_the_path_of_a_dead_server_and_of_no_live_one),
+        WITH_PATHS(test_listen_gives_the_file_of_a_socket_its_mode_whatever_the_umask),
+        WITH_PATHS(test_listen_that_may_not_give_the_group_leaves_no_file),
         WITH_PATHS(test_listen_checks_addresses_to_their_limits),
         WITH_PATHS(test_listen_names_what_a_person_would_type),
     };
