@@ -22,6 +22,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "server/overlap.h"
 #include "server/socket_mode.h"
 #include "shm/log.h"
 
@@ -78,6 +79,17 @@ listen_number(const char *text, long max)
     return errno || *end || number > max ? -1 : (int)number;
 }
 
+/* A scope may follow it: fe80::1%eth0. */
+static bool
+listen_is_ipv6(const char *host)
+{
+    struct in6_addr address;
+    char number[LISTEN_HOST_BYTES];
+
+    snprintf(number, sizeof(number), "%.*s", (int)strcspn(host, "%"), host);
+    return inet_pton(AF_INET6, number, &address) == 1;
+}
+
 /* NULL, or what is wrong with it. */
 static const char *
 listen_parse_tcp(const char *text, struct listen_address *address)
@@ -86,6 +98,12 @@ listen_parse_tcp(const char *text, struct listen_address *address)
     const char *host = text;
     size_t bytes;
 
+    if (listen_number(text, 65535) >= 0) {
+        address->kind = LISTEN_NAME;
+        address->port = text;
+        snprintf(address->host, sizeof(address->host), "127.0.0.1");
+        return NULL;
+    }
     if (!colon || listen_number(colon + 1, 65535) < 0)
         return "a port from 0 to 65535 behind a colon";
     address->port = colon + 1;
@@ -102,6 +120,8 @@ listen_parse_tcp(const char *text, struct listen_address *address)
         return "a shorter host name";
     memcpy(address->host, host, bytes);
     address->host[bytes] = '\0';
+    if (address->kind == LISTEN_IPV6 && !listen_is_ipv6(address->host))
+        return "an IPv6 address in brackets";
     return NULL;
 }
 
@@ -145,7 +165,7 @@ listen_check(const char *text, char why[CONF_WHY_BYTES])
     if (!wanted)
         return 0;
     snprintf(why, CONF_WHY_BYTES,
-             "--listen wants %s (127.0.0.1:8080, :8080, [::1]:8080, "
+             "wants %s (127.0.0.1:8080, :8080, 8080, [::1]:8080, "
              "unix:PATH[,mode=660][,group=NAME] or fd:N), not '%.80s'",
              wanted, text);
     return -EINVAL;
@@ -157,6 +177,9 @@ static const char *
 listen_advice(const struct listen_address *address, int error)
 {
     switch (error) {
+    case EALREADY:
+        return "another of the addresses that were given is the same, or includes it; leave one of "
+               "the two out";
     case EADDRINUSE:
         return address->kind == LISTEN_UNIX
                    ? "another server listens there; stop it, or give another path with --listen"
@@ -244,6 +267,19 @@ listen_name(struct listener *listener)
     }
 }
 
+/* bind or listen has failed. */
+static int
+listen_bind_error(const struct listeners *listeners, int fd, const struct addrinfo *info)
+{
+    int error = errno;
+
+    for (size_t i = 0; error == EADDRINUSE && i < listeners->count; i++) {
+        if (overlap_is(listeners->list[i].fd, fd, info->ai_addr))
+            return -EALREADY;
+    }
+    return -error;
+}
+
 /* Accepted sockets inherit both. A kernel that has no such option serves all the same. */
 static void
 listen_tune_tcp(int fd)
@@ -269,7 +305,7 @@ listen_socket(struct listeners *listeners, const struct addrinfo *info, bool ipv
         (info->ai_family == AF_INET6 &&
          setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof(only)) != 0) ||
         bind(fd, info->ai_addr, info->ai_addrlen) != 0 || listen(fd, LISTEN_BACKLOG) != 0)
-        rc = -errno;
+        rc = listen_bind_error(listeners, fd, info);
     if (rc) {
         close(fd);
         return rc;
@@ -367,6 +403,10 @@ listen_clear_path(const struct listen_address *address, const struct sockaddr_un
                    "another path with --listen",
                    address->text);
         return -EEXIST;
+    }
+    for (const struct listen_file *file = listen_files; file; file = file->next) {
+        if (file->dev == st.st_dev && file->ino == st.st_ino)
+            return listen_complain(address, -EALREADY);
     }
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
@@ -494,6 +534,10 @@ listen_open_fd(struct listeners *listeners, const struct listen_address *address
     int flags = fcntl(fd, F_GETFL);
     socklen_t bytes = sizeof(int);
 
+    for (size_t i = 0; i < listeners->count; i++) {
+        if (listeners->list[i].fd == fd)
+            return listen_complain(address, -EALREADY);
+    }
     if (flags < 0 || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &bytes) != 0 ||
         getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) != 0 || !listening ||
         type != SOCK_STREAM) {

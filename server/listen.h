@@ -4,10 +4,12 @@
  * Role:     master, the only process that binds.
  * Owns:     struct listeners owns its descriptors, and the files of its unix sockets:
  *           listen_close_all removes them, listen_remove_files in a process that ends at once.
- * Errors:   negative errno; a sentence that says what to do has been logged.
+ * Errors:   negative errno; a sentence that says what to do has been logged. -EALREADY: two of the addresses
+ *           are the same, or one includes the other.
  * Context:  main thread.
  *
  *   HOST:PORT     every address of HOST; a number or a name
+ *   PORT          127.0.0.1:PORT
  *   :PORT         all addresses of this machine, IPv6 and IPv4 in one socket
  *   [IPV6]:PORT   IPv6 only
  *   unix:PATH     a socket in the file system, whose permissions the umask decides; or, behind it,

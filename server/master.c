@@ -505,8 +505,9 @@ master_start(struct master *master, char **argv)
         log_error("cannot open the running program (/proc/self/exe)");
         return MASTER_EXIT_FAILED;
     }
-    if (listen_open_all(&master->listeners, master->options.conf.listen) != 0)
-        return MASTER_EXIT_LISTEN;
+    code = listen_open_all(&master->listeners, master->options.conf.listen);
+    if (code)
+        return code == -EALREADY ? MASTER_EXIT_USAGE : MASTER_EXIT_LISTEN;
     code = master_check_descriptors(master, true);
     if (!code)
         code = master_create_segment(master);
@@ -601,6 +602,8 @@ master_run(int argc, char **argv, const struct crier_app *app)
     outcome = options_parse(&master->options, argc, argv, app);
     if (outcome == OPTIONS_SERVE) {
         log_open("master", log_level_of(&master->options.conf));
+        if (master->options.ignored[0])
+            log_warnx("variables that name no option are ignored: %s", master->options.ignored);
         master->exit_code = master_start(master, argv);
         if (master->exit_code == MASTER_EXIT_OK) {
             event_base_dispatch(master->base);

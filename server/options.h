@@ -3,13 +3,14 @@
  *
  * Role:     master, once, before anything else exists.
  * Owns:     struct options is the caller's; its conf is copied into the segment.
- * Errors:   what is refused is told on stderr in one sentence that names the flag and what is
- *           accepted.
+ * Errors:   what is refused is told on stderr in one sentence that names the option as it was given, flag
+ *           or variable, and what is accepted.
  * Context:  main thread.
  *
  * The rows are those of shm/conf.def and of the application. The command line wins over the
  * environment (CRIER_MAX_MESSAGE for --max-message; an empty variable counts as none), and that
- * over the default.
+ * over the default. Where two options exclude each other, the one from the weaker source has its
+ * default. A variable that loses is not looked at, so a bad value in it is no error.
  */
 #ifndef CRIER_SERVER_OPTIONS_H
 #define CRIER_SERVER_OPTIONS_H
@@ -17,7 +18,7 @@
 #include "shm/conf.h"
 #include "worker/api/crier.h"
 
-enum { OPTIONS_SIZE_TEXT_BYTES = 24 };
+enum { OPTIONS_SIZE_TEXT_BYTES = 24, OPTIONS_IGNORED_BYTES = 512 };
 
 enum options_outcome {
     OPTIONS_SERVE,    /* go on */
@@ -29,6 +30,8 @@ struct options {
     struct conf_shm conf;
     uint32_t workers;
     uint64_t arena_bytes; /* of each publisher: --ring, and four of the longest records fit */
+    char ignored
+        [OPTIONS_IGNORED_BYTES]; /* CRIER_ variables that name no option: "CRIER_A, CRIER_B" */
 };
 
 /* One option, of the server or of the application. Strings are borrowed. */
@@ -40,8 +43,7 @@ struct options_row {
     const char *help;
     const struct conf_row *server;  /* NULL: it is the application's */
     const struct crier_option *app; /* NULL: it is the server's */
-    bool given;                     /* by any source */
-    bool typed;                     /* on the command line */
+    enum conf_source source;        /* of its value */
 };
 
 /* Fills `options`. Leaves `argv` as it is: workers get the same. */

@@ -175,9 +175,9 @@ conf_set(struct conf_shm *conf, const struct conf_row *row, const char *text, bo
     case CONF_LAG: rc = conf_parse_lag(text, &lag); break;
     }
     if (rc) {
-        snprintf(why, CONF_WHY_BYTES, "--%s wants %s%s%s, not '%.80s'", row->name,
-                 conf_kind_wants(row->kind), row->kind == CONF_CHOICE ? ": " : "",
-                 row->kind == CONF_CHOICE ? row->arg : "", text);
+        snprintf(why, CONF_WHY_BYTES, "wants %s%s%s, not '%.80s'", conf_kind_wants(row->kind),
+                 row->kind == CONF_CHOICE ? ": " : "", row->kind == CONF_CHOICE ? row->arg : "",
+                 text);
         return -EINVAL;
     }
     if (row->kind == CONF_LAG)
@@ -211,15 +211,31 @@ conf_init(struct conf_shm *conf)
     }
 }
 
+const char *
+conf_given_as(enum conf_source source, const char *name, char text[CONF_NAME_BYTES])
+{
+    bool is_variable = source == CONF_ENVIRONMENT;
+    int prefix = snprintf(text, CONF_NAME_BYTES, is_variable ? "CRIER_" : "--");
+
+    snprintf(text + prefix, CONF_NAME_BYTES - (size_t)prefix, "%s", name);
+    for (char *at = text + prefix; is_variable && *at; at++)
+        *at = *at == '-' ? '_' : (char)toupper((unsigned char)*at);
+    return text;
+}
+
+static const char conf_app_sources[] = {
+    [CONF_DEFAULT] = 'd', [CONF_ENVIRONMENT] = 'e', [CONF_COMMAND_LINE] = 'c'};
+
 int
-conf_app_set(struct conf_shm *conf, const char *name, const char *value)
+conf_app_set(struct conf_shm *conf, const char *name, const char *value, enum conf_source source)
 {
     size_t used = 0;
     int bytes;
 
     while (conf->app[used])
         used += strlen(conf->app + used) + 1;
-    bytes = snprintf(conf->app + used, CONF_APP_BYTES - used, "%s=%s", name, value);
+    bytes = snprintf(conf->app + used, CONF_APP_BYTES - used, "%c%s=%s", conf_app_sources[source],
+                     name, value);
     if (bytes < 0 || used + (size_t)bytes + 2 > CONF_APP_BYTES) {
         conf->app[used] = '\0';
         return -ENOSPC;
@@ -228,15 +244,35 @@ conf_app_set(struct conf_shm *conf, const char *name, const char *value)
     return 0;
 }
 
-const char *
-conf_app_get(const struct conf_shm *conf, const char *name)
+/* The last entry of `name`, or NULL. */
+static const char *
+conf_app_find(const struct conf_shm *conf, const char *name)
 {
     size_t bytes = strlen(name);
     const char *found = NULL;
 
     for (const char *at = conf->app; *at; at += strlen(at) + 1) {
-        if (strncmp(at, name, bytes) == 0 && at[bytes] == '=')
-            found = at + bytes + 1;
+        if (strncmp(at + 1, name, bytes) == 0 && at[1 + bytes] == '=')
+            found = at;
     }
     return found;
+}
+
+const char *
+conf_app_get(const struct conf_shm *conf, const char *name)
+{
+    const char *found = conf_app_find(conf, name);
+
+    return found ? found + 1 + strlen(name) + 1 : NULL;
+}
+
+enum conf_source
+conf_app_source(const struct conf_shm *conf, const char *name)
+{
+    const char *found = conf_app_find(conf, name);
+
+    if (found && *found == conf_app_sources[CONF_ENVIRONMENT])
+        return CONF_ENVIRONMENT;
+    return found && *found == conf_app_sources[CONF_COMMAND_LINE] ? CONF_COMMAND_LINE
+                                                                  : CONF_DEFAULT;
 }

@@ -4,7 +4,8 @@
  * Role:     the master sets them before the first fork, all processes read. The table is conf.def.
  * Lifetime: struct conf_shm lies in the segment's header and is not written once workers run. The
  *           master and each worker use a copy of their own.
- * Errors:   conf_set fills `why` with one sentence and returns -EINVAL.
+ * Errors:   conf_set returns -EINVAL and fills `why` with one sentence without its subject, which is how
+ *           the option was given (conf_given_as): "wants 1 or 0, not 'yes'".
  * Context:  any thread once the segment is shared.
  */
 #ifndef CRIER_SHM_CONF_H
@@ -14,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CONF_TEXT_BYTES = 1024, CONF_APP_BYTES = 4096, CONF_WHY_BYTES = 256 };
+enum { CONF_TEXT_BYTES = 1024, CONF_APP_BYTES = 4096, CONF_WHY_BYTES = 256, CONF_NAME_BYTES = 64 };
 
 enum conf_kind {
     CONF_TEXT,
@@ -26,6 +27,9 @@ enum conf_kind {
     CONF_CHOICE,
     CONF_LAG,
 };
+
+/* Where a value comes from, the weakest first. */
+enum conf_source { CONF_DEFAULT, CONF_ENVIRONMENT, CONF_COMMAND_LINE };
 
 /* How far behind: so many of a unit. */
 enum conf_lag_unit { CONF_LAG_BROADCASTS, CONF_LAG_BYTES, CONF_LAG_MS };
@@ -48,7 +52,8 @@ struct conf_shm {
 #define CONF_ROW(kind, field, name, short_name, arg, value, help) CONF_FIELD_##kind(field)
 #include "shm/conf.def"
 #undef CONF_ROW
-    /* The application's options: "name=value", each ended by NUL, the list by an empty one. */
+    /* The application's options: "name=value" behind one byte for the source, each ended by NUL, the
+     * list by an empty one. */
     char app[CONF_APP_BYTES];
 };
 
@@ -89,11 +94,17 @@ int conf_set(struct conf_shm *conf, const struct conf_row *row, const char *text
 /* Is `text` one of the words of `choices` ("a|b|c")? Its index, or -1. */
 int conf_choice(const char *choices, const char *text);
 
-/* Appends "name=value" to the application's options; -ENOSPC when CONF_APP_BYTES are used up. */
-int conf_app_set(struct conf_shm *conf, const char *name, const char *value)
-    __attribute__((warn_unused_result));
+/* How `source` gives the option called max-message: --max-message, or CRIER_MAX_MESSAGE. Returns `text`. */
+const char *conf_given_as(enum conf_source source, const char *name, char text[CONF_NAME_BYTES]);
+
+/* Appends to the application's options; -ENOSPC when CONF_APP_BYTES are used up. */
+int conf_app_set(struct conf_shm *conf, const char *name, const char *value,
+                 enum conf_source source) __attribute__((warn_unused_result));
 
 /* The last value set under `name`, or NULL. Borrowed from `conf`. */
 const char *conf_app_get(const struct conf_shm *conf, const char *name);
+
+/* Where that comes from. */
+enum conf_source conf_app_source(const struct conf_shm *conf, const char *name);
 
 #endif

@@ -1,8 +1,11 @@
 #include "worker/app.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 
+#include "shm/util/program.h"
 #include "worker/conn.h"
 #include "worker/conn_out.h"
 #include "worker/last_words.h"
@@ -84,6 +87,21 @@ crier_option_get(const char *name)
     const char *value = app_segment ? conf_app_get(app_segment->conf, name) : NULL;
 
     return value && *value ? value : NULL;
+}
+
+int
+crier_option_refuse(const char *name, const char *format, ...)
+{
+    enum conf_source source = app_segment ? conf_app_source(app_segment->conf, name) : CONF_DEFAULT;
+    char given[CONF_NAME_BYTES];
+    char why[CONF_WHY_BYTES];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(why, sizeof(why), format, args);
+    va_end(args);
+    program_complain("%s %s", conf_given_as(source, name, given), why);
+    return -EINVAL;
 }
 
 static int

@@ -61,7 +61,7 @@ def test_a_start_handler_that_fails_in_the_master_is_status_1():
 def test_the_start_handler_sees_the_options_and_may_refuse_them():
     done = run_probe("--close-code", "17")
     assert done.returncode == 2, done
-    assert done.stdout == "" and done.stderr == "probe: --close-code wants 3000 to 4999\n", done
+    assert done.stdout == "" and done.stderr == "probe_app: --close-code wants 3000 to 4999\n", done
 
 
 def test_a_start_handler_that_fails_in_every_worker_is_status_4():

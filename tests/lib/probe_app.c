@@ -137,7 +137,7 @@ start(enum crier_role role)
 
     close_code = code ? (unsigned)strtoul(code, NULL, 10) : 0;
     if (close_code < 3000 || close_code > 4999) {
-        fprintf(stderr, "probe: --close-code wants 3000 to 4999\n");
+        (void)crier_option_refuse("close-code", "wants 3000 to 4999");
         return -EINVAL;
     }
     if (option_is("fail-start", role == CRIER_MASTER ? "master" : "worker") ||

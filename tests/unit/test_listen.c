@@ -226,7 +226,14 @@ test_listen_checks_addresses_to_their_limits(void **state)
     assert_false(is_address("127.0.0.1:"));
     assert_false(is_address("127.0.0.1"));
     assert_false(is_address("127.0.0.1:-1"));
+    assert_true(is_address("65535"));
+    assert_false(is_address("65536"));
+    assert_false(is_address("80x"));
     assert_true(is_address("[::1]:80"));
+    assert_true(is_address("[fe80::1%lo]:80"));
+    assert_false(is_address("[]:80"));
+    assert_false(is_address("[localhost]:80"));
+    assert_false(is_address("[127.0.0.1]:80"));
     assert_false(is_address("::1:80"));
     memset(host, 'h', sizeof(host));
     memcpy(host + 255, ":80", 4);

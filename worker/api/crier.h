@@ -65,6 +65,12 @@
 extern "C" {
 #endif
 
+#ifdef __GNUC__
+#define CRIER_PRINTF(sentence, rest) __attribute__((format(printf, sentence, rest)))
+#else
+#define CRIER_PRINTF(sentence, rest)
+#endif
+
 /* The opcodes of RFC 6455 section 5.2. Text is valid UTF-8: checked for what clients send, the
  * application's promise for what it sends. */
 enum crier_type { CRIER_TEXT = 1, CRIER_BINARY = 2 };
@@ -94,8 +100,8 @@ struct crier_app {
     const char *name;
     const struct crier_option *options;
     size_t option_count;
-    /* 0; -EINVAL: the options are not accepted, for which it has printed the reason: the server
-     * exits with 2, as for its own options; any other result: with 1. */
+    /* 0; -EINVAL: the options are not accepted, for which it has printed the reason (see
+     * crier_option_refuse): the server exits with 2, as for its own options; any other result: with 1. */
     int (*start)(enum crier_role role);
     int (*connect)(struct crier_client *client); /* before its handshake is answered; its first
                                                            broadcast is the client's first */
@@ -110,6 +116,10 @@ int crier_run(int argc, char **argv, const struct crier_app *app);
 
 /* What was set for one of the application's options, its default, or NULL. */
 const char *crier_option_get(const char *name);
+
+/* For the start handler: prints one sentence on stderr that begins with how the option was given, for
+ * example "shout: CRIER_WELCOME takes at most 1024 bytes". Returns -EINVAL. */
+int crier_option_refuse(const char *name, const char *format, ...) CRIER_PRINTF(2, 3);
 
 /* To every client on every worker, in one order for all. -EAGAIN; -EMSGSIZE: more than a quarter of
  * --ring, which any message that a client may send is not. */

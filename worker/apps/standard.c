@@ -8,7 +8,6 @@
 #include "worker/api/crier.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -27,7 +26,8 @@ static const char *goodbye;
 
 static const struct crier_option options[] = {
     {"welcome", "FMT", "Welcome, %a!",
-     "announce a new client to all clients: %a its address, %n the number of clients", NULL},
+     "announce a new client to all clients: %a its address, %n the number of clients, %% a percent sign",
+     NULL},
     {"no-welcome", NULL, NULL, "do not announce new clients", "welcome"},
     {"goodbye", "FMT", NULL,
      "announce to all clients that a client has left, for example '%a has left.'", NULL},
@@ -35,7 +35,7 @@ static const struct crier_option options[] = {
      "a client's message goes back to it, to all, back to it and to all others, or nowhere", NULL},
 };
 
-/* Fills in %a, %n and %%; anything else stays as it is. Returns the length. */
+/* Fills in %a, %n and %%, which is all there is. Returns the length. */
 static size_t
 format(const char *from, const struct crier_client *client, char to[TEXT_BYTES])
 {
@@ -84,19 +84,43 @@ longest(const char *text)
     return bytes;
 }
 
-static bool
-is_accepted(const char *text, const char *name)
+/* What follows the first % that is not one of %a, %n and %%; NULL when there is none. */
+static const char *
+unknown(const char *text)
 {
-    if (!text)
-        return true;
-    if (strlen(text) > FORMAT_BYTES)
-        fprintf(stderr, "crier: --%s takes at most %d bytes\n", name, FORMAT_BYTES);
-    else if (!crier_broadcast_fits(longest(text)))
-        fprintf(stderr, "crier: --%s may become %zu bytes, more than a quarter of --ring\n", name,
-                longest(text));
-    else
-        return true;
-    return false;
+    while ((text = strchr(text, '%'))) {
+        if (!text[1] || !strchr("an%", text[1]))
+            return text + 1;
+        text += 2;
+    }
+    return NULL;
+}
+
+/* The first byte of a character of UTF-8 says how many follow it. */
+static int
+character_bytes(const char *text)
+{
+    unsigned char first = (unsigned char)*text;
+
+    return first == 0 ? 0 : first < 0xc0 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+}
+
+/* 0, or -EINVAL. */
+static int
+check(const char *name)
+{
+    const char *text = crier_option_get(name);
+    const char *bad = text ? unknown(text) : NULL;
+
+    if (text && strlen(text) > FORMAT_BYTES)
+        return crier_option_refuse(name, "takes at most %d bytes", FORMAT_BYTES);
+    if (bad)
+        return crier_option_refuse(name, "knows %%a, %%n and %%%%, not '%%%.*s'",
+                                   character_bytes(bad), bad);
+    if (text && !crier_broadcast_fits(longest(text)))
+        return crier_option_refuse(name, "may become %zu bytes, more than a quarter of --ring",
+                                   longest(text));
+    return 0;
 }
 
 static int
@@ -112,7 +136,7 @@ start(enum crier_role role)
     }
     welcome = crier_option_get("welcome");
     goodbye = crier_option_get("goodbye");
-    return is_accepted(welcome, "welcome") && is_accepted(goodbye, "goodbye") ? 0 : -EINVAL;
+    return check("welcome") == 0 && check("goodbye") == 0 ? 0 : -EINVAL;
 }
 
 static int
