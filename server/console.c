@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/console_log.h"
 #include "server/limits.h"
 #include "shm/log.h"
 #include "shm/member.h"
@@ -61,24 +62,6 @@ console_max_bytes(const struct console *console)
     return console->segment->conf->max_message_bytes;
 }
 
-static void
-console_log_broadcast(const struct console *console, uint64_t seq, size_t bytes)
-{
-    uint64_t clients;
-
-    if (!log_wants(LOG_EVENT))
-        return;
-    clients = member_clients_open(console->segment);
-    log_event("broadcast #%" PRIu64 " to %" PRIu64 " client%s: %zu byte%s", seq, clients,
-              clients == 1 ? "" : "s", bytes, bytes == 1 ? "" : "s");
-}
-
-static void
-console_skip(const struct console *console, const char *why)
-{
-    log_warnx("standard input, line %" PRIu64 ": %s; skipped", console->line_number, why);
-}
-
 /* 0: published, or reported and skipped. -EAGAIN: the ring has no room. */
 static int
 console_publish(struct console *console, const char *line, size_t bytes)
@@ -87,20 +70,20 @@ console_publish(struct console *console, const char *line, size_t bytes)
     int rc;
 
     if (bytes > console_max_bytes(console)) {
-        console_skip(console, "longer than --max-message");
+        console_log_skipped(console->line_number, CONSOLE_TOO_LONG);
         return 0;
     }
     if (!utf8_valid(line, bytes)) {
-        console_skip(console, "not valid UTF-8");
+        console_log_skipped(console->line_number, CONSOLE_NOT_UTF8);
         return 0;
     }
     rc = ring_publish(console->ring, RECORD_TEXT, line, bytes, 0, RECORD_NO_ORIGIN, &seq);
     if (rc == -EAGAIN)
         return rc;
     if (rc == 0)
-        console_log_broadcast(console, seq, bytes);
-    else /* another process has overwritten shared memory: the master continues */
-        console_skip(console, strerror(-rc));
+        console_log_broadcast(console->segment, seq, bytes);
+    else
+        console_log_skipped(console->line_number, CONSOLE_DAMAGED);
     return 0;
 }
 
@@ -156,7 +139,7 @@ console_end_line(struct console *console, size_t bytes)
     if (line_bytes && line[line_bytes - 1] == '\r')
         line_bytes--;
     if (console->too_long)
-        console_skip(console, "longer than --max-message");
+        console_log_skipped(console->line_number, CONSOLE_TOO_LONG);
     else
         rc = console_publish(console, line, line_bytes);
     if (rc)
@@ -177,7 +160,7 @@ console_end_last_line(struct console *console)
     if (console->stopped || (!console->line_bytes && !console->too_long))
         return 0;
     if (console->too_long)
-        console_skip(console, "longer than --max-message");
+        console_log_skipped(console->line_number, CONSOLE_TOO_LONG);
     else
         rc = console_publish(console, console->line, console->line_bytes);
     if (rc)
@@ -269,7 +252,7 @@ console_read(evutil_socket_t fd, short events, void *arg)
     if (bytes == -EAGAIN)
         return;
     if (bytes == -EMSGSIZE) {
-        log_warnx("standard input: a datagram longer than %d bytes; skipped", SOURCE_CHUNK_BYTES);
+        console_log_long_datagram(SOURCE_CHUNK_BYTES);
         return;
     }
     if (bytes < 0) {

@@ -63,6 +63,9 @@ enum conf_console { CONF_CONSOLE_AUTO, CONF_CONSOLE_ON, CONF_CONSOLE_OFF };
 /* The words of `--slow`. */
 enum conf_slow { CONF_SLOW_CLOSE, CONF_SLOW_SKIP, CONF_SLOW_LATEST, CONF_SLOW_BLOCK };
 
+/* The words of `--log-broadcasts`. */
+enum conf_log_broadcasts { CONF_LOG_BROADCASTS_ON, CONF_LOG_BROADCASTS_OFF };
+
 /* The words of `--compress`. */
 enum conf_compress { CONF_COMPRESS_ON, CONF_COMPRESS_OFF };
 

@@ -22,7 +22,7 @@
 #include "shm/counter.h"
 #include "shm/histogram.h"
 
-enum { LAYOUT_VERSION = 6 };
+enum { LAYOUT_VERSION = 7 };
 
 #define LAYOUT_MAGIC "crier\n\x1a"
 

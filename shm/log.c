@@ -69,7 +69,17 @@ log_level_of(const struct conf_shm *conf)
 {
     if (conf->quiet)
         return LOG_WARN;
-    return conf->verbose || inherited_is_terminal(STDERR_FILENO) ? LOG_EVENT : LOG_STATUS;
+    return conf->verbose || log_is_watched() ? LOG_EVENT : LOG_STATUS;
+}
+
+bool
+log_is_watched(void)
+{
+    static enum { UNKNOWN, NOT_WATCHED, WATCHED } watched;
+
+    if (watched == UNKNOWN)
+        watched = inherited_is_terminal(STDERR_FILENO) ? WATCHED : NOT_WATCHED;
+    return watched == WATCHED;
 }
 
 bool

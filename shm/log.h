@@ -55,6 +55,9 @@ enum log_level log_level_of(const struct conf_shm *conf);
 
 bool log_wants(enum log_level level);
 
+/* Descriptor 2 is a terminal, on which a person reads, and perhaps types. */
+bool log_is_watched(void);
+
 /* The level is known when the program runs. */
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -14,9 +14,9 @@
 #include <linux/sockios.h>
 #include <unistd.h>
 
-#include "shm/log.h"
 #include "worker/app.h"
 #include "worker/conn_in.h"
+#include "worker/conn_log.h"
 #include "worker/conn_out.h"
 #include "worker/liveness.h"
 #include "worker/slow.h"
@@ -54,32 +54,6 @@ conn_queue_name(enum conn_queue queue)
     case CONN_QUEUE_INFLATER: return "inflater";
     }
     return "unknown";
-}
-
-static const char *
-conn_addr(const struct conn *conn)
-{
-    static char text[CLIENT_ADDR_TEXT_BYTES];
-
-    client_rec_addr_text(conn->record, text);
-    return text;
-}
-
-/* Logs that the client has come (`code` 0), or that it has left with this close code. */
-static void
-conn_log(const struct conn *conn, unsigned code)
-{
-    uint64_t clients;
-
-    if (!log_wants(LOG_EVENT))
-        return;
-    clients = member_clients_open(&conn->worker->segment);
-    if (code)
-        log_event("%s disconnected with %u (%" PRIu64 " client%s)", conn_addr(conn), code, clients,
-                  clients == 1 ? "" : "s");
-    else
-        log_event("%s connected (%" PRIu64 " client%s)", conn_addr(conn), clients,
-                  clients == 1 ? "" : "s");
 }
 
 static bool
@@ -321,7 +295,7 @@ conn_open(struct conn *conn)
     atomic_bump(&worker->me->clients_open, 1);
     if (conn_takes_twins(conn))
         atomic_bump(&worker->me->clients_deflate, 1);
-    conn_log(conn, 0);
+    conn_log_connected(conn);
     return 0;
 }
 
@@ -496,7 +470,7 @@ conn_account(struct conn *conn)
     atomic_store_relaxed(&worker->me->clients_open, worker->me->clients_open - 1);
     if (conn_takes_twins(conn))
         atomic_store_relaxed(&worker->me->clients_deflate, worker->me->clients_deflate - 1);
-    conn_log(conn, conn->close_code);
+    conn_log_disconnected(conn, conn->close_code);
 }
 
 void

@@ -163,6 +163,16 @@ GROUPS = [
         ("log_summary_all_at_the_end", "        log_summary_write_list(true);", "        log_summary_write_list(false);"),
         ("log_summary_off_the_list", "            *at = summary->next;\n            log_summary_write", "            log_summary_write"),
     ]),
+    ("server/console_log.c", ["e2e/test_log_summary.py broadcasts"], [
+        ("console_log_bytes_anew", "        news.bytes = 0;\n", ""),
+        ("console_log_first_seq", "        news.first_seq = seq;\n", ""),
+        ("console_log_off", " || segment->conf->log_broadcasts == CONF_LOG_BROADCASTS_OFF", ""),
+    ]),
+    ("worker/conn_log.c", ["e2e/test_log_summary.py terminal", "e2e/test_log_summary.py verbose"], [
+        ("conn_log_each_on_a_terminal", "    if (log_is_watched())\n        log_summary_count(&summary);\n    else\n        conn_log_write(1);", "    conn_log_write(1);"),
+        ("conn_log_summary_in_a_file", "    if (log_is_watched())", "    if (true)"),
+        ("conn_log_counts_anew", "        news.connected = news.disconnected = 0;\n", ""),
+    ]),
     ("shm/util/log_stamp.c", ["log_stamp"], [
         ("log_stamp_leap_centuries", " + in_era / 36524", ""),
         ("log_stamp_leap_era", " - in_era / 146096", ""),

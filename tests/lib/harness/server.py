@@ -47,7 +47,9 @@ def run_crier(*flags, program=CRIER, stdin=subprocess.DEVNULL, timeout=None, **h
 class Server:
     """crier with the given flags, on a free port of 127.0.0.1 unless `listen` says otherwise.
 
-    stdin:    "pipe" (kept open; line() writes to it), None (/dev/null), "closed", or a file or descriptor
+    stdin:    "pipe" (kept open; line() writes to it), None (/dev/null), "closed", "terminal" (see there), or a file or
+              descriptor
+    terminal: stderr is a terminal, without echo; `type` writes to it what stdin="terminal" reads
     prefix:   a command that runs crier as its child, see background_job.py
     url:      wait until it says that it listens, and for its URL if it has one; without, the test knows when it does
     ready:    wait until every worker is ready, too: the server listens as soon as one is
@@ -58,7 +60,7 @@ class Server:
     """
 
     def __init__(self, *flags, workers=None, listen="127.0.0.1:0", stdin="pipe", prefix=(), url=True, ready=True,
-                 expected=0, program=CRIER, patience=None, dies=False, **popen):
+                 expected=0, program=CRIER, patience=None, dies=False, terminal=False, **popen):
         self.expected = expected
         self.dies = dies
         self.clients = []
@@ -69,6 +71,7 @@ class Server:
         self.tag = f"E2E_TAG={uuid.uuid4().hex}"
         self.feeders = []
         self.is_ending = False
+        self.terminal = None
         argv = [*prefix, program]
         listen = [listen] if isinstance(listen, str) else listen
         for address in listen:
@@ -76,7 +79,7 @@ class Server:
         if workers is not None:
             argv += ["--workers", str(workers)]
         self.argv = [*argv, *flags]
-        self.start(stdin, bool(prefix), popen)
+        self.start(stdin, terminal or stdin == "terminal", bool(prefix), popen)
         try:
             if url and listen and all(address.startswith("unix:") for address in listen):
                 self.wait_log(LISTENING, patience)
@@ -89,10 +92,18 @@ class Server:
             self.kill_all()
             raise
 
-    def start(self, stdin, has_prefix, popen):
+    def start(self, stdin, terminal, has_prefix, popen):
         self.stdin = None
         close_after = None
-        if stdin == "pipe":
+        stderr = subprocess.PIPE
+        if terminal:
+            self.terminal, stderr = os.openpty()
+            settings = termios.tcgetattr(stderr)
+            settings[3] &= ~termios.ECHO
+            termios.tcsetattr(stderr, termios.TCSANOW, settings)
+        if stdin == "terminal":
+            stdin = stderr
+        elif stdin == "pipe":
             close_after, self.stdin = os.pipe()
             os.set_blocking(self.stdin, False)
             stdin = close_after
@@ -103,10 +114,12 @@ class Server:
             popen["preexec_fn"] = lambda: os.close(0)
         name, _, value = self.tag.partition("=")
         environment = plain_environment(**{name: value}, **popen.pop("env", {}))
-        self.process = subprocess.Popen(self.argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        self.process = subprocess.Popen(self.argv, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr,
                                         start_new_session=True, env=environment, **popen)
         if close_after is not None:
             os.close(close_after)
+        if terminal:
+            os.close(stderr)
         self.readers = [Job(call, lasting=True) for call in (self.read_log, self.read_stdout)]
         self.pid = self.process.pid
         if has_prefix:
@@ -124,13 +137,21 @@ class Server:
     # ---- what it says ----
 
     def read_log(self):
-        for line in self.process.stderr:
-            with self.log_changed:
-                self.log.append(line.decode("utf-8", "replace").rstrip("\n"))
-                self.log_changed.notify_all()
+        with self.process.stderr or open(self.terminal, "rb", closefd=False) as stderr:
+            while line := self.read_line(stderr):
+                with self.log_changed:
+                    self.log.append(line.decode("utf-8", "replace").rstrip("\r\n"))
+                    self.log_changed.notify_all()
         with self.log_changed:
             self.log.append("(end of stderr)")
             self.log_changed.notify_all()
+
+    @staticmethod
+    def read_line(stderr):
+        try:
+            return stderr.readline()
+        except OSError:  # the server, the last that had the terminal open, has ended
+            return b""
 
     def read_stdout(self):
         self.stdout = self.process.stdout.read()
@@ -167,6 +188,10 @@ class Server:
                     view = view[os.write(descriptor, view[:65536]):]
         finally:
             os.close(descriptor)
+
+    def type(self, data):
+        """As at the terminal that stdin="terminal" is: a line ends with \\n, the input with \\x04 (Ctrl-D)."""
+        os.write(self.terminal, data)
 
     def line(self, text=b""):
         self.write((text.encode() if isinstance(text, str) else text) + b"\n")
@@ -391,4 +416,7 @@ class Server:
         if self.stdin is not None:
             self.end_input()
         self.process.wait(PATIENCE)
+        if self.terminal is not None and not self.readers[0].is_alive():
+            os.close(self.terminal)
+            self.terminal = None
         print(f"--- {' '.join(self.argv)}\n" + "\n".join(self.log[:200]))
