@@ -200,8 +200,11 @@ conn_set_state(struct conn *conn, enum conn_state state)
     assert(conn->state != CONN_GONE);
     conn_list_leave(conn);
     if (conn->state == CONN_OPEN) {
+        bool half_out = conn->next_done && !conn->cut;
+
         fanout_remove(conn->worker, conn);
-        if (!conn->next_done || conn->cut)
+        conn->last = (uint32_t)conn->next + half_out;
+        if (!half_out)
             fanout_release(conn->worker, conn);
     }
     conn->state = state;
@@ -368,8 +371,28 @@ conn_count_refused(struct conn *conn)
     counter_add(conn->worker->counters, clients_refused, 1);
 }
 
-void
-conn_close(struct conn *conn, unsigned code, const char *reason)
+/* A Close behind the broadcasts before `last`. -ENOMEM, -EPIPE: the connection has left, or was told
+ * 1013. */
+static int
+conn_say_close(struct conn *conn, const void *payload, size_t bytes, uint64_t last)
+{
+    bool due = conn->next != last;
+    int rc = due ? conn_out_late_close(conn, payload, bytes)
+                 : conn_out_frame(conn, FRAME_OP_CLOSE, payload, bytes);
+
+    if (rc)
+        return rc;
+    conn->close_sent = true;
+    conn_set_state(conn, CONN_CLOSING);
+    if (!due)
+        return 0;
+    conn->last = (uint32_t)last;
+    fanout_hold(conn->worker, conn);
+    return 0;
+}
+
+static void
+conn_close_behind(struct conn *conn, unsigned code, const char *reason, uint64_t last)
 {
     uint8_t payload[125];
     size_t reason_bytes = reason ? strlen(reason) : 0;
@@ -387,12 +410,37 @@ conn_close(struct conn *conn, unsigned code, const char *reason)
     if (reason_bytes)
         memcpy(payload + 2, reason, reason_bytes);
     conn->close_code = (uint16_t)code;
-    if (conn_out_frame(conn, FRAME_OP_CLOSE, payload, 2 + reason_bytes) != 0)
-        return;
-    conn->close_sent = true;
-    conn_set_state(conn, CONN_CLOSING);
-    if (conn->worker->current != conn && !conn->blocked)
+    if (conn_say_close(conn, payload, 2 + reason_bytes, last) == 0 &&
+        conn->worker->current != conn && !conn->blocked)
         conn_out_flush(conn);
+}
+
+void
+conn_close(struct conn *conn, unsigned code, const char *reason)
+{
+    conn_close_behind(conn, code, reason, ring_tail(&conn->worker->ring));
+}
+
+/* The rest of a frame that is half out comes first all the same. */
+void
+conn_close_at_once(struct conn *conn, unsigned code, const char *reason)
+{
+    conn_close_behind(conn, code, reason, conn->next + (conn->next_done && !conn->cut));
+}
+
+void
+conn_close_answer(struct conn *conn, uint16_t code, const void *payload, size_t bytes)
+{
+    conn->close_code = code;
+    (void)conn_say_close(conn, payload, bytes, ring_tail(&conn->worker->ring));
+}
+
+void
+conn_took_due(struct conn *conn)
+{
+    conn_list_leave(conn);
+    conn->since_ms = worker_now_ms(conn->worker);
+    conn_list_enter(conn);
 }
 
 void
@@ -671,7 +719,7 @@ conn_relieve_pool(struct worker *worker)
         return true;
     }
     pool_buf_free(&worker->pool, &conn->output);
-    conn_close(conn, CLOSE_OVERLOAD, "out of memory for clients: try again later");
+    conn_close_at_once(conn, CLOSE_OVERLOAD, "out of memory for clients: try again later");
     if (input_lost && conn->state == CONN_CLOSING) {
         conn_set_state(conn, CONN_LINGER); /* what comes may begin inside a frame */
         if (!conn->blocked)

@@ -14,9 +14,10 @@
  *                    CONN_OPEN -- protocol broken (1002 1007 1009) ------------------->|
  *                        | Close sent: server stops (1000 1001), application,          |
  *                        | overload (1013), too slow (4008)                            |
- *                  CONN_CLOSING  waits for the peer's Close, discards messages         |
+ *                  CONN_CLOSING  what was published before the Close goes out, then the|
+ *                        |       Close; waits for the peer's, discards messages        |
  *                        | Close received (also from CONN_OPEN: it is answered)        v
- *                        '------------------------------------->  CONN_LINGER  all is sent, FIN;
+ *                        '------------------------------------->  CONN_LINGER  the same; FIN;
  *                                                                 input is discarded until EOF
  *                    CONN_GONE <--- peer reset, EOF, timeout, too slow: reset ---------'
  *                        | the disconnect handler has run (it may wait for room)
@@ -61,8 +62,9 @@ enum conn_queue {
 
 _Static_assert((int)CONN_QUEUES == (int)CONN_QUEUE_INFLATER + 1, "a list for each, state.h");
 
-/* How long a peer may take to answer a Close, or to read an error and hang up. By the worker's clock
- * (run_clock.h), as --handshake-timeout is. */
+/* How long a peer may take to answer a Close, or to read an error and hang up; or to read more of the
+ * broadcasts that come before its Close. By the worker's clock (run_clock.h), as
+ * --handshake-timeout is. */
 enum { CONN_CLOSE_TIMEOUT_MS = 5000 };
 
 /* No event wakes the worker for the answer to its FIN: the first turn of the loop after this time
@@ -108,7 +110,10 @@ struct conn {
     struct pool_buf *message;    /* pieces of an unfinished message, or one that waits for room */
     struct frame_parser parser;
 
-    uint32_t place; /* in fanout.conns, while CONN_OPEN */
+    union {
+        uint32_t place; /* in fanout.conns, while CONN_OPEN */
+        uint32_t last;  /* from then on: broadcasts before it still go out (its low half) */
+    };
     union {
         uint32_t since_ms; /* but CONN_OPEN: when it came to its state, or had parted */
         uint32_t paid_us;  /* CONN_OPEN: budget.h */
@@ -125,10 +130,14 @@ struct conn {
     uint8_t message_type : 2; /* FRAME_OP_TEXT or FRAME_OP_BINARY */
     uint8_t spared : 6;       /* how many turns were spared, and how long ago: budget.h */
     uint8_t bucket;           /* liveness.h */
-    uint8_t pong_bytes;       /* length of the Pong that `output` ends with; 0: it ends otherwise */
-    uint8_t watched;          /* EPOLLIN, EPOLLOUT: watch.h */
-    uint8_t queue;            /* enum conn_queue */
-    uint8_t heat;             /* how costly its latest turns were: budget.h */
+    union {
+        uint8_t pong_bytes; /* of the Pong that `output` ends with; 0: it ends otherwise */
+        uint8_t
+            close_bytes; /* once close_sent: of the Close that is behind broadcasts, while due */
+    };
+    uint8_t watched; /* EPOLLIN, EPOLLOUT: watch.h */
+    uint8_t queue;   /* enum conn_queue */
+    uint8_t heat;    /* how costly its latest turns were: budget.h */
 };
 
 enum { CONN_SWEEP_BYTES = 40 };
@@ -157,6 +166,22 @@ static inline bool
 conn_is_open(const struct conn *conn)
 {
     return conn->state == CONN_OPEN;
+}
+
+/* Is a closing connection still to be sent broadcasts: those that were published before its Close, or
+ * the rest of one that is half out? Then it is held. */
+static inline bool
+conn_is_due(const struct conn *conn)
+{
+    return conn->opened && (conn->state == CONN_CLOSING || conn->state == CONN_LINGER) &&
+           (uint32_t)conn->next != conn->last;
+}
+
+/* What `last` stands for while it is due. */
+static inline uint64_t
+conn_last(const struct conn *conn)
+{
+    return conn->next + (uint32_t)(conn->last - (uint32_t)conn->next);
 }
 
 /* Only one that inflates with a whole window can use what was deflated for all (record.h). */
@@ -258,10 +283,20 @@ void conn_update_events(struct conn *conn);
 /* The request is a right one: runs the connect handler and answers 101, or waits for room. */
 void conn_join(struct conn *conn);
 
-/* Sends a Close with `code` at the next frame boundary, and waits for the peer's. */
+/* Sends what is due: private messages, then the broadcasts that are published by now; then a Close
+ * with `code`, and waits for the peer's. conn_close_at_once: the Close comes at the next frame
+ * boundary behind the private messages, for a client that may not wait for broadcasts. */
 void conn_close(struct conn *conn, unsigned code, const char *reason);
+void conn_close_at_once(struct conn *conn, unsigned code, const char *reason);
 
-/* The peer broke the protocol: a Close with `code`, then input is discarded until it hangs up. */
+/* The peer has sent a Close, whose payload is right: the same, with the Close that answers it. */
+void conn_close_answer(struct conn *conn, uint16_t code, const void *payload, size_t bytes);
+
+/* A connection that is due was sent something: its time to read the rest begins anew. */
+void conn_took_due(struct conn *conn);
+
+/* The peer broke the protocol: closed as by conn_close, but its input is discarded until it hangs
+ * up. */
 void conn_fail(struct conn *conn, unsigned code, const char *reason);
 
 /* Answers an unfinished opening handshake with an HTTP response, then CONN_LINGER. */

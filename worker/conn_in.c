@@ -138,11 +138,7 @@ conn_in_peer_close(struct conn *conn, const uint8_t *data, size_t bytes)
     conn->close_received = true;
     if (conn->close_sent)
         return; /* the answer to ours: flushing sees that both are there */
-    conn->close_code = code;
-    if (conn_out_frame(conn, FRAME_OP_CLOSE, data, bytes >= 2 ? 2 : 0) != 0)
-        return; /* it has left, or was told 1013 */
-    conn->close_sent = true;
-    conn_set_state(conn, CONN_CLOSING);
+    conn_close_answer(conn, code, data, bytes >= 2 ? 2 : 0);
 }
 
 static size_t

@@ -26,7 +26,7 @@ conn_out_park(struct conn *conn)
     if (!conn->blocked)
         liveness_took(conn);
     conn->blocked = true;
-    if (conn_is_open(conn) || (conn->next_done && !conn->cut))
+    if (conn_is_open(conn) || conn_is_due(conn))
         fanout_hold(conn->worker, conn);
     else
         fanout_release(conn->worker, conn); /* what is left to send does not lie in the ring */
@@ -86,13 +86,15 @@ conn_out_send_rest(struct conn *conn, bool *whole)
     return sent;
 }
 
-/* Broadcasts from conn->next on, up to what the sweep has reached; when a frame is begun and may
- * not be followed by another one, its rest alone. Returns the bytes that the kernel took, or -1. */
+/* Broadcasts from conn->next on, up to what the sweep has reached, or to its last one if it is
+ * closing; when a frame is begun and may not be followed by another one, its rest alone. Returns the
+ * bytes that the kernel took, or -1. */
 static ssize_t
 conn_out_send_broadcasts(struct conn *conn, bool rest_only, bool *whole)
 {
     struct iovec iov[CONN_OUT_FRAMES];
     struct worker *worker = conn->worker;
+    uint64_t end = conn_is_open(conn) ? worker->fanout.end : conn_last(conn);
     size_t count = 0;
     size_t bytes = 0;
     ssize_t sent;
@@ -101,8 +103,7 @@ conn_out_send_broadcasts(struct conn *conn, bool rest_only, bool *whole)
         struct fanout_frame frame;
         uint32_t done = count ? 0 : conn->next_done;
 
-        if (count && (rest_only || seq == worker->fanout.end || conn->own_ahead ||
-                      bytes > FANOUT_STAGE_BYTES))
+        if (count && (rest_only || seq == end || conn->own_ahead || bytes > FANOUT_STAGE_BYTES))
             break;
         frame = fanout_frame(conn, seq, done);
         iov[count].iov_base = (void *)(frame.at + done); /* sendmsg only reads */
@@ -116,10 +117,17 @@ conn_out_send_broadcasts(struct conn *conn, bool rest_only, bool *whole)
     return sent;
 }
 
+/* Bytes of `output` that are next: not a Close that broadcasts come before. */
+static size_t
+conn_out_ready_bytes(const struct conn *conn)
+{
+    return pool_buf_bytes(conn->output) - (conn_is_due(conn) ? conn->close_bytes : 0);
+}
+
 static ssize_t
 conn_out_send_output(struct conn *conn, bool *whole)
 {
-    size_t bytes = pool_buf_bytes(conn->output);
+    size_t bytes = conn_out_ready_bytes(conn);
     ssize_t sent = conn_out_send(conn, pool_buf_data(conn->output), bytes);
 
     if (sent >= 0) {
@@ -199,15 +207,17 @@ conn_out_flush(struct conn *conn)
     size_t turn = 0;
 
     while (conn->state != CONN_GONE) {
-        bool behind = conn_is_open(conn) && (int64_t)(worker->fanout.end - conn->next) > 0;
+        bool due = conn_is_due(conn);
+        bool behind = due || (conn_is_open(conn) && (int64_t)(worker->fanout.end - conn->next) > 0);
+        bool private = conn_out_ready_bytes(conn) > 0;
         bool whole = false;
         ssize_t sent;
 
         if (conn->cut)
             sent = conn_out_send_rest(conn, &whole);
         else if (conn->next_done)
-            sent = conn_out_send_broadcasts(conn, conn->output || !behind, &whole);
-        else if (conn->output)
+            sent = conn_out_send_broadcasts(conn, private || !behind, &whole);
+        else if (private)
             sent = conn_out_send_output(conn, &whole);
         else if (behind && fanout_skip_own(worker, conn))
             continue;
@@ -218,6 +228,8 @@ conn_out_flush(struct conn *conn)
             return;
         }
         turn += sent > 0 ? (size_t)sent : 0;
+        if (due && sent > 0)
+            conn_took_due(conn);
         if (!whole) {
             conn_out_blocked(conn, sent < 0 ? errno : EAGAIN);
             return;
@@ -331,10 +343,31 @@ conn_out_frame(struct conn *conn, uint8_t opcode, const void *data, size_t bytes
 }
 
 int
+conn_out_late_close(struct conn *conn, const void *payload, size_t bytes)
+{
+    uint8_t *at;
+
+    if (conn->worker->current == conn)
+        conn_out_flush_gathered(conn);
+    if (conn->state == CONN_GONE || conn->close_sent)
+        return -EPIPE;
+    if (conn_reserve(conn, &conn->output, RECORD_FRAME_CONTROL_HEAD_BYTES + bytes) != 0)
+        return -ENOMEM;
+    at = conn->output->data + conn->output->end;
+    (void)record_frame_head(at, FRAME_OP_CLOSE, bytes);
+    memcpy(at + RECORD_FRAME_CONTROL_HEAD_BYTES, payload, bytes);
+    conn->output->end += (uint32_t)(RECORD_FRAME_CONTROL_HEAD_BYTES + bytes);
+    conn->close_bytes = (uint8_t)(RECORD_FRAME_CONTROL_HEAD_BYTES + bytes);
+    return 0;
+}
+
+int
 conn_out_pong(struct conn *conn, const void *data, size_t bytes)
 {
     int rc;
 
+    if (conn->close_sent)
+        return -EPIPE;
     /* RFC 6455 section 5.5.3: of several pings that wait for an answer the latest is enough. */
     if (conn->blocked && conn->pong_bytes && pool_buf_bytes(conn->output) >= conn->pong_bytes)
         conn->output->end -= conn->pong_bytes;

@@ -5,8 +5,8 @@
  * Context:  loop thread. No function here frees a connection; any may make it CONN_GONE.
  *
  * Private frames go between broadcasts, at frame boundaries: the rest of a begun broadcast first,
- * then `output`, then broadcasts. While a client's input is worked on its answers are gathered, and
- * leave in one send().
+ * then `output`, then broadcasts, then a Close that is behind those (conn_is_due). While a client's
+ * input is worked on its answers are gathered, and leave in one send().
  */
 #ifndef CRIER_WORKER_CONN_OUT_H
 #define CRIER_WORKER_CONN_OUT_H
@@ -20,6 +20,10 @@ struct conn;
  * were closed; the connection is closed with 1013, or cut off where that takes memory, too. */
 int conn_out_frame(struct conn *conn, uint8_t opcode, const void *data, size_t bytes);
 int conn_out_raw(struct conn *conn, const void *data, size_t bytes);
+
+/* A Close, queued so that broadcasts go out between it and all else in `output`, while the connection
+ * is due. Errors as above. */
+int conn_out_late_close(struct conn *conn, const void *payload, size_t bytes);
 
 /* A frame with a whole message, compressed when the client can inflate it and that is shorter. */
 int conn_out_message(struct conn *conn, uint8_t opcode, const void *data, size_t bytes);

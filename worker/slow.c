@@ -154,7 +154,7 @@ slow_close(struct conn *conn)
     counter_add(conn->worker->counters, clients_slow_closed, 1);
     if (conn_is_open(conn)) {
         conn->blocked = false; /* one try: a socket that has room now takes the Close */
-        conn_close(conn, CLOSE_TOO_SLOW, "too slow");
+        conn_close_at_once(conn, CLOSE_TOO_SLOW, "too slow");
         if (conn->state == CONN_CLOSING && !conn->blocked && !conn->held) {
             slow_log(conn, "closed with 4008");
             return;
@@ -268,13 +268,17 @@ slow_jump(struct conn *conn, uint64_t to)
     if (conn->next_done && !conn->cut && !slow_cut(conn)) {
         counter_add(worker->counters, clients_slow_closed, 1);
         slow_reset(conn);
-    } else if (!conn_is_open(conn)) {
-        fanout_release(worker, conn); /* due nothing but the frame that it was cut in */
-    } else if (slow_before(conn->next, to)) {
+        return;
+    }
+    if (!conn_is_open(conn) && slow_before(conn_last(conn), to))
+        to = conn_last(conn);
+    if (slow_before(conn->next, to)) {
         slow_log(conn, "it jumps ahead");
         counter_add(worker->counters, slow_skips, 1);
         fanout_skip(worker, conn, to);
     }
+    if (!conn_is_open(conn) && !conn_is_due(conn))
+        fanout_release(worker, conn); /* due nothing but the frame that it was cut in */
 }
 
 /* For so long now its socket has taken nothing. */

@@ -451,6 +451,17 @@ check_hearing(const struct session *session, struct hearing hearing)
         check_record(&hearing, missed);
 }
 
+/* What the client has published comes back before its Close. */
+static void
+check_own(const struct session *session, const struct hearing *hearing)
+{
+    for (size_t i = hearing->next; i < journal.count && GREW(session, slow_skips) == 0; i++) {
+        const struct journal_entry *entry = &journal.entries[i];
+
+        REQUIRE(!entry->said || entry->others || entry->who != hearing->who);
+    }
+}
+
 static void
 check_client(const struct session *session, struct model *model, struct frame_log *log,
              size_t *delivered)
@@ -482,6 +493,7 @@ check_client(const struct session *session, struct model *model, struct frame_lo
     if (whole) {
         REQUIRE(!heard.cut);
         check_all_answers(model, &heard);
+        check_own(session, &heard.news);
         REQUIRE(client->at_end ? model->closing : !model->ends);
     }
     *delivered += heard.news.got;

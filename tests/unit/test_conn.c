@@ -935,6 +935,206 @@ test_conn_answers_a_close_with_its_code_or_without_one(void **state)
     assert_true(with->ended && without->ended);
 }
 
+/* What a message begins with: b for all, o for all others and back, c closes, f fails, else back. */
+static int
+do_as_told(struct crier_client *client, const struct crier_message *said)
+{
+    char kind = *(const char *)said->data;
+    int rc;
+
+    if (kind == 'b')
+        return crier_broadcast(said->type, said->data, said->bytes);
+    if (kind == 'c')
+        return crier_close(client, 1008, "as told");
+    if (kind == 'f')
+        return -EIO;
+    rc = kind == 'o' ? crier_broadcast_others(client, said->type, said->data, said->bytes) : 0;
+    return rc ? rc : crier_send(client, said->type, said->data, said->bytes);
+}
+
+/* How a client ends, and the code that it is told; 0: a Close without one. */
+static const struct ending {
+    const char *bytes;
+    size_t count;
+    unsigned code;
+} endings[] = {
+    {"\x83\x80\0\0\0\0", 6, 1002},                    /* a reserved opcode */
+    {"\xa2\x80\0\0\0\0", 6, 1002},                    /* a reserved bit */
+    {"\x82\x01x", 3, 1002},                           /* not masked */
+    {"\x80\x80\0\0\0\0", 6, 1002},                    /* a continuation of nothing */
+    {"\x81\x81\0\0\0\0\xff", 7, 1007},                /* no UTF-8 */
+    {"\x82\xff\0\0\0\0\0\x02\0\0\0\0\0\0", 14, 1009}, /* 128 KiB */
+    {"\x88\x82\0\0\0\0\0\1", 8, 1002},                /* a Close with a code of 1 */
+    {"\x88\x83\0\0\0\0\3\xe8\xff", 9, 1007},          /* a reason that is no UTF-8 */
+    {"\x88\x82\0\0\0\0\x0f\xa1", 8, 4001},
+    {"\x88\x80\0\0\0\0", 6, 0},
+    {"\x82\x81\0\0\0\0c", 7, 1008},
+    {"\x82\x81\0\0\0\0f", 7, 1011},
+};
+
+enum { ENDINGS = sizeof(endings) / sizeof(endings[0]) };
+
+static void
+assert_next_ending(struct peer *peer, const struct ending *ending)
+{
+    if (ending->code)
+        assert_next_close(peer, ending->code);
+    else
+        assert_next(peer, CLOSE, NULL, 0);
+    assert_no_more(peer);
+}
+
+static void
+hang_up(struct peer *peer)
+{
+    conn_rig_hang_up(peer->fd);
+    peer->fd = 0;
+    conn_rig_settle();
+}
+
+static void
+test_conn_close_of_any_kind_comes_behind_what_was_published_and_sent_before(void **state)
+{
+    (void)state;
+    on_message = do_as_told;
+    for (size_t i = 0; i < ENDINGS; i++) {
+        struct peer *listener = join(0);
+        struct peer *peer = join(0);
+        uint8_t all[256];
+        size_t bytes = encode(all, BINARY, "echo", 4);
+
+        bytes += encode(all + bytes, BINARY, "b one", 5);
+        bytes += encode(all + bytes, PING, "ping", 4);
+        bytes += encode(all + bytes, BINARY, "others", 6);
+        bytes += encode(all + bytes, BINARY, "b two", 5);
+        memcpy(all + bytes, endings[i].bytes, endings[i].count);
+        bytes += endings[i].count;
+        bytes += encode(all + bytes, BINARY, "b behind it", 11);
+        say(peer, all, bytes);
+        conn_rig_settle();
+        receive(peer);
+        assert_next_text(peer, BINARY, "echo");
+        assert_next_text(peer, PONG, "ping");
+        assert_next_text(peer, BINARY, "others");
+        assert_next_text(peer, BINARY, "b one");
+        assert_next_text(peer, BINARY, "b two");
+        assert_next_ending(peer, &endings[i]);
+        hang_up(peer);
+        receive(listener);
+        assert_next_text(listener, BINARY, "b one");
+        assert_next_text(listener, BINARY, "others");
+        assert_next_text(listener, BINARY, "b two");
+        assert_no_more(listener);
+        hang_up(listener);
+    }
+    assert_int_equal(GREW(broadcasts_undeliverable), 0);
+    assert_int_equal(GREW(broadcasts_not_addressed), ENDINGS);
+}
+
+/* Broadcasts of others, one of them half out, and echoes; the socket takes a few kilobytes. */
+static void
+test_conn_close_of_any_kind_waits_until_a_full_socket_has_taken_what_is_before_it(void **state)
+{
+    (void)state;
+    on_message = do_as_told;
+    for (size_t i = 0; i < ENDINGS; i++) {
+        struct peer *peer = join(SMALL);
+        struct conn *conn = conn_rig_last_conn();
+
+        conn_rig_publish(noise(), LONG_BYTES);
+        conn_rig_settle();
+        assert_true(conn->next_done > 0);
+        conn_rig_publish("two", 3);
+        conn_rig_publish(noise(), LONG_BYTES - 1);
+        say_frame_text(peer, BINARY, "an echo");
+        say_frame_text(peer, BINARY, "b own");
+        say(peer, endings[i].bytes, endings[i].count);
+        conn_rig_settle();
+        assert_true(!conn_is_open(conn) && conn_is_due(conn) && conn->held && conn->blocked);
+        say_frame_text(peer, PING, "no pong takes the place of the Close");
+        conn_rig_publish("behind the Close", 16);
+        conn_rig_settle();
+        receive(peer);
+        assert_next(peer, BINARY, noise(), LONG_BYTES);
+        assert_next_text(peer, BINARY, "an echo");
+        assert_next_text(peer, BINARY, "two");
+        assert_next(peer, BINARY, noise(), LONG_BYTES - 1);
+        assert_next_text(peer, BINARY, "b own");
+        assert_next_ending(peer, &endings[i]);
+        assert_false(conn->held);
+        hang_up(peer);
+    }
+    assert_int_equal(GREW(broadcasts_delivered), 4 * ENDINGS);
+    assert_int_equal(GREW(broadcasts_undeliverable), ENDINGS);
+}
+
+static void
+test_conn_that_another_closes_gets_what_was_published_before(void **state)
+{
+    struct peer *peer = join(0);
+
+    (void)state;
+    conn_rig_publish("one", 3); /* which no sweep has seen */
+    assert_int_equal(
+        crier_send((struct crier_client *)conn_rig_last_conn(), CRIER_BINARY, "private", 7), 0);
+    assert_int_equal(crier_close((struct crier_client *)conn_rig_last_conn(), 4000, NULL), 0);
+    conn_rig_publish("two", 3);
+    conn_rig_settle();
+    receive(peer);
+    assert_next_text(peer, BINARY, "private");
+    assert_next_text(peer, BINARY, "one");
+    assert_next_close(peer, 4000);
+    assert_no_more(peer);
+}
+
+/* A Close that may not wait: for want of memory, and because the client is slow. */
+static void
+test_conn_that_is_closed_at_once_gets_the_rest_of_the_frame_alone(void **state)
+{
+    struct peer *peer = join(SMALL);
+    struct conn *conn = conn_rig_last_conn();
+
+    (void)state;
+    conn_rig_publish(noise(), LONG_BYTES);
+    conn_rig_settle();
+    conn_rig_publish("two", 3);
+    assert_true(conn->next_done > 0);
+    conn_close_at_once(conn, CLOSE_TOO_SLOW, NULL);
+    conn_rig_settle();
+    receive(peer);
+    assert_next(peer, BINARY, noise(), LONG_BYTES);
+    assert_next_close(peer, CLOSE_TOO_SLOW);
+    assert_no_more(peer);
+}
+
+static void
+test_conn_that_is_due_broadcasts_holds_the_ring_until_they_are_out(void **state)
+{
+    struct worker *worker = conn_rig_worker();
+    struct peer *peer = join(SMALL);
+    struct conn *conn = conn_rig_last_conn();
+
+    (void)state;
+    for (int i = 0; i < 4; i++)
+        conn_rig_publish(noise(), LONG_BYTES);
+    conn_rig_settle();
+    conn_close(conn, CLOSE_NORMAL, NULL);
+    for (int i = 0; i < 8; i++) { /* others are published and swept meanwhile */
+        conn_rig_publish("more", 4);
+        conn_rig_settle();
+        assert_true(conn->held && worker->fanout.cursor == conn->next);
+        receive_some(peer, LONG_BYTES / 4);
+        conn_rig_settle();
+    }
+    receive(peer);
+    for (int i = 0; i < 4; i++)
+        assert_next(peer, BINARY, noise(), LONG_BYTES);
+    assert_next_close(peer, CLOSE_NORMAL);
+    assert_no_more(peer);
+    assert_int_equal(worker->held_count, 0);
+    assert_int_equal(worker->fanout.cursor, worker->fanout.end);
+}
+
 static void
 test_conn_that_is_refused_is_counted_once(void **state)
 {
@@ -1605,6 +1805,11 @@ main(void)
         EDGE(test_conn_one_that_has_left_is_announced_although_others_wait),
         EDGE(test_conn_that_is_closed_in_a_message_does_not_hear_the_next_one),
         EDGE(test_conn_answers_a_close_with_its_code_or_without_one),
+        EDGE(test_conn_close_of_any_kind_comes_behind_what_was_published_and_sent_before),
+        EDGE(test_conn_close_of_any_kind_waits_until_a_full_socket_has_taken_what_is_before_it),
+        EDGE(test_conn_that_another_closes_gets_what_was_published_before),
+        EDGE(test_conn_that_is_closed_at_once_gets_the_rest_of_the_frame_alone),
+        EDGE(test_conn_that_is_due_broadcasts_holds_the_ring_until_they_are_out),
         EDGE(test_conn_that_is_refused_is_counted_once),
         EDGE(test_conn_that_is_closed_before_its_long_message_has_its_turn_is_not_heard),
         EDGE(test_conn_long_messages_that_had_to_wait_leave_their_clients_served),

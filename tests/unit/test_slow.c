@@ -360,7 +360,7 @@ test_slow_client_that_is_cut_can_still_be_told_why_it_is_closed(void **state)
     slow = open_reader(SMALL, false);
     publish_many(3 * ROUND);
     conn = conn_rig_last_conn();
-    conn_close(conn, CLOSE_NORMAL, NULL);
+    conn_close_at_once(conn, CLOSE_NORMAL, NULL);
     assert_true(conn->cut && !conn->held); /* what it waits for does not lie in the ring */
     assert_true(read_some(slow));
     conn_rig_turn();
@@ -381,7 +381,7 @@ test_slow_client_that_waits_to_be_told_of_its_close_is_cut_then(void **state)
     begin(CONF_SLOW_SKIP);
     slow = open_reader(SMALL, false);
     publish_many(10);
-    conn_close(conn_rig_last_conn(), CLOSE_NORMAL, NULL);
+    conn_close_at_once(conn_rig_last_conn(), CLOSE_NORMAL, NULL);
     publish_many(3 * ROUND);
     assert_int_equal(GREW(slow_copies), 1);
     read_all(slow);
@@ -390,6 +390,27 @@ test_slow_client_that_waits_to_be_told_of_its_close_is_cut_then(void **state)
     end();
     assert_int_equal(GREW(broadcasts_delivered), whole);
     assert_int_equal(GREW(broadcasts_skipped), 0);
+}
+
+static void
+test_slow_client_that_is_closing_jumps_no_further_than_its_close(void **state)
+{
+    struct reader *slow;
+
+    (void)state;
+    begin(CONF_SLOW_SKIP);
+    slow = open_reader(SMALL, false);
+    publish_many(10);
+    conn_close(conn_rig_last_conn(), CLOSE_NORMAL, NULL);
+    publish_many(3 * ROUND);
+    assert_int_equal(GREW(slow_skips), 1);
+    read_all(slow);
+    assert_int_equal(slow->close_code, CLOSE_NORMAL);
+    assert_true(slow->seen_count < 10);
+    end();
+    assert_int_equal(GREW(broadcasts_delivered), slow->seen_count);
+    assert_int_equal(GREW(broadcasts_skipped), 10 - slow->seen_count);
+    assert_int_equal(GREW(broadcasts_undeliverable), 3 * ROUND);
 }
 
 static void
@@ -620,6 +641,31 @@ test_slow_client_that_moves_past_the_pressure_it_met_is_not_closed(void **state)
     assert_int_equal(GREW(clients_slow_closed), 0);
     read_all(slow);
     assert_int_equal(missed(slow, first), 0);
+    end();
+}
+
+static void
+test_slow_client_that_is_closing_is_reset(void **state)
+{
+    struct reader *slow;
+
+    (void)state;
+    begin(CONF_SLOW_CLOSE);
+    conn_rig_conf()->slow_grace_ms = 1000;
+    slow = open_reader(SMALL, false);
+    publish_many(10);
+    conn_close(conn_rig_last_conn(), CLOSE_NORMAL, NULL);
+    while (publish())
+        conn_rig_turn();
+    pass_time(100);
+    pass_time(800);
+    assert_int_equal(GREW(clients_slow_closed), 0);
+    pass_time(100);
+    assert_int_equal(GREW(clients_slow_closed), 1);
+    assert_int_equal(GREW(clients_slow_reset), 1);
+    publish_many(ROUND); /* the ring has room again */
+    read_all(slow);
+    assert_true(slow->ended && slow->close_code == 0);
     end();
 }
 
@@ -1167,6 +1213,8 @@ main(void)
             test_slow_client_that_leaves_with_a_frame_half_out_was_not_delivered_that_one),
         cmocka_unit_test(test_slow_client_that_is_cut_can_still_be_told_why_it_is_closed),
         cmocka_unit_test(test_slow_client_that_waits_to_be_told_of_its_close_is_cut_then),
+        cmocka_unit_test(test_slow_client_that_is_closing_jumps_no_further_than_its_close),
+        cmocka_unit_test(test_slow_client_that_is_closing_is_reset),
         cmocka_unit_test(test_slow_client_for_whose_copy_there_is_no_memory_is_reset),
         cmocka_unit_test(test_slow_client_does_not_skip_what_is_its_own),
         cmocka_unit_test(test_slow_client_may_skip_more_than_its_record_can_count),

@@ -714,6 +714,72 @@ test_timeout_of_a_close_is_that_of_the_state_it_has_come_to(void **state)
     assert_int_equal(resets, 1);
 }
 
+/* Broadcasts come before its Close: its time begins anew whenever its socket takes some of them. */
+static void
+test_timeout_of_a_close_begins_anew_with_what_is_read_before_it(void **state)
+{
+    static const uint8_t bytes[LONG_BYTES];
+    struct worker *worker = conn_rig_worker();
+    int others = join(0);
+    struct conn *other = worker->fanout.conns[0];
+    int fd = join(SMALL);
+    struct conn *conn = worker->fanout.conns[1];
+    uint8_t got[LONG_BYTES];
+
+    (void)state;
+    for (int i = 0; i < 10; i++)
+        conn_rig_publish(bytes, sizeof(bytes));
+    conn_rig_settle();
+    conn_close(conn, CLOSE_NORMAL, NULL);
+    conn_close(other, CLOSE_NORMAL, NULL);
+    (void)read_all(others, got);
+    for (int i = 0; i < 4; i++) {
+        uint64_t next = conn->next;
+
+        pass_ms(CONN_CLOSE_TIMEOUT_MS - 1000);
+        while (conn->next == next && recv(fd, got, sizeof(got), 0) > 0)
+            conn_rig_settle();
+        assert_true(conn->next > next && conn_is_due(conn));
+    }
+    assert_int_equal(resets, 0);
+    assert_int_equal(worker->conn_count, 1); /* the other has had its time */
+    pass_ms(CONN_CLOSE_TIMEOUT_MS - 1000);
+    assert_int_equal(worker->conn_count, 1);
+    pass_ms(1000);
+    assert_int_equal(worker->conn_count, 0);
+    assert_int_equal(resets, 1);
+    assert_true(GREW(broadcasts_undeliverable) > 0);
+}
+
+/* The server stops while a client still reads what comes before its Close. */
+static void
+test_stopping_awaits_the_client_that_is_due_broadcasts_before_its_close(void **state)
+{
+    static const uint8_t bytes[LONG_BYTES];
+    struct worker *worker = conn_rig_worker();
+    int fd = join(SMALL);
+    struct conn *conn = worker->fanout.conns[0];
+    uint8_t end[4];
+
+    (void)state;
+    for (int i = 0; i < 4; i++)
+        conn_rig_publish(bytes, sizeof(bytes));
+    conn_rig_settle();
+    conn_close(conn, 4000, NULL);
+    set_phase(PHASE_QUIET);
+    conn_rig_settle();
+    set_phase(PHASE_DELIVER);
+    conn_rig_settle();
+    assert_false(worker->done);
+    assert_int_equal(read_all(fd, end), 4 * (LONG_BYTES + 4) + 4);
+    assert_memory_equal(end, "\x88\x02\x0f\xa0", 4);
+    conn_rig_close(fd);
+    client_count--;
+    turn_until_done();
+    assert_int_equal(GREW(broadcasts_undeliverable), 0);
+    serve_again();
+}
+
 static uint32_t woken_ms;
 
 static void
@@ -809,6 +875,8 @@ main(void)
         STOPS(test_timeouts_do_not_run_while_the_worker_is_stalled),
         STOPS(test_timeout_of_a_close_reads_what_is_there_first),
         STOPS(test_timeout_of_a_close_is_that_of_the_state_it_has_come_to),
+        STOPS(test_timeout_of_a_close_begins_anew_with_what_is_read_before_it),
+        STOPS(test_stopping_awaits_the_client_that_is_due_broadcasts_before_its_close),
         STOPS(test_timeouts_see_the_time_after_the_sleep_in_callbacks),
         STOPS(test_timeout_of_a_close_does_not_destroy_what_has_arrived),
         STOPS(test_stopping_without_a_master_publishes_messages_that_wait),

@@ -138,7 +138,7 @@ int crier_broadcast_fits(size_t bytes);
 int crier_send(struct crier_client *client, enum crier_type type, const void *data, size_t bytes);
 
 /* Closes with a code (1000, 1001, 1008, 1011, 3000 to 4999) and a reason of at most 123 bytes or
- * NULL. */
+ * NULL. What was sent to the client or broadcast before goes out first. */
 int crier_close(struct crier_client *client, unsigned code, const char *reason);
 
 /* 127.0.0.1:50189, [::1]:50189 or unix:PID. Borrowed until the next call. */
