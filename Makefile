@@ -48,6 +48,7 @@ B           := build/$(VARIANT)
 CRIER       := $(B)/crier
 CRIER_RING  := $(B)/crier-ring
 CRIER_BENCH := $(B)/crier-bench
+MANUAL      := $(B)/manual# writes crier(1) with the options of the tables
 LIB         := $(B)/libcrier.a
 UNIT_BIN    := $(UNIT:%=$(B)/tests/unit/test_%)
 FUZZ_BIN    := $(FUZZ:%=$(B)/tests/fuzz/fuzz_%)
@@ -57,7 +58,7 @@ BENCH_BIN   := $(BENCH:%=$(B)/tests/bench/%)
 TEST_BIN    := $(UNIT_BIN) $(FUZZ_BIN) $(TORTURE_BIN) $(LOAD_BIN) $(BENCH_BIN)
 NARROW_BIN  := $(patsubst %,$(B)/%_narrow,$(filter $(TEST_BIN:$(B)/%=%),$(NARROW)))
 SUITE_BIN   := $(UNIT_BIN) $(filter $(B)/tests/unit/%,$(NARROW_BIN)) $(FUZZ_BIN) $(TORTURE_BIN) $(filter $(B)/tests/torture/%,$(NARROW_BIN))
-ALL_C       := $(LIB_C) $(APPS_C) $(TOOLS:%=tools/%.c) $(BENCHER:%=tools/%.c) $(TEST_BIN:$(B)/%=%.c) tests/bench/peers/lws_broadcast.c tests/fuzz/replay.c tests/lib/conn_rig.c tests/lib/hand_clock.c
+ALL_C       := $(LIB_C) $(APPS_C) $(TOOLS:%=tools/%.c) $(BENCHER:%=tools/%.c) tools/manual.c $(TEST_BIN:$(B)/%=%.c) tests/bench/peers/lws_broadcast.c tests/fuzz/replay.c tests/lib/conn_rig.c tests/lib/hand_clock.c
 OBJECTS     := $(ALL_C:%.c=$(B)/%.o) $(SHM_C:%.c=$(B)/narrow/%.o) $(NARROW:%=$(B)/narrow/%.o)
 
 # ---- flags ---------------------------------------------------------------------------------------
@@ -72,12 +73,8 @@ VARIANT_FLAGS_tsan    := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 VARIANT_FLAGS_cov     := -O0 -g --coverage -fprofile-update=atomic
 VARIANT_FLAGS_fuzz    := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 VARIANT_FLAGS         := $(VARIANT_FLAGS_$(VARIANT))
-ifeq ($(VARIANT_FLAGS),)
-$(error VARIANT=$(VARIANT) is unknown: take release, asan, tsan, cov, fuzz or lint)
-endif
-ifeq ($(CI),true)
-VARIANT_FLAGS += -Werror
-endif
+$(if $(VARIANT_FLAGS),,$(error VARIANT=$(VARIANT) is unknown: take release, asan, tsan, cov, fuzz or lint))
+VARIANT_FLAGS         += $(if $(filter true,$(CI)),-Werror)
 
 # pkg-config is asked once, when the first rule needs it: set-up, help and clean work without it.
 pkg = $(shell pkg-config $1 $2)$(if $(filter 0,$(.SHELLSTATUS)),,$(error $2 not found by pkg-config: run tools/setup.sh $3))
@@ -94,7 +91,6 @@ COMPILE  = $(CC) $(CPPFLAGS) $(CFLAGS)
 
 # ---- rules ---------------------------------------------------------------------------------------
 
-.DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
@@ -104,8 +100,7 @@ OUTER := all run test lint check-long interop asan tsan cov fuzz bench bench-pee
 ifneq ($(filter $(OUTER) lint-%,$(or $(MAKECMDGOALS),all)),)
 .NOTPARALLEL:
 endif
-CORES = $(shell nproc)
-INNER = $(MAKE) $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(CORES))
+INNER = $(MAKE) $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 BUILD = tools/as_owner.sh $(INNER)# what root builds in a user's tree is the user's
 
 Q    := $(if $(V),,@)
@@ -126,9 +121,9 @@ endef
 all: setup-build  ## build the server, its tools and the library (default)
 	+@$(BUILD) programs
 
-programs: $(CRIER) $(CRIER_RING) $(CRIER_BENCH) $(LIB) build/compile_commands.json
+programs: $(CRIER) $(CRIER_RING) $(CRIER_BENCH) $(LIB) $(B)/crier.1 build/compile_commands.json
 suite: programs $(SUITE_BIN) $(LOAD_BIN)
-programs suite: ; @:
+programs suite:; @:
 
 # Rewritten only when the flags differ: everything that was compiled depends on it.
 $(B)/flags: private export FINGERPRINT = $(COMPILE) | $(LDFLAGS) $(LDLIBS)
@@ -149,7 +144,8 @@ $(LIB) $(B)/narrow/libshm.a: $(B)/flags Makefile
 	$(call show,AR)
 	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 
-$(CRIER): $(APPS_C:%.c=$(B)/%.o)
+$(CRIER) $(MANUAL): $(APPS_C:%.c=$(B)/%.o)
+$(MANUAL): $(B)/tools/manual.o
 $(CRIER_RING): $(TOOLS:%=$(B)/tools/%.o)
 $(CRIER_BENCH): $(BENCHER:%=$(B)/tools/%.o)
 $(TEST_BIN): %: %.o
@@ -158,8 +154,12 @@ $(FUZZ_BIN): $(if $(filter fuzz,$(VARIANT)),,$(B)/tests/fuzz/replay.o)
 $(FUZZ_BIN): LDFLAGS += $(if $(filter fuzz,$(VARIANT)),-fsanitize=fuzzer)
 $(filter $(B)/tests/unit/test_bench_%,$(UNIT_BIN)): $(B)/tests/unit/test_%: $(B)/tools/%.o
 $(RIGGED:%=$(B)/tests/%): $(B)/tests/lib/conn_rig.o $(B)/tests/lib/hand_clock.o
-$(CRIER) $(CRIER_RING) $(CRIER_BENCH) $(TEST_BIN): $(LIB)
+$(CRIER) $(CRIER_RING) $(CRIER_BENCH) $(MANUAL) $(TEST_BIN): $(LIB)
 	$(link)
+
+$(B)/crier.1: docs/crier.1.in $(MANUAL)
+	$(call show,MAN)
+	$(Q)$(MANUAL) <$< >$@
 
 $(NARROW_BIN): $(B)/%_narrow: $(B)/narrow/%.o $(B)/narrow/libshm.a
 	$(link)
@@ -174,8 +174,7 @@ build/compile_commands.json: $(B)/flags Makefile
 # ---- run and check -------------------------------------------------------------------------------
 
 SETUPS := build unit test lint format bench peers long interop fuzz
-$(SETUPS:%=setup-%): setup-%:
-	@tools/setup.sh $*
+$(SETUPS:%=setup-%): setup-%:; @tools/setup.sh $*
 
 run: setup-build  ## build and start the server in the foreground: make run ARGS="--workers 4"
 	+@$(BUILD) VARIANT=release programs >&2
@@ -218,7 +217,7 @@ bench-peers: setup-peers  ## measure other servers beside it, into docs/BENCHMAR
 	+@$(BUILD) VARIANT=release build/release/crier build/release/crier-bench
 	@/usr/bin/python3 -B tests/bench/peers/compare.py $(ARGS) build/release
 
-LINTS := tree format shell python cppcheck tidy
+LINTS := tree format shell python manuals cppcheck tidy
 
 lint: setup-lint  ## layout, formatting, warnings and static analysis; lint-tree, lint-tidy ... one alone
 	@$(MAKE) -k $(LINTS:%=lint-%) lint-warnings && echo 'lint: clean'

@@ -8,7 +8,7 @@
  * Context:  main thread.
  *
  * The arithmetic is in this header only. The checks and their sentences use it, and
- * tests/e2e/test_limits.py compares LIMITS in docs/crier.1 with it.
+ * tests/e2e/test_limits.py compares LIMITS in docs/crier.1.in with it.
  */
 #ifndef CRIER_SERVER_LIMITS_H
 #define CRIER_SERVER_LIMITS_H

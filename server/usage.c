@@ -11,7 +11,7 @@ enum { USAGE_COLUMN = 30, USAGE_WIDTH = 80 };
 static void
 usage_print_wrapped(const char *text, int at)
 {
-    if (at >= USAGE_COLUMN) {
+    if (at > USAGE_COLUMN - 2) { /* two blanks at least */
         putchar('\n');
         at = 0;
     }
@@ -68,9 +68,8 @@ usage_print(const struct options_row *rows, size_t count, const char *app_name)
     printf("\n"
            "  -h, --help                  print this\n"
            "  -V, --version               print the version\n\n"
-           "SIZE takes k, M or G (powers of 1024). SECS takes fractions; 0 turns a timeout off,\n"
-           "except for --slow-grace. Times that are given to clients, and --drain, count only\n"
-           "while the process that judges runs: not while it is stopped, frozen or stalled.\n"
+           "SIZE takes k, M or G (powers of 1024). SECS takes fractions. A stall is a time in\n"
+           "which the process that judges does not run: it is stopped, frozen or blocked.\n"
            "Each option is also read from the environment: --max-message from\n"
            "CRIER_MAX_MESSAGE. The command line wins, also where two options exclude each\n"
            "other.\n\n"

@@ -35,7 +35,7 @@ place 755 "$build/crier-ring" bin
 place 755 "$build/crier-bench" bin
 place 644 "$build/libcrier.a" lib
 place 644 worker/api/crier.h include
-for page in docs/*.1; do
+for page in "$build"/crier.1 docs/*.1; do
     place 644 "$page" share/man/man1
 done
 work=$(mktemp -d)

@@ -65,6 +65,7 @@ fuzz | libclang-rt-dev     | clang_rt fuzzer
 format | clang-format      | command clang-format
 lint | clang-tidy          | command clang-tidy
 lint | cppcheck            | command cppcheck
+lint | mandoc              | command mandoc
 lint | shellcheck          | command shellcheck
 lint | python3-pytest      | python pytest
 lint | python3-pyflakes    | python pyflakes

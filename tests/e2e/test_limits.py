@@ -13,14 +13,14 @@ import pytest
 from harness import CRIER, PATIENCE, REPOSITORY, SANITIZED, descriptors, plain_environment, run_crier, wait_until
 
 SMALL = ("--no-welcome", "--max-message", "1k", "--ring", "64k", "--pool", "1M")
-SPARE = 12  # of the master's and of a worker's descriptors, says LIMITS in docs/crier.1
+SPARE = 12  # of the master's and of a worker's descriptors, says LIMITS in docs/crier.1.in
 CLIENTS_MIN = 16
 
 no_sanitizer = pytest.mark.skipif(SANITIZED, reason="the sanitizers need descriptors and memory of their own")
 
 
 def manual():
-    with open(os.path.join(REPOSITORY, "docs/crier.1")) as page:
+    with open(os.path.join(REPOSITORY, "docs/crier.1.in")) as page:
         return page.read()
 
 

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from harness import PROBE, needs_ipv6, plain_environment, run_crier
+from harness import BUILD, PROBE, needs_ipv6, plain_environment, run_crier
 
 LONGER = "x" * 1025
 SIZES = ["", "k", "1Q", "-1", "1.5M", " 1", "99999999999999999999G"]
@@ -46,6 +46,7 @@ BAD = {
                     LONGER],
     "drain": SECONDS,
     "verbose": FLAG,
+    "log-broadcasts": ["", "yes", "On"],
     "quiet": FLAG,
     "welcome": ["%x", "100%", "%", "%A", "%%%", "a%\u00e9", LONGER, b"\xff\xfe"],
     "no-welcome": FLAG,
@@ -337,6 +338,23 @@ def test_an_address_of_another_program_is_status_3():
         listener.listen(16)
         done = run_crier("--listen", "127.0.0.1:%d" % listener.getsockname()[1])
     assert done.returncode == 3 and "another program listens there" in done.stderr, done
+
+
+# ---- the manual ----
+
+def test_the_manual_has_every_option_with_its_argument_and_default_and_what_help_says():
+    with open(os.path.join(BUILD, "crier.1")) as page:
+        section = re.search(r"^\.Sh OPTIONS\n(.*?)^\.Sh ", page.read(), re.M | re.S)[1]
+    items = re.findall(r"^\.It (?:Fl (\w) , )?Fl -([\w-]+)(.*)\n((?:(?!\.It Fl).*\n)*)", section, re.M)
+    assert sorted((name, (short or None, bool(argument))) for short, name, argument, _ in items
+                  if name not in ("help", "version")) == sorted(OPTIONS.items())
+    shown = " ".join(run_crier("--help").stdout.split())
+    for _, name, _, text in items:
+        text, _, default = text.partition("The default is\n.Ql ")
+        default = default.partition(" .\n")[0].removesuffix("\\&")
+        first = text.splitlines()[0][1:].rstrip(".")
+        assert name in ("help", "version") or first in shown, f"--{name}: {first}"
+        assert not default or f"(default: {default})" in shown, f"--{name}: {default}"
 
 
 # ---- the application's options ----

@@ -13,7 +13,7 @@ import harness.background_job
 from harness import (CRIER_RING, REALTIME, REPOSITORY, SANITIZED, Disconnected, all_signals, is_alive, masks, process_state,
                      run_crier, signals_that, table_items, wait_for_reader, wait_until)
 
-MANUAL = os.path.join(REPOSITORY, "docs/crier.1")
+MANUAL = os.path.join(REPOSITORY, "docs/crier.1.in")
 BACKGROUND = [sys.executable, harness.background_job.__file__]
 unsanitized = pytest.mark.skipif(SANITIZED, reason="the sanitizers handle these signals, and want to be loaded first")
 long = pytest.mark.skipif(not os.environ.get("CRIER_LONG"), reason="CRIER_LONG=1 inherits each signal alone, too")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One of the checks of `make lint`, or, as `reformat`, what makes one of them pass.
 #
-#   tests/lint/run.sh tree|format|shell|python|cppcheck|tidy SOURCE.c...
+#   tests/lint/run.sh tree|format|shell|python|manuals|cppcheck|tidy SOURCE.c...
 #   tests/lint/run.sh reformat
 #
 # The sources are all that the Makefile lists. For `tree`, CC_LINE is how it compiles them; for `tidy`,
@@ -29,6 +29,13 @@ format) each '*.[ch]' clang-format --dry-run --Werror ;;
 reformat) each '*.[ch]' clang-format -i ;;
 shell) each '*.sh' shellcheck .ci/run ;;
 python) each '*.py' "${python[@]}" -m pyflakes ;;
+manuals)
+    tools/as_owner.sh make VARIANT=release build/release/crier.1 >/dev/null
+    # Whether a page that is referred to is installed says nothing about the text.
+    complaints=$(mandoc -Tlint docs/*.1 build/release/crier.1 2>&1 |
+        grep -vE 'referenced manual not found|outdated mandoc.db' || true)
+    [ -z "$complaints" ] || { echo "$complaints" && exit 1; }
+    ;;
 cppcheck)
     cppcheck --quiet --std=c11 --platform=unix64 --library=posix,gnu -I. -j"$(nproc)" --inline-suppr --error-exitcode=1 \
         --enable=warning,performance,portability "${code[@]}"

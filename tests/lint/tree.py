@@ -34,7 +34,8 @@ INCLUDES = [
     ("worker/api/",   [],                                                    ["event2/*", "openssl/*", "zlib.h"]),
     ("worker/apps/",  ["worker/api/*"],                                      ["event2/*", "zlib.h"]),
     ("worker/",       ["shm/*", "worker/*"],                                 ["zlib.h"]),
-    ("tools/",        ["shm/*", "worker/proto/*", "tools/*"],                ["zlib.h"]),
+    ("tools/",        ["shm/*", "worker/proto/*", "worker/api/crier.h",
+                       "tools/*"],                                           ["zlib.h"]),
 ]
 MASTER_HEADERS = "shm/*_master.h"
 MASTER_HEADER_USERS = ("shm/", "server/", "tests/")
