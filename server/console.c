@@ -35,6 +35,7 @@ console_state_name(enum console_state state)
     case CONSOLE_READING: return "reading";
     case CONSOLE_FULL: return "full";
     case CONSOLE_BACKGROUND: return "background";
+    case CONSOLE_DISCARDING: return "discarding";
     }
     return "unknown";
 }
@@ -47,7 +48,7 @@ console_change(struct console *console, enum console_state state)
 
     event_del(console->timer);
     console->state = state;
-    console_source_watch(&console->source, state == CONSOLE_READING);
+    console_source_watch(&console->source, state == CONSOLE_READING || state == CONSOLE_DISCARDING);
     if (state == CONSOLE_WAITING)
         event_add(console->timer, &clients);
     else if (state == CONSOLE_BACKGROUND)
@@ -194,6 +195,14 @@ console_publish_lines(struct console *console)
     return rc;
 }
 
+/* The input has ended, and a person may type all the same. */
+static bool
+console_is_typed(const struct console *console)
+{
+    return !console->stopped && console_source_is_terminal(&console->source) &&
+           !console_source_has_hung_up(&console->source);
+}
+
 /* Goes as far as there is room, and into the state that follows. */
 static void
 console_work(struct console *console)
@@ -201,7 +210,7 @@ console_work(struct console *console)
     if (console_publish_lines(console) != 0) {
         console_change(console, CONSOLE_FULL);
     } else if (console->at_end) {
-        console_change(console, CONSOLE_CLOSED);
+        console_change(console, console_is_typed(console) ? CONSOLE_DISCARDING : CONSOLE_CLOSED);
         console->on_end(console->arg);
     } else if (console->state != CONSOLE_READING) {
         console_change(console, CONSOLE_READING);
@@ -225,20 +234,44 @@ console_is_background(void)
     return group > 0 && group != getpgrp();
 }
 
+/* No more is read, for the reason `why` unless it is the end. A line that has no room yet is still
+ * published. */
+static void
+console_end(struct console *console, const char *why)
+{
+    console->at_end = true;
+    console_source_end(&console->source);
+    console_log_end(console->segment, why);
+    console_work(console);
+}
+
 static void
 console_read_failed(struct console *console, int error)
 {
     if (error == ECANCELED) {
-        console->stopped = true;
+        console->at_end = console->stopped = true;
+        console_work(console);
     } else if (error == EIO && console_is_background()) {
         console_change(console, CONSOLE_BACKGROUND);
-        return;
-    } else if (error != EIO) { /* that is a terminal that has gone away */
-        errno = error;
-        log_warn("cannot read standard input, closing the console");
+    } else {
+        console_end(console, strerror(error));
     }
-    console->at_end = true;
-    console_work(console);
+}
+
+/* Typed after the end of the input. */
+static void
+console_discard(struct console *console, ssize_t bytes)
+{
+    if (bytes > 0 && !console->answered) {
+        console->answered = true;
+        log_warnx("standard input has ended: this line is not sent, nor is any other");
+    } else if (bytes == -EIO && console_is_background()) {
+        console_change(console, CONSOLE_BACKGROUND);
+    } else if (bytes <= 0 && (bytes < 0 || console_source_has_hung_up(&console->source))) {
+        console_change(console, CONSOLE_CLOSED);
+    } else if (bytes == 0) {
+        console_change(console, CONSOLE_DISCARDING); /* Ctrl-D once more */
+    }
 }
 
 static void
@@ -255,17 +288,20 @@ console_read(evutil_socket_t fd, short events, void *arg)
         console_log_long_datagram(SOURCE_CHUNK_BYTES);
         return;
     }
+    if (console->state == CONSOLE_DISCARDING) {
+        console_discard(console, bytes);
+        return;
+    }
     if (bytes < 0) {
         console_read_failed(console, (int)-bytes);
         return;
     }
-    if (bytes == 0) {
-        log_event("standard input has ended");
-        console->at_end = true;
-    }
     console->chunk_at = 0;
     console->chunk_end = (size_t)bytes;
-    console_work(console);
+    if (bytes > 0)
+        console_work(console);
+    else
+        console_end(console, NULL);
 }
 
 static void
@@ -278,7 +314,10 @@ console_look_again(evutil_socket_t fd, short events, void *arg)
 
     (void)fd;
     (void)events;
-    console_change(console, wait ? console->state : CONSOLE_READING);
+    if (wait)
+        console_change(console, console->state);
+    else
+        console_change(console, console->at_end ? CONSOLE_DISCARDING : CONSOLE_READING);
 }
 
 /* --- start and end --- */
@@ -326,8 +365,13 @@ console_start(struct console *console)
 void
 console_stop(struct console *console)
 {
-    if (console->state == CONSOLE_CLOSED || console->at_end)
+    if (console->state == CONSOLE_CLOSED || (console->at_end && console->state == CONSOLE_FULL))
         return;
+    if (console->at_end) { /* what is typed is discarded */
+        (void)console_source_stop(&console->source);
+        console_change(console, CONSOLE_CLOSED);
+        return;
+    }
     if (console_source_stop(&console->source)) {
         if (console->state == CONSOLE_READING)
             console_change(console, CONSOLE_READING); /* what the source still has is read soon */

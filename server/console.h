@@ -5,7 +5,7 @@
  * Owns:     its events and buffers, and its source (console_source.h), which never blocks the loop.
  *           Descriptor 0 is borrowed. Other processes share its description, so its flags are never
  *           changed.
- * Errors:   negative errno at start. Later a read error closes the console; a line that cannot be
+ * Errors:   negative errno at start. Later a read error ends the input; a line that cannot be
  *           broadcast is reported with its number and skipped.
  * Context:  loop thread. One chunk per turn of the loop.
  *
@@ -14,6 +14,12 @@
  *   CONSOLE_READING     waits for input
  *   CONSOLE_FULL        has a line for which the ring has no room: reads nothing until there is room
  *   CONSOLE_BACKGROUND  the terminal belongs to another job: checks again every second
+ *   CONSOLE_DISCARDING  the input of a terminal has ended (Ctrl-D): what is typed from then on is read and
+ *                       discarded, so that the shell does not get it later; the first line is answered
+ *
+ * The end of the input is always logged. When it was a pipe or a FIFO, its read end is closed: a process
+ * that has it open for writing gets EPIPE, and the next one that opens the FIFO waits in open(2) for a
+ * reader (console_source_end).
  */
 #ifndef CRIER_SERVER_CONSOLE_H
 #define CRIER_SERVER_CONSOLE_H
@@ -34,6 +40,7 @@ enum console_state {
     CONSOLE_READING,
     CONSOLE_FULL,
     CONSOLE_BACKGROUND,
+    CONSOLE_DISCARDING,
 };
 
 struct console {
@@ -42,8 +49,9 @@ struct console {
     struct ring *ring;
     struct console_source source;
     struct event *timer;
-    bool at_end;  /* nothing more will be read; what was read may still wait for room */
-    bool stopped; /* by console_stop: an incomplete last line is dropped */
+    bool at_end;   /* nothing more will be read; what was read may still wait for room */
+    bool stopped;  /* by console_stop: an incomplete last line is dropped */
+    bool answered; /* CONSOLE_DISCARDING: the first line */
 
     char chunk[SOURCE_CHUNK_BYTES];
     size_t chunk_at;

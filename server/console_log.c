@@ -68,6 +68,19 @@ console_log_skipped(uint64_t line, enum console_fault fault)
 }
 
 void
+console_log_end(const struct segment *segment, const char *why)
+{
+    const char *next = segment->conf->exit_on_eof ? "stopping"
+                       : log_is_watched()         ? "still serving, Ctrl-C stops"
+                                                  : "still serving";
+
+    if (why)
+        log_warnx("cannot read standard input: %s; %s", why, next);
+    else if (!segment->conf->exit_on_eof)
+        log_warnx("standard input has ended; %s", next);
+}
+
+void
 console_log_long_datagram(size_t longest_bytes)
 {
     static struct log_summary datagrams;

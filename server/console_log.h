@@ -31,6 +31,10 @@ void console_log_broadcast(const struct segment *segment, uint64_t seq, size_t b
 /* The line with this number was skipped. */
 void console_log_skipped(uint64_t line, enum console_fault fault);
 
+/* The input has ended, or cannot be read for this reason. Not if that was to be expected: with
+ * --exit-on-eof the end of the input is what stops the server, which logs it. */
+void console_log_end(const struct segment *segment, const char *why);
+
 /* A datagram was longer than what is read at once. */
 void console_log_long_datagram(size_t longest_bytes);
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -260,6 +261,38 @@ console_source_read(struct console_source *source, char *data)
         source_watch_readable(source);
     return console_source_has_thread(source) ? source_take(source, data)
                                              : source_read_own(source, data);
+}
+
+/* The descriptor that is closed first makes room for the one that is opened. */
+void
+console_source_end(struct console_source *source)
+{
+    int null;
+
+    console_source_watch(source, false);
+    if (source->input.type != S_IFIFO)
+        return;
+    inherited_close(&source->input);
+    null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (null < 0 || dup2(null, STDIN_FILENO) < 0)
+        log_warn("cannot open /dev/null in the place of the pipe that was standard input; what is "
+                 "still written to it is lost");
+    if (null >= 0)
+        close(null);
+}
+
+bool
+console_source_is_terminal(const struct console_source *source)
+{
+    return source->input.type == S_IFCHR && inherited_is_terminal(STDIN_FILENO);
+}
+
+bool
+console_source_has_hung_up(const struct console_source *source)
+{
+    struct pollfd input = {.fd = source->input.fd};
+
+    return poll(&input, 1, 0) == 1 && (input.revents & POLLHUP);
 }
 
 bool

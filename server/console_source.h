@@ -59,6 +59,17 @@ void console_source_watch(struct console_source *source, bool on);
  * lost; the input continues. */
 ssize_t console_source_read(struct console_source *source, char *data);
 
+/* Call when the input has ended. A pipe or FIFO is closed, and /dev/null takes the place of descriptor 0:
+ * whatever is written from then on would be lost, and the process that writes it would not know. What a
+ * process writes between the read that found the end and this call is lost with it. */
+void console_source_end(struct console_source *source);
+
+/* The input is a terminal; it may end more than once. */
+bool console_source_is_terminal(const struct console_source *source);
+
+/* A terminal whose other end is gone: it ends again and again. */
+bool console_source_has_hung_up(const struct console_source *source);
+
 /* Starts no more reads. True: call console_source_read until it returns -ECANCELED, 0 or an error, for the
  * bytes that were already read. */
 bool console_source_stop(struct console_source *source);

@@ -163,6 +163,16 @@ GROUPS = [
         ("log_summary_all_at_the_end", "        log_summary_write_list(true);", "        log_summary_write_list(false);"),
         ("log_summary_off_the_list", "            *at = summary->next;\n            log_summary_write", "            log_summary_write"),
     ]),
+    ("server/console.c", ["e2e/test_input_end.py"], [
+        ("console_answers_once", "        console->answered = true;\n", ""),
+        ("console_reads_on_after_the_end", "console_is_typed(console) ? CONSOLE_DISCARDING : CONSOLE_CLOSED", "CONSOLE_CLOSED"),
+        ("console_reads_on_after_a_second_end", "        console_change(console, CONSOLE_DISCARDING); /* Ctrl-D once more */", "        console_change(console, CONSOLE_CLOSED);"),
+        ("console_logs_the_end", "    console_log_end(console->segment, why);\n", ""),
+    ]),
+    ("server/console_source.c", ["e2e/test_input_end.py"], [
+        ("source_pipe_is_given_up", "    if (source->input.type != S_IFIFO)\n        return;\n", "    return;\n"),
+        ("source_own_end_is_closed", "    inherited_close(&source->input);\n    null", "    null"),
+    ]),
     ("server/console_log.c", ["e2e/test_log_summary.py broadcasts"], [
         ("console_log_bytes_anew", "        news.bytes = 0;\n", ""),
         ("console_log_first_seq", "        news.first_seq = seq;\n", ""),

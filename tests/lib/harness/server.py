@@ -98,6 +98,7 @@ class Server:
         stderr = subprocess.PIPE
         if terminal:
             self.terminal, stderr = os.openpty()
+            self.terminal_name = os.ttyname(stderr)
             settings = termios.tcgetattr(stderr)
             settings[3] &= ~termios.ECHO
             termios.tcsetattr(stderr, termios.TCSANOW, settings)
