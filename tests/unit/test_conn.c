@@ -1509,6 +1509,7 @@ test_conn_that_holds_whole_frames_is_told_1013(void **state)
     assert_next(holds, BINARY, noise(), LONG_BYTES);
     conn_rig_publish(noise(), LONG_BYTES);
     conn_rig_settle();
+    conn_rig_publish("its Close does not wait for this", 32);
     say_frame(holds, BINARY, noise(), 9000);
     conn_rig_settle();
     client = join(0);
