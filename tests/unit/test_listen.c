@@ -19,7 +19,6 @@
 #include <cmocka.h>
 
 #include "server/listen.h"
-#include "tests/lib/skip.h"
 
 static char folder[64];
 static char paths[2][80];
@@ -173,17 +172,6 @@ test_listen_gives_the_file_of_a_socket_its_mode_whatever_the_umask(void **state)
     assert_false(exists(paths[0]));
 }
 
-static void
-test_listen_that_may_not_give_the_group_leaves_no_file(void **state)
-{
-    (void)state;
-    if (geteuid() == 0)
-        SKIP("root may give a file to any group");
-    snprintf(addresses, sizeof(addresses), "unix:%s,group=0", paths[0]);
-    assert_int_equal(listen_open_all(&listeners, addresses), -EPERM);
-    assert_false(exists(paths[0]));
-}
-
 /* --- addresses --- */
 
 static bool
@@ -269,7 +257,6 @@ main(void)
         WITH_PATHS(test_listen_removes_nothing_when_its_file_is_gone_or_is_no_socket_any_more),
         WITH_PATHS(test_listen_takes_the_path_of_a_dead_server_and_of_no_live_one),
         WITH_PATHS(test_listen_gives_the_file_of_a_socket_its_mode_whatever_the_umask),
-        WITH_PATHS(test_listen_that_may_not_give_the_group_leaves_no_file),
         WITH_PATHS(test_listen_checks_addresses_to_their_limits),
         WITH_PATHS(test_listen_names_what_a_person_would_type),
     };

@@ -326,7 +326,8 @@ handshake_answer_101(const struct handshake_verdict *v, char *out, size_t out_by
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
         if (parts[i].bytes > out_bytes - used)
             return 0;
-        memcpy(out + used, parts[i].at, parts[i].bytes);
+        if (parts[i].bytes)
+            memcpy(out + used, parts[i].at, parts[i].bytes);
         used += parts[i].bytes;
     }
     return used;
