@@ -63,6 +63,13 @@ console_max_bytes(const struct console *console)
     return console->segment->conf->max_message_bytes;
 }
 
+static void
+console_skip(struct console *console, enum console_fault fault)
+{
+    console->skipped = true;
+    console_log_skipped(console->line_number, fault);
+}
+
 /* 0: published, or reported and skipped. -EAGAIN: the ring has no room. */
 static int
 console_publish(struct console *console, const char *line, size_t bytes)
@@ -71,11 +78,11 @@ console_publish(struct console *console, const char *line, size_t bytes)
     int rc;
 
     if (bytes > console_max_bytes(console)) {
-        console_log_skipped(console->line_number, CONSOLE_TOO_LONG);
+        console_skip(console, CONSOLE_TOO_LONG);
         return 0;
     }
     if (!utf8_valid(line, bytes)) {
-        console_log_skipped(console->line_number, CONSOLE_NOT_UTF8);
+        console_skip(console, CONSOLE_NOT_UTF8);
         return 0;
     }
     rc = ring_publish(console->ring, RECORD_TEXT, line, bytes, 0, RECORD_NO_ORIGIN, &seq);
@@ -84,7 +91,7 @@ console_publish(struct console *console, const char *line, size_t bytes)
     if (rc == 0)
         console_log_broadcast(console->segment, seq, bytes);
     else
-        console_log_skipped(console->line_number, CONSOLE_DAMAGED);
+        console_skip(console, CONSOLE_DAMAGED);
     return 0;
 }
 
@@ -140,7 +147,7 @@ console_end_line(struct console *console, size_t bytes)
     if (line_bytes && line[line_bytes - 1] == '\r')
         line_bytes--;
     if (console->too_long)
-        console_log_skipped(console->line_number, CONSOLE_TOO_LONG);
+        console_skip(console, CONSOLE_TOO_LONG);
     else
         rc = console_publish(console, line, line_bytes);
     if (rc)
@@ -161,7 +168,7 @@ console_end_last_line(struct console *console)
     if (console->stopped || (!console->line_bytes && !console->too_long))
         return 0;
     if (console->too_long)
-        console_log_skipped(console->line_number, CONSOLE_TOO_LONG);
+        console_skip(console, CONSOLE_TOO_LONG);
     else
         rc = console_publish(console, console->line, console->line_bytes);
     if (rc)
@@ -254,6 +261,7 @@ console_read_failed(struct console *console, int error)
     } else if (error == EIO && console_is_background()) {
         console_change(console, CONSOLE_BACKGROUND);
     } else {
+        console->broken = true;
         console_end(console, strerror(error));
     }
 }
@@ -285,6 +293,7 @@ console_read(evutil_socket_t fd, short events, void *arg)
     if (bytes == -EAGAIN)
         return;
     if (bytes == -EMSGSIZE) {
+        console->skipped = true;
         console_log_long_datagram(SOURCE_CHUNK_BYTES);
         return;
     }

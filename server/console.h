@@ -52,6 +52,8 @@ struct console {
     bool at_end;   /* nothing more will be read; what was read may still wait for room */
     bool stopped;  /* by console_stop: an incomplete last line is dropped */
     bool answered; /* CONSOLE_DISCARDING: the first line */
+    bool broken;   /* the input could not be read to its end */
+    bool skipped;  /* a part of it could not be broadcast */
 
     char chunk[SOURCE_CHUNK_BYTES];
     size_t chunk_at;

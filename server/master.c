@@ -47,6 +47,7 @@
 #include "shm/run_clock.h"
 #include "shm/segment_master.h"
 #include "shm/util/output.h"
+#include "shm/util/program.h"
 #include "worker/proto/deflate.h"
 #include "worker/worker.h"
 
@@ -61,7 +62,9 @@ enum {
 struct master {
     enum phase phase; /* as in the segment; this copy no worker can write */
     int exit_code;
-    bool announced; /* the start lines are out, the console is read */
+    bool is_input_closed; /* descriptor 0 was, at the start */
+    bool is_end_of_input; /* the server stops because of it: what is not delivered is a failure */
+    bool announced;       /* the start lines are out, the console is read */
     const struct crier_app *app;
     struct options options;
     uint32_t worker_capacity;
@@ -254,8 +257,12 @@ master_on_input_end(void *arg)
 {
     struct master *master = arg;
 
-    if (master->phase == PHASE_SERVE && master->segment.conf->exit_on_eof)
-        master_quiet(master, CLOSE_NORMAL);
+    if (master->phase == PHASE_SERVE && master->segment.conf->exit_on_eof) {
+        master->is_end_of_input = true;
+        if (master->console.broken || master->console.skipped)
+            master->exit_code = MASTER_EXIT_FAILED;
+        master_quiet(master, master->console.broken ? CLOSE_GOING_AWAY : CLOSE_NORMAL);
+    }
     master_step(master);
 }
 
@@ -315,6 +322,8 @@ master_on_deadline(evutil_socket_t fd, short events, void *arg)
         return;
     }
     log_warnx("not everything was delivered within --drain; stopping now");
+    if (master->is_end_of_input)
+        master->exit_code = MASTER_EXIT_FAILED;
     master_abort(master);
     master_step(master);
 }
@@ -495,8 +504,13 @@ master_open_doors(struct master *master)
 static int
 master_start(struct master *master, char **argv)
 {
-    int code = master_check_descriptors(master, false);
+    int code;
 
+    if (master->is_input_closed && master->options.conf.exit_on_eof) {
+        log_errorx("standard input is closed, and --exit-on-eof needs it");
+        return MASTER_EXIT_FAILED;
+    }
+    code = master_check_descriptors(master, false);
     if (code)
         return code;
     code = spawn_open(&master->spawn, argv);
@@ -580,6 +594,15 @@ master_fini(struct master *master)
     free(master);
 }
 
+static void
+master_serve(struct master *master)
+{
+    if (event_base_dispatch(master->base) >= 0)
+        return;
+    log_errorx("the event loop failed; stopping");
+    master->exit_code = MASTER_EXIT_FAILED;
+}
+
 int
 master_run(int argc, char **argv, const struct crier_app *app)
 {
@@ -589,8 +612,11 @@ master_run(int argc, char **argv, const struct crier_app *app)
 
     signals_begin(listen_remove_files);
     master = calloc(1, sizeof(*master));
-    if (!master)
+    if (!master) {
+        program_complain("no memory");
         return MASTER_EXIT_FAILED;
+    }
+    master->is_input_closed = fcntl(STDIN_FILENO, F_GETFD) < 0;
     master->app = app;
     master->segment_fd = -1;
     log_set_role("master");
@@ -606,7 +632,7 @@ master_run(int argc, char **argv, const struct crier_app *app)
             log_warnx("variables that name no option are ignored: %s", master->options.ignored);
         master->exit_code = master_start(master, argv);
         if (master->exit_code == MASTER_EXIT_OK) {
-            event_base_dispatch(master->base);
+            master_serve(master);
             master_stop_app(master);
             master_report(master);
         }

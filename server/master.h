@@ -13,7 +13,9 @@
 
 enum master_exit {
     MASTER_EXIT_OK = 0,
-    MASTER_EXIT_FAILED = 1, /* cannot start, for another reason than these */
+    MASTER_EXIT_FAILED =
+        1, /* cannot start, for another reason than these; or, with --exit-on-eof, not
+                               all of the input was read, broadcast and delivered */
     MASTER_EXIT_USAGE = 2,
     MASTER_EXIT_LISTEN = 3,
     MASTER_EXIT_WORKERS = 4, /* they cannot be forked, or die before they are ready, repeatedly */

@@ -75,9 +75,10 @@ usage_print(const struct options_row *rows, size_t count, const char *app_name)
            "other.\n\n"
            "Signals: TERM, INT and HUP deliver what is published and stop; QUIT, or a second\n"
            "TERM or INT, stops at once.\n"
-           "Exit codes: 0 stopped by a signal or the end of input, 1 cannot start, 2 usage,\n"
-           "3 cannot listen, 4 no worker is ready, and none can be started, or workers\n"
-           "repeatedly end before they are ready.\n");
+           "Exit codes: 0 stopped by a signal or the end of input, 1 cannot start, or with -E\n"
+           "a part of the input was not read, broadcast or delivered, 2 usage, 3 cannot\n"
+           "listen, 4 no worker is ready, and none can be started, or workers repeatedly end\n"
+           "before they are ready.\n");
 }
 
 void

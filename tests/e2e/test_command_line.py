@@ -199,7 +199,7 @@ def test_a_full_pipe_on_stderr_stops_nobody_and_the_lines_that_were_dropped_are_
             def told_and_dropped():
                 text.append(read_some(ours))
                 told = re.findall(r" worker \d: .* (?:connected|disconnected with)", "".join(text))
-                dropped = re.findall(r"^crier: (\d+) lines of log were dropped$", "".join(text), re.M)
+                dropped = re.findall(r"^(?:\S+ )?crier: (\d+) lines of log were dropped$", "".join(text), re.M)
                 return len(told), sum(map(int, dropped))
 
             # Now that there is room again, what waits comes out, and each process says how many lines it has dropped.

@@ -209,7 +209,7 @@ def test_exit_on_eof_with_a_file_and_no_clients_exits_at_once(tmp_path):
 
 
 def test_exit_on_eof_gives_a_client_that_does_not_read_no_longer_than_drain(crier):
-    server = crier("--no-welcome", "-E", "--drain", "0.5", "--slow-grace", "60")
+    server = crier("--no-welcome", "-E", "--drain", "0.5", "--slow-grace", "60", expected=1)
     reads = server.connect()
     stands = server.connect(receive_buffer=4096)
     lines = [b"%06d" % number + b"-" * 1000 for number in range(12000)]
@@ -219,7 +219,7 @@ def test_exit_on_eof_gives_a_client_that_does_not_read_no_longer_than_drain(crie
     writer.join()
     server.end_input()
     reads.expect_close(1000)
-    assert server.wait_exit(8) == 0  # the default is 10 s
+    assert server.wait_exit(8) == 1  # the default is 10 s
     rest, how = stands.read_to_end()
     assert how == "reset", "the client that does not read was not reset"
     assert len(rest) < len(expected) and expected.startswith(rest), "its stream is not a part of what it was due"
