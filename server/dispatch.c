@@ -60,6 +60,7 @@ dispatch_drop(struct dispatch_worker *worker, int rc)
 
     counter_add(counters, clients_accepted, worker->batch.count);
     counter_add(counters, clients_refused, worker->batch.count);
+    counter_add(counters, refused_busy, worker->batch.count);
     log_summary_add(&dropped, LOG_WARN, "cannot pass %u connections to worker %u; closing them: %s",
                     worker->batch.count, worker->member, strerror(-rc));
     for (uint32_t i = 0; i < worker->batch.count; i++)

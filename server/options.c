@@ -594,6 +594,8 @@ options_is_origin(const char *text, size_t bytes)
             return false;
         at += word;
     }
+    if (at < end && *at == '/') /* the page's own path, which an origin does not have */
+        at++;
     return at == end;
 }
 

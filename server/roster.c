@@ -187,6 +187,7 @@ roster_bury(struct roster *roster, uint32_t member, uint64_t tail)
             census.lost++;
         } else if (state == CLIENT_TAKEN) {
             counter_add(roster->counters, clients_refused, 1);
+            counter_add(roster->counters, refused_lost, 1);
         }
         roster_free_record(roster, i);
     }
@@ -205,6 +206,7 @@ roster_sweep_lost(struct roster *roster, uint32_t member)
             continue;
         counter_add(roster->counters, clients_accepted, 1);
         counter_add(roster->counters, clients_refused, 1);
+        counter_add(roster->counters, refused_lost, 1);
         roster_free_record(roster, i);
         lost++;
     }

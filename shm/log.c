@@ -32,6 +32,12 @@ log_open(const char *role, enum log_level highest)
 }
 
 void
+log_begin(void)
+{
+    log_out_open();
+}
+
+void
 log_child(const char *role)
 {
     log_set_role(role);

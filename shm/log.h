@@ -30,6 +30,10 @@ enum log_level {
 /* `role` stands before each line: "master", "worker 1". Copied. */
 void log_open(const char *role, enum log_level highest);
 
+/* Opens what lines are written to, which the first line does otherwise: a process whose descriptors are used
+ * up later can still log. */
+void log_begin(void);
+
 /* Changes the role and nothing else. Copied. */
 void log_set_role(const char *role);
 

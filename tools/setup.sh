@@ -46,6 +46,7 @@ test | nodejs              | command node
 test | node-ws             | file /usr/share/nodejs/ws/package.json
 test | curl                | command curl
 test | nginx               | file /usr/sbin/nginx
+test | haproxy             | command haproxy
 test | openssl             | command openssl
 test | iproute2            | command ip
 test | procps              | command pgrep

@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <linux/sockios.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "worker/app.h"
@@ -19,6 +20,7 @@
 #include "worker/conn_log.h"
 #include "worker/conn_out.h"
 #include "worker/liveness.h"
+#include "worker/refuse.h"
 #include "worker/slow.h"
 #include "worker/unpack.h"
 #include "worker/unwatched.h"
@@ -331,7 +333,7 @@ conn_join(struct conn *conn)
     if (conn->next == 0) /* the handler has made no broadcast */
         conn->next = ring_tail(&worker->ring);
     if (rc < 0 || conn_open(conn) != 0)
-        conn_refuse(conn, 500, "The application refused this client.");
+        conn_refuse(conn, REFUSAL_APPLICATION, 500, "The application refused this client.");
     else
         conn_out_greet(conn);
 }
@@ -365,10 +367,11 @@ conn_note_left(struct conn *conn)
 
 /* No client, and it will not become one. */
 static void
-conn_count_refused(struct conn *conn)
+conn_note_refused(struct conn *conn, enum refusal cause, int status, const char *sentence,
+                  const struct http1_request *request)
 {
     conn_note_left(conn);
-    counter_add(conn->worker->counters, clients_refused, 1);
+    refuse_note(conn, cause, status, sentence, request);
 }
 
 /* A Close behind the broadcasts before `last`. -ENOMEM, -EPIPE: the connection has left, or was told
@@ -398,7 +401,8 @@ conn_close_behind(struct conn *conn, unsigned code, const char *reason, uint64_t
     size_t reason_bytes = reason ? strlen(reason) : 0;
 
     if (conn->state == CONN_HANDSHAKE || conn->state == CONN_JOINING) {
-        conn_refuse(conn, 403, reason ? reason : "The application refused this client.");
+        conn_refuse(conn, REFUSAL_APPLICATION, 403,
+                    reason ? reason : "The application refused this client.");
         return;
     }
     if (!conn_is_open(conn))
@@ -454,8 +458,8 @@ conn_fail(struct conn *conn, unsigned code, const char *reason)
         conn_set_state(conn, CONN_LINGER);
 }
 
-void
-conn_answer(struct conn *conn, const char *response, size_t bytes)
+static void
+conn_respond(struct conn *conn, const char *response, size_t bytes, struct http1_slice content)
 {
     pool_buf_free(&conn->worker->pool, &conn->message);
     pool_buf_free(&conn->worker->pool, &conn->output);
@@ -463,24 +467,58 @@ conn_answer(struct conn *conn, const char *response, size_t bytes)
         return;
     conn_note_left(conn);
     conn_set_state(conn, CONN_LINGER);
-    if (conn_out_raw(conn, response, bytes) == 0 && conn->worker->current != conn)
+    if (conn_out_raw(conn, response, bytes) == 0 &&
+        (!content.bytes || conn_out_raw(conn, content.at, content.bytes) == 0) &&
+        conn->worker->current != conn)
         conn_out_flush(conn);
 }
 
 void
-conn_refuse(struct conn *conn, int status, const char *sentence)
+conn_answer(struct conn *conn, const struct response *response, struct http1_slice content)
 {
-    char response[1024];
+    char head[RESPONSE_HEAD_MAX_BYTES];
 
-    conn_count_refused(conn);
-    conn_answer(conn, response,
-                handshake_answer_error(status, sentence, response, sizeof(response)));
+    counter_add(conn->worker->counters, requests_answered, 1);
+    conn_respond(conn, head, response_head(response, head, sizeof(head)), content);
+}
+
+/* Does the request that has begun to arrive ask for no content? */
+static bool
+conn_asks_for_head(const struct conn *conn)
+{
+    static const char method[] = "HEAD ";
+    const uint8_t *at = pool_buf_data(conn->input);
+    size_t bytes = pool_buf_bytes(conn->input);
+    size_t blank = bytes > 2 && at[0] == '\r' ? 2 : 0; /* http1.h */
+
+    return bytes >= blank + strlen(method) && memcmp(at + blank, method, strlen(method)) == 0;
 }
 
 void
-conn_refuse_stopping(struct conn *conn)
+conn_refuse_request(struct conn *conn, enum refusal cause, int status, const char *sentence,
+                    const struct http1_request *request)
 {
-    conn_refuse(conn, 503, "The server is shutting down.");
+    char response[RESPONSE_MAX_BYTES];
+    bool for_head = request ? http1_slice_equal(request->method, http1_slice_of("HEAD"))
+                            : conn_asks_for_head(conn);
+
+    conn_note_refused(conn, cause, status, sentence, request);
+    conn_respond(
+        conn, response,
+        response_refusal(status, sentence, for_head, time(NULL), response, sizeof(response)),
+        (struct http1_slice){NULL, 0});
+}
+
+void
+conn_refuse(struct conn *conn, enum refusal cause, int status, const char *sentence)
+{
+    conn_refuse_request(conn, cause, status, sentence, NULL);
+}
+
+void
+conn_refuse_stopping(struct conn *conn, const struct http1_request *request)
+{
+    conn_refuse_request(conn, REFUSAL_STOPPING, 503, "The server is shutting down.", request);
 }
 
 void
@@ -521,8 +559,8 @@ conn_account(struct conn *conn)
     conn_log_disconnected(conn, conn->close_code);
 }
 
-void
-conn_leave(struct conn *conn, bool reset)
+static void
+conn_drop(struct conn *conn, bool reset, enum refusal cause)
 {
     struct worker *worker = conn->worker;
     struct linger linger = {.l_onoff = 1, .l_linger = 0};
@@ -532,7 +570,7 @@ conn_leave(struct conn *conn, bool reset)
     if (conn->opened)
         conn_account(conn);
     else if (conn->state != CONN_LINGER)
-        conn_count_refused(conn);
+        conn_note_refused(conn, cause, 0, NULL, NULL);
     fanout_release(worker, conn);
     slow_forget(conn);
     conn->next_done = 0;
@@ -545,6 +583,12 @@ conn_leave(struct conn *conn, bool reset)
         pool_buf_free(&worker->pool, &conn->message);
     }
     pool_buf_free(&worker->pool, &conn->output);
+}
+
+void
+conn_leave(struct conn *conn, bool reset)
+{
+    conn_drop(conn, reset, conn->worker->stage == WORKER_SERVING ? REFUSAL_LEFT : REFUSAL_STOPPING);
 }
 
 /* False: its handler had no room in the ring. */
@@ -627,7 +671,7 @@ conn_tick_handshaking(struct worker *worker, uint64_t timeout_ms, unsigned *left
     while ((conn = TAILQ_FIRST(&worker->handshaking)) && conn_is_late(conn, timeout_ms) &&
            conn_hear(conn, left)) {
         if (conn == TAILQ_FIRST(&worker->handshaking))
-            conn_refuse(conn, 408, "The opening handshake took too long.");
+            conn_refuse(conn, REFUSAL_TIMEOUT, 408, "The opening handshake took too long.");
     }
 }
 
@@ -669,7 +713,8 @@ conn_tick(struct worker *worker)
     for (conn = TAILQ_FIRST(&worker->waiting); conn; conn = next) {
         next = TAILQ_NEXT(conn, link);
         if (conn->state == CONN_JOINING && conn_is_late(conn, handshake_ms))
-            conn_refuse(conn, 503, "The server is busy: there was no room to announce you.");
+            conn_refuse(conn, REFUSAL_BUSY, 503,
+                        "The server is busy: there was no room to announce you.");
     }
     for (conn = TAILQ_FIRST(&worker->closing); conn; conn = next) {
         next = TAILQ_NEXT(conn, link);
@@ -715,7 +760,7 @@ conn_relieve_pool(struct worker *worker)
         conn->stalled = false;
     }
     if (!whole_frames) {
-        conn_leave(conn, true);
+        conn_drop(conn, true, REFUSAL_BUSY);
         return true;
     }
     pool_buf_free(&worker->pool, &conn->output);
@@ -736,7 +781,7 @@ conn_reserve(struct conn *conn, struct pool_buf **buf, size_t bytes)
     while (pool_buf_reserve(&conn->worker->pool, buf, bytes) != 0) {
         if (!conn_relieve_pool(conn->worker)) {
             counter_add(conn->worker->counters, clients_overload_closed, 1);
-            conn_leave(conn, true);
+            conn_drop(conn, true, REFUSAL_BUSY);
         }
         if (conn->state == CONN_GONE || conn->close_sent != closing)
             return -ENOMEM;

@@ -7,7 +7,7 @@
  *
  *              descriptor from the channel
  *                        |
- *                  CONN_HANDSHAKE -- not 101 (200 400 403 405 408 426 431 503 505) ----.
+ *                  CONN_HANDSHAKE -- not 101 (site.h, refusal.h) ----------------------.
  *                        | request is right                                            |
  *                  CONN_JOINING  the connect handler waits for room -- timeout: 503 -->|
  *                        | handler done, 101                                           |
@@ -299,10 +299,13 @@ void conn_took_due(struct conn *conn);
  * up. */
 void conn_fail(struct conn *conn, unsigned code, const char *reason);
 
-/* Answers an unfinished opening handshake with an HTTP response, then CONN_LINGER. */
-void conn_answer(struct conn *conn, const char *response, size_t bytes);
-void conn_refuse(struct conn *conn, int status, const char *sentence);
-void conn_refuse_stopping(struct conn *conn);
+/* Answers an unfinished opening handshake with an HTTP response, then CONN_LINGER. `content` may be left out
+ * (HEAD). conn_refuse: with a refusal, of `request` if it is known. */
+void conn_answer(struct conn *conn, const struct response *response, struct http1_slice content);
+void conn_refuse(struct conn *conn, enum refusal cause, int status, const char *sentence);
+void conn_refuse_request(struct conn *conn, enum refusal cause, int status, const char *sentence,
+                         const struct http1_request *request);
+void conn_refuse_stopping(struct conn *conn, const struct http1_request *request);
 
 /* Lets go of the descriptor: orderly, or with a reset that also frees what the kernel holds. */
 void conn_leave(struct conn *conn, bool reset);

@@ -12,13 +12,38 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "worker/app.h"
 #include "worker/conn.h"
 #include "worker/conn_out.h"
-#include "worker/http/page.h"
+#include "worker/http/site.h"
 #include "worker/liveness.h"
 #include "worker/unpack.h"
+
+/* A request that is no handshake, and is answered all the same. */
+static bool
+conn_in_take_plain(struct conn *conn, const struct http1_request *request)
+{
+    struct site_answer answer;
+    struct response response;
+
+    if (!site_find(request, &answer))
+        return false;
+    if (answer.status == 404) {
+        conn_refuse_request(conn, REFUSAL_PATH, answer.status, answer.content.at, request);
+        return true;
+    }
+    response = (struct response){.status = answer.status,
+                                 .type = answer.type,
+                                 .headers = answer.headers,
+                                 .content_bytes = answer.content.bytes,
+                                 .now = time(NULL)};
+    if (http1_slice_equal(request->method, http1_slice_of("HEAD")))
+        answer.content.bytes = 0;
+    conn_answer(conn, &response, answer.content);
+    return true;
+}
 
 static size_t
 conn_in_take_head(struct conn *conn, uint8_t *at, size_t bytes)
@@ -26,27 +51,25 @@ conn_in_take_head(struct conn *conn, uint8_t *at, size_t bytes)
     struct http1_request request;
     struct handshake_verdict verdict;
     char answer[HANDSHAKE_ANSWER_MAX_BYTES];
-    const char *page;
-    size_t page_bytes;
 
     request.scanned = conn->head_scanned;
     switch (http1_parse((const char *)at, bytes, &request)) {
     case HTTP1_NEED_MORE: conn->head_scanned = (uint32_t)request.scanned; return 0;
-    case HTTP1_FAIL: conn_refuse(conn, request.fail_status, request.fail_sentence); return bytes;
+    case HTTP1_FAIL:
+        conn_refuse_request(conn, REFUSAL_MALFORMED, request.fail_status, request.fail_sentence,
+                            &request);
+        return bytes;
     case HTTP1_OK: break;
     }
     if (conn->worker->stage != WORKER_SERVING) {
-        conn_refuse_stopping(conn);
+        conn_refuse_stopping(conn, &request);
         return bytes;
     }
-    if (page_is_wanted(&request)) {
-        page = page_response(&page_bytes);
-        conn_answer(conn, page, page_bytes);
+    if (conn_in_take_plain(conn, &request))
         return bytes;
-    }
     handshake_check(&request, &conn->worker->policy, &verdict);
     if (verdict.status != 101) {
-        conn_refuse(conn, verdict.status, verdict.sentence);
+        conn_refuse_request(conn, verdict.cause, verdict.status, verdict.sentence, &request);
         return bytes;
     }
     conn->window_bits = verdict.deflate.agreed ? verdict.deflate.server_window_bits : 0;

@@ -7,13 +7,14 @@
 #include "shm/log_summary.h"
 #include "worker/conn.h"
 #include "worker/conn_in.h"
+#include "worker/refuse.h"
 
 /* It is closed, and will not become a client. */
 static void
 intake_count_refused(struct worker *worker)
 {
     counter_add(worker->counters, clients_accepted, 1);
-    counter_add(worker->counters, clients_refused, 1);
+    refuse_count(worker, REFUSAL_BUSY);
 }
 
 static void
@@ -21,6 +22,7 @@ intake_one(struct worker *worker, int fd, uint32_t client)
 {
     static struct log_summary unknown;
     static struct log_summary out_of_memory;
+    static struct log_summary out_of_descriptors;
     struct conn *conn;
 
     if (client >= worker->segment.geometry.client_capacity) {
@@ -31,6 +33,9 @@ intake_one(struct worker *worker, int fd, uint32_t client)
         return;
     }
     if (fd < 0) { /* the descriptor table was full: the kernel has closed it */
+        log_summary_add(&out_of_descriptors, LOG_WARN,
+                        "no descriptor is left for another client; it was disconnected: raise "
+                        "the limit of open files (ulimit -Hn)");
         intake_count_refused(worker);
         conn_return_record(worker, &worker->segment.clients[client]);
         return;

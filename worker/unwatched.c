@@ -59,7 +59,7 @@ unwatched_drop_one(struct conn *conn)
         return;
     }
     if (!conn_is_open(conn)) {
-        conn_refuse(conn, 503, refusal);
+        conn_refuse(conn, REFUSAL_UNWATCHED, 503, refusal);
         return;
     }
     conn_close(conn, CLOSE_OVERLOAD, open_reason);

@@ -58,11 +58,11 @@ worker_refuse_newcomers(struct worker *worker)
     struct conn *next;
 
     while ((conn = TAILQ_FIRST(&worker->handshaking)))
-        conn_refuse_stopping(conn);
+        conn_refuse_stopping(conn, NULL);
     for (conn = TAILQ_FIRST(&worker->waiting); conn; conn = next) {
         next = TAILQ_NEXT(conn, link);
         if (conn->state == CONN_JOINING)
-            conn_refuse_stopping(conn);
+            conn_refuse_stopping(conn, NULL);
     }
 }
 
@@ -429,6 +429,7 @@ worker_name(uint32_t member)
     snprintf(name, sizeof(name), "crier-worker %u", member);
     prctl(PR_SET_NAME, name);
     worker_open_log(member, LOG_STATUS);
+    log_begin();
     loop_log_open();
 }
 

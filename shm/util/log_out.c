@@ -60,8 +60,8 @@ out_open_inbox(void)
         out.is_child = true; /* no descriptor is left: lines are written directly */
 }
 
-static void
-out_open(void)
+void
+log_out_open(void)
 {
     if (out.is_open)
         return;
@@ -258,7 +258,7 @@ log_out_put(const char *line, size_t bytes, bool is_minor)
     size_t used;
     bool taken;
 
-    out_open();
+    log_out_open();
     if (out.is_child) {
         (void)out_write_whole(line, bytes);
         return;
@@ -289,7 +289,7 @@ log_out_is_waiting(void)
 bool
 log_out_lacks_thread(void)
 {
-    out_open();
+    log_out_open();
     return out_is_threaded() && !out.has_thread;
 }
 

@@ -27,6 +27,9 @@ enum {
     LOG_OUT_QUEUE_BYTES = 16 * 1024,
 };
 
+/* Opens descriptor 2 anew where it has to be (inherited.h); else the first line does. */
+void log_out_open(void);
+
 /* `line` ends with the only '\n' in it and has at most LOG_OUT_LINE_BYTES. Copied. */
 void log_out_put(const char *line, size_t bytes, bool is_minor);
 

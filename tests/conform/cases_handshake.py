@@ -32,10 +32,14 @@ REQUEST_LINE = [
     *(opened(f"4.1-target-{name}", start=f"GET {target} HTTP/1.1", section=LINE) for name, target in (
         ("path", "/chat"), ("query", "/?a=b&c"), ("escaped", "/%e2%98%82"), ("deep", "/a/b/c.html"),
         ("absolute", "http://localhost/chat"), ("absolute-ws", "ws://localhost/chat"))),
-    *(denied(f"4.1-method-{method}", 405, start=f"{method} / HTTP/1.1", headers={"allow": "get"})
-      for method in ("POST", "PUT", "HEAD", "DELETE", "OPTIONS", "BREW", "get", "Get")),
+    *(denied(f"4.1-method-{method}", 405, start=f"{method} / HTTP/1.1", headers={"allow": "get, head, options"},
+             section="RFC 9110 15.5.6") for method in ("POST", "PUT", "DELETE", "PATCH", "CONNECT", "TRACE")),
+    *(denied(f"4.1-method-{method}", 501, start=f"{method} / HTTP/1.1", section="RFC 9110 9.1")
+      for method in ("BREW", "get", "Get", "GETS", "head", "X" * 32)),
     *(denied(f"4.1-http-{version}", 505, start=f"GET / HTTP/{version}", section="RFC 9110 15.6.6")
-      for version in ("1.0", "0.9", "1.2", "2.0")),
+      for version in ("0.9", "2.0", "3.0")),
+    denied("4.1-http-1.0", 426, start="GET / HTTP/1.0", section="RFC 9110 7.8"),
+    opened("4.1-http-1.2", start="GET / HTTP/1.2", section="RFC 9110 2.5"),
     *(denied(f"4.1-http-{version.replace('/', '-')}", 400, start=f"GET / {version}", section="RFC 9112 2.3")
       for version in ("http/1.1", "HTTP/1.1.1", "HTTP/11", "HTTP/1,1", "HTTPS/1.1", "HTTP 1.1")),
     *(raw(f"4.1-line-{name}", 400, data) for name, data in (
@@ -43,8 +47,12 @@ REQUEST_LINE = [
         ("two-blanks", b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n"), ("blank-end", b"GET / HTTP/1.1 \r\nHost: x\r\n\r\n"),
         ("control", b"GET /\x01 HTTP/1.1\r\nHost: x\r\n\r\n"), ("eighth-bit", b"GET /\xe2 HTTP/1.1\r\nHost: x\r\n\r\n"),
         ("fragment", b"GET /#x HTTP/1.1\r\nHost: x\r\n\r\n"), ("relative", b"GET x HTTP/1.1\r\nHost: x\r\n\r\n"),
-        ("other-scheme", b"GET ftp://x/ HTTP/1.1\r\nHost: x\r\n\r\n"), ("tab", b"GET\t/\tHTTP/1.1\r\nHost: x\r\n\r\n"))),
-    raw("4.1-line-blank-first", 400, b"\r\n"), raw("4.1-line-no-method", 400, b" "),
+        ("other-scheme", b"GET ftp://x/ HTTP/1.1\r\nHost: x\r\n\r\n"), ("tab", b"GET\t/\tHTTP/1.1\r\nHost: x\r\n\r\n"),
+        ("star", b"GET * HTTP/1.1\r\nHost: x\r\n\r\n"), ("authority", b"GET x:80 HTTP/1.1\r\nHost: x\r\n\r\n"),
+        ("user", b"GET http://u@x/ HTTP/1.1\r\nHost: x\r\n\r\n"))),
+    case("4.1-line-empty-first", "RFC 9112 2.2", [b"\r\n" + request(), text("hello")], [upgraded(), echo("hello")], opening=True),
+    raw("4.1-line-two-empty-first", 400, b"\r\n\r\n"), raw("4.1-line-lf-first", 400, b"\n"),
+    raw("4.1-line-cr-first", 400, b"\rG"), raw("4.1-line-http-0.9", 400, b"GET /\r\n"), raw("4.1-line-no-method", 400, b" "),
     raw("4.1-line-tls-hello", 400, b"\x16\x03\x01\x02\x00"), raw("4.1-line-lone-lf", 400, b"GET / HTTP/1.1\n"),
     raw("4.1-line-http2-preface", 505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
 ]
@@ -76,8 +84,10 @@ UPGRADE = [
     *(denied(f"4.2.1-connection-{name}", 426, connection=line, headers={"upgrade": "websocket"}) for name, line in (
         ("missing", None), ("empty", "Connection:"), ("other", "Connection: keep-alive"),
         ("prefix", "Connection: Upgrades"), ("words", "Connection: keep-alive Upgrade"))),
-    denied("4.2.1-plain-http", 426, upgrade=None, connection=None, key=None, version=None,
+    denied("4.2.1-plain-http", 426, start="GET /x HTTP/1.1", upgrade=None, connection=None, key=None, version=None,
            headers={"upgrade": "websocket", "sec-websocket-version": "13"}),
+    *(denied(f"4.2.1-without-{name}", 426, upgrade=None, connection=None, **without, headers={"upgrade": "websocket"})
+      for name, without in (("upgrade", {}), ("upgrade-and-key", {"key": None}), ("upgrade-and-version", {"version": None}))),
 ]
 
 KEY = [
@@ -157,6 +167,7 @@ REST = [
            section="RFC 9110 5.1"),
     opened("4.2.1-eighth-bit-in-a-value", "X-Name: gr\xfc\xdfe", section="RFC 9110 5.5"),
     opened("4.2.1-origin-of-the-host", "Origin: http://localhost"),
+    opened("4.2.1-origin-with-a-slash", "Origin: http://localhost/"),
     denied("4.2.2-origin-of-another", 403, "Origin: http://evil.example", section="RFC 6455 4.2.2"),
     denied("4.2.2-origin-null", 403, "Origin: null", section="RFC 6455 4.2.2"),
     denied("4.2.2-origin-twice", 400, "Origin: http://localhost", "Origin: http://localhost"),
@@ -166,9 +177,25 @@ REST = [
         ("lone-cr", "X: a\rb"), ("delete", "X: \x7f"), ("name-not-ascii", "X\xfc: y"))),
     denied("4.2.1-header-folded-first", 400, host=" folded: x\r\nHost: x", section="RFC 9112 5.2"),
     denied("4.2.1-lone-lf-in-a-header", 400, "X: a\nY: b", section="RFC 9112 2.2"),
-    denied("4.2.1-body", 400, "Content-Length: 5", behind=[b"hello"], section="RFC 9112 6"),
-    denied("4.2.1-body-chunked", 400, "Transfer-Encoding: chunked", behind=[b"0\r\n\r\n"], section="RFC 9112 6"),
+    denied("4.2.1-body", 413, "Content-Length: 5", behind=[b"hello"], section="RFC 9110 15.5.14"),
+    denied("4.2.1-body-chunked", 413, "Transfer-Encoding: chunked", behind=[b"0\r\n\r\n"], section="RFC 9110 15.5.14"),
+    denied("4.2.1-body-smuggled", 413, "Content-Length: 200", behind=[request()], section="RFC 9112 11.2"),
+    denied("4.2.1-body-expected", 413, "Content-Length: 5", "Expect: 100-continue", section="RFC 9110 10.1.1"),
+    opened("4.2.1-expect-without-a-body", "Expect: 100-continue", section="RFC 9110 10.1.1"),
     opened("4.2.1-body-of-0", "Content-Length: 0", section="RFC 9112 6"),
+    *(denied(f"4.2.1-length-{name}", 400, *lines, behind=[b"hello"], section="RFC 9112 6.3") for name, lines in (
+        ("empty", ["Content-Length:"]), ("sign", ["Content-Length: +5"]), ("negative", ["Content-Length: -5"]),
+        ("hex", ["Content-Length: 0x5"]), ("list", ["Content-Length: 5, 5"]), ("words", ["Content-Length: 5 5"]),
+        ("twice", ["Content-Length: 5", "Content-Length: 6"]), ("twice-the-same", ["Content-Length: 0"] * 2),
+        ("and-coding", ["Content-Length: 5", "Transfer-Encoding: chunked"]),
+        ("and-coding-behind", ["Transfer-Encoding: chunked", "Content-Length: 0"]))),
+    *(denied(f"4.2.1-coding-{name}", status, *lines, behind=[b"0\r\n\r\n"], section="RFC 9112 6.1")
+      for name, status, lines in (
+          ("empty", 400, ["Transfer-Encoding:"]), ("identity", 400, ["Transfer-Encoding: identity"]),
+          ("not-last", 400, ["Transfer-Encoding: chunked, gzip"]), ("prefix", 400, ["Transfer-Encoding: xchunked"]),
+          ("tab", 413, ["Transfer-Encoding:\tchunked"]), ("unknown", 501, ["Transfer-Encoding: gzip, chunked"]),
+          ("two-lines", 501, ["Transfer-Encoding: gzip", "Transfer-Encoding: chunked"]),
+          ("twice", 501, ["Transfer-Encoding: chunked, chunked"]))),
     denied("4.2.1-frames-behind-a-refusal", 400, key=None, behind=[text("smuggled"), ping(b"x")]),
     case("4.2.2-frames-behind-the-request", "RFC 6455 4.2.2", [request(), text("hasty"), ping(b"now"), text("on")],
          [upgraded(), echo("hasty"), ponged(b"now"), echo("on")], opening=True),
@@ -185,8 +212,10 @@ SIZES = [
         ("long-value", ["X: " + "x" * 8200]), ("long-name", ["X" * 9000 + ": x"]),
         ("many", [f"X-{i}: y" for i in range(60)]), ("many-long", [f"X-{i}: {'y' * 200}" for i in range(50)]))),
     raw("4.2.1-431-endless-value", 431, b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 8192, section="RFC 6585 5"),
-    raw("4.2.1-431-endless-target", 431, b"GET /" + b"x" * 9000, section="RFC 6585 5"),
-    raw("4.1-method-too-long", 400, b"X" * 40),
+    raw("4.2.1-414-endless-target", 414, b"GET /" + b"x" * 9000, section="RFC 9112 3"),
+    raw("4.2.1-431-endless-value-behind-a-long-target", 431, b"GET /" + b"x" * 7000 + b" HTTP/1.1\r\nX: " + b"x" * 1200,
+        section="RFC 6585 5"),
+    raw("4.1-method-too-long", 501, b"X" * 40),
     *(raw(f"4.2.1-408-{name}", 408, data, section="RFC 9110 15.5.9", flags=("--handshake-timeout", "0.3"), cut=False)
       for name, data in (("nothing", b""), ("one-byte", b"G"), ("half", request()[:60]), ("almost", request()[:-1]))),
 ]

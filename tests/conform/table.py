@@ -9,6 +9,7 @@ else came and that the connection was still good.
 import base64
 import collections
 import hashlib
+import re
 import struct
 import zlib
 
@@ -80,6 +81,8 @@ def in_parts(payload, size):
 # ---- what is compressed ----
 
 Z_TAIL = b"\0\0\xff\xff"
+DATE = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4} "
+                  r"\d\d:\d\d:\d\d GMT")
 
 
 def deflate(payload, window=15, level=zlib.Z_DEFAULT_COMPRESSION, strategy=zlib.Z_DEFAULT_STRATEGY):
@@ -195,11 +198,18 @@ class Refused:
         status, headers, end = head_of(got, at)
         assert status == self.status, f"expected {self.status}, got {show(got[at:])}"
         assert "close" in headers.get("connection", "").lower().split(", "), f"the end is not announced: {headers}"
+        assert DATE.fullmatch(headers.get("date", "")), f"no Date, RFC 9110 section 6.6.1: {headers}"
         for name, value in self.headers.items():
             assert headers.get(name, "").lower() == value, f"expected {name}: {value}, got {headers}"
         end += int(headers["content-length"])
         assert len(got) >= end and len(got[at:end].split(b"\r\n\r\n", 1)[1].split()) >= 3, f"no sentence: {show(got)}"
         return end
+
+
+def without_date(got):
+    """The same answer with the same Date, whenever it came."""
+    head, end, rest = got.partition(b"\r\n\r\n")
+    return re.sub(rb"^Date: [^\r\n]*", b"Date:", head, flags=re.M) + end + rest
 
 
 def head_of(got, at):

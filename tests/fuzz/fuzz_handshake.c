@@ -143,6 +143,8 @@ origin_allowed(const struct http1_request *req, struct text head, enum handshake
     struct text origin;
     size_t count = lines_named(head, "Origin", &origin);
 
+    if (origin.bytes && origin.at[origin.bytes - 1] == '/')
+        origin.bytes--;
     if (count == 0)
         return true;
     if (count > 1)
@@ -233,20 +235,25 @@ key_is_right(struct text key)
     return key.bytes == 24 && memcmp(key.at + 22, "==", 2) == 0 && strspn(key.at, digits) == 22;
 }
 
-/* Every Content-Length there is says 0. */
+/* Content-Length, if there is one, is 0: http1.h has seen that it is a number. */
 static bool
 is_bodiless(struct text head)
 {
     struct text value;
 
-    while (lines_named(head, "Content-Length", &value) > 0) {
-        if (!text_is(value, "0"))
-            return false;
-        head.bytes = (size_t)(value.at - head.at); /* the lines in front of that one are left */
-        while (head.bytes > 0 && head.at[head.bytes - 1] != '\n')
-            head.bytes--;
-    }
+    if (lines_named(head, "Content-Length", &value) > 0)
+        for (size_t i = 0; i < value.bytes; i++)
+            if (value.at[i] != '0')
+                return false;
     return lines_named(head, "Transfer-Encoding", &value) == 0;
+}
+
+static bool
+is_http10(struct text head)
+{
+    const char *end = memchr(head.at, '\r', head.bytes);
+
+    return end[-1] == '0' && end[-2] == '.';
 }
 
 static bool
@@ -254,7 +261,7 @@ is_handshake(struct text head)
 {
     struct text version, key;
 
-    return is_bodiless(head) && memcmp(head.at, "GET ", 4) == 0 &&
+    return is_bodiless(head) && !is_http10(head) && memcmp(head.at, "GET ", 4) == 0 &&
            lines_have_token(head, "Upgrade", "websocket") &&
            lines_have_token(head, "Connection", "upgrade") &&
            lines_named(head, "Sec-WebSocket-Version", &version) == 1 && text_is(version, "13") &&
@@ -291,8 +298,9 @@ check_accept(struct text head, const char *accept)
 static void
 check_error(const struct handshake_verdict *verdict)
 {
-    char out[HANDSHAKE_ANSWER_MAX_BYTES + 1];
-    size_t bytes = handshake_answer_error(verdict->status, verdict->sentence, out, sizeof(out) - 1);
+    char out[RESPONSE_MAX_BYTES + 1];
+    size_t bytes =
+        response_refusal(verdict->status, verdict->sentence, false, 0, out, sizeof(out) - 1);
     const char *body;
     const char *length;
 
@@ -304,7 +312,7 @@ check_error(const struct handshake_verdict *verdict)
     REQUIRE(strlen(body + 4) == strtoul(length + strlen("Content-Length: "), NULL, 10));
     REQUIRE(atoi(out + strlen("HTTP/1.1 ")) == verdict->status);
     for (size_t room = 0; room <= bytes; room += 16)
-        REQUIRE(handshake_answer_error(verdict->status, verdict->sentence, out, room) == 0);
+        REQUIRE(response_refusal(verdict->status, verdict->sentence, false, 0, out, room) == 0);
 }
 
 static void
@@ -360,7 +368,8 @@ check_policy(const struct http1_request *req, struct text head, enum handshake_o
         return;
     }
     REQUIRE(verdict.status == 400 || verdict.status == 403 || verdict.status == 405 ||
-            verdict.status == 426 || verdict.status == 431);
+            verdict.status == 413 || verdict.status == 426 || verdict.status == 431 ||
+            verdict.status == 501);
     check_error(&verdict);
 }
 
@@ -370,10 +379,16 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     static const enum handshake_origin policies[] = {HANDSHAKE_ORIGIN_SAME, HANDSHAKE_ORIGIN_ANY,
                                                      HANDSHAKE_ORIGIN_LIST};
     struct http1_request req = {0};
+    struct text head = {(const char *)data, 0};
 
     if (http1_parse((const char *)data, bytes, &req) != HTTP1_OK)
         return 0;
+    head.bytes = req.head_bytes;
+    if (head.at[0] == '\r') { /* an empty line in front */
+        head.at += 2;
+        head.bytes -= 2;
+    }
     for (size_t i = 0; i < sizeof(policies) / sizeof(policies[0]); i++)
-        check_policy(&req, (struct text){(const char *)data, req.head_bytes}, policies[i], i > 0);
+        check_policy(&req, head, policies[i], i > 0);
     return 0;
 }

@@ -1141,7 +1141,7 @@ test_conn_that_is_refused_is_counted_once(void **state)
     struct peer *peer = arrive(0);
 
     (void)state;
-    say_text(peer, "GET / HTTP/1.0\r\n\r\n");
+    say_text(peer, "GET / HTTP/2.0\r\n\r\n");
     conn_rig_settle();
     assert_int_equal(GREW(clients_refused), 1);
     conn_rig_hang_up(peer->fd);

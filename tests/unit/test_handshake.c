@@ -83,13 +83,27 @@ test_handshake_the_101_answer_is_exactly_this(void **state)
 }
 
 static void
-test_handshake_a_method_other_than_get_is_405(void **state)
+test_handshake_a_known_method_is_405_and_an_unknown_one_501(void **state)
 {
-    static const char *const methods[] = {"POST", "HEAD", "get", "GETS", "OPTIONS"};
+    static const char *const known[] = {"POST", "PUT", "DELETE", "PATCH", "CONNECT", "TRACE"};
+    static const char *const unknown[] = {"get", "GETS", "GE", "BREW", "head", "PRI"};
 
     (void)state;
-    for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++)
-        assert_int_equal(check_request(methods[i], "/", "a", LINES_ALL, &any), 405);
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        assert_int_equal(check_request(known[i], "/", "a", LINES_ALL, &any), 405);
+        assert_int_equal(verdict.cause, REFUSAL_METHOD);
+    }
+    for (size_t i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++)
+        assert_int_equal(check_request(unknown[i], "/", "a", LINES_ALL, &any), 501);
+}
+
+static void
+test_handshake_only_get_opens_a_websocket(void **state)
+{
+    (void)state;
+    assert_int_equal(check_request("HEAD", "/", "a", LINES_ALL, &any), 426);
+    assert_int_equal(verdict.cause, REFUSAL_PLAIN);
+    assert_int_equal(check_request("OPTIONS", "/", "a", LINES_ALL, &any), 426);
 }
 
 static void
@@ -97,11 +111,29 @@ test_handshake_the_method_is_judged_before_a_body(void **state)
 {
     (void)state;
     assert_int_equal(check_request("POST", "/", "a", LINES_ALL "Content-Length: 3\r\n", &any), 405);
-    assert_int_equal(check_request("GET", "/", "a", LINES_ALL "Content-Length: 3\r\n", &any), 400);
+    assert_int_equal(check_request("GET", "/", "a", LINES_ALL "Content-Length: 3\r\n", &any), 413);
 }
 
 static void
-test_handshake_a_request_that_is_no_upgrade_is_told_what_this_is_with_426(void **state)
+test_handshake_a_request_that_wants_no_websocket_is_told_what_this_is_with_426(void **state)
+{
+    static const char *const rows[] = {
+        "",
+        "Connection: Upgrade\r\n",
+        "Upgrade: h2c\r\nConnection: Upgrade\r\n",
+        "Upgrade: websockets\r\nConnection: Upgrade\r\n",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        assert_int_equal(check_lines(rows[i]), 426);
+        assert_int_equal(verdict.cause, REFUSAL_PLAIN);
+        assert_non_null(strstr(verdict.sentence, "WebSocket server"));
+    }
+}
+
+static void
+test_handshake_one_that_a_proxy_has_spoilt_is_told_what_the_proxy_must_do(void **state)
 {
     static const char *const rows[] = {
         "",
@@ -112,13 +144,39 @@ test_handshake_a_request_that_is_no_upgrade_is_told_what_this_is_with_426(void *
         "Upgrade: websocket\r\nConnection: keep-alive\r\n",
         "Upgrade: websocket\r\nConnection: keep-alive Upgrade\r\n",
     };
+    static const char old[] = "GET / HTTP/1.0\r\nHost: a\r\n" LINES_ALL "\r\n";
+    struct http1_request req = {.scanned = 0};
     char lines[256];
 
     (void)state;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         snprintf(lines, sizeof(lines), "%s" LINE_KEY LINE_VERSION, rows[i]);
         assert_int_equal(check_lines(lines), 426);
-        assert_non_null(strstr(verdict.sentence, "WebSocket server"));
+        assert_int_equal(verdict.cause, REFUSAL_PROXY);
+        assert_non_null(strstr(verdict.sentence, "proxy_set_header Upgrade"));
+    }
+    assert_int_equal(check_lines("Upgrade: websocket\r\n"), 426);
+    assert_int_equal(verdict.cause, REFUSAL_PROXY);
+    assert_int_equal(check_lines(LINE_VERSION), 426);
+    assert_int_equal(verdict.cause, REFUSAL_PROXY);
+    assert_int_equal(http1_parse(old, sizeof(old) - 1, &req), HTTP1_OK);
+    handshake_check(&req, &any, &verdict);
+    assert_int_equal(verdict.status, 426);
+    assert_int_equal(verdict.cause, REFUSAL_PROXY);
+    assert_non_null(strstr(verdict.sentence, "proxy_http_version 1.1"));
+}
+
+static void
+test_handshake_every_sentence_fits_into_a_response(void **state)
+{
+    static const struct {
+        const char *method, *lines;
+    } rows[] = {{"POST", ""}, {"BREW", ""}, {"GET", ""}, {"GET", LINE_KEY}, {"GET", LINES_UPGRADE}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        assert_int_not_equal(check_request(rows[i].method, "/", "a", rows[i].lines, &any), 101);
+        assert_true(strlen(verdict.sentence) <= RESPONSE_SENTENCE_MAX_BYTES);
     }
 }
 
@@ -223,7 +281,12 @@ test_handshake_the_same_origin_is_the_same_host_and_port(void **state)
         {"http://a.example.evil", "a.example", 403},
         {"http://xa.example", "a.example", 403},
         {"http://a.example@evil", "a.example", 403},
-        {"http://a.example/", "a.example", 403},
+        {"http://a.example/", "a.example", 101},
+        {"http://a.example:8080/", "a.example:8080", 101},
+        {"http://a.example//", "a.example", 403},
+        {"http://a.example/x", "a.example", 403},
+        {"http:///", "a.example", 403},
+        {"/", "a.example", 403},
         {"ftp://a.example", "a.example", 403},
         {"file://", "a.example", 403},
         {"a.example", "a.example", 403},
@@ -240,8 +303,8 @@ test_handshake_the_same_origin_is_the_same_host_and_port(void **state)
 static void
 test_handshake_a_list_lets_in_exactly_what_it_names(void **state)
 {
-    static const struct handshake_policy list = {.origin = HANDSHAKE_ORIGIN_LIST,
-                                                 .origin_list = "https://a.example, http://B:8080"};
+    static const struct handshake_policy list = {
+        .origin = HANDSHAKE_ORIGIN_LIST, .origin_list = "https://a.example, http://B:8080/"};
     static const struct handshake_policy null = {.origin = HANDSHAKE_ORIGIN_LIST,
                                                  .origin_list = "null"};
 
@@ -249,6 +312,9 @@ test_handshake_a_list_lets_in_exactly_what_it_names(void **state)
     assert_int_equal(check_origin("https://a.example", "x", &list), 101);
     assert_int_equal(check_origin("HTTPS://A.Example", "x", &list), 101);
     assert_int_equal(check_origin("http://b:8080", "x", &list), 101);
+    assert_int_equal(check_origin("https://a.example/", "x", &list), 101);
+    assert_int_equal(check_origin("http://b:8080/", "x", &list), 101);
+    assert_int_equal(check_origin("https://a.example/x", "x", &list), 403);
     assert_int_equal(check_origin("http://a.example", "x", &list), 403);
     assert_int_equal(check_origin("https://a.example:8080", "x", &list), 403);
     assert_int_equal(check_origin("https://a.exampl", "x", &list), 403);
@@ -300,71 +366,6 @@ test_handshake_the_policy_is_asked_last(void **state)
     assert_int_equal(check_lines(LINES_UPGRADE LINE_KEY "Origin: http://evil\r\n"), 400);
     assert_int_equal(check_lines(LINES_UPGRADE LINE_VERSION "Origin: http://evil\r\n"), 400);
     assert_int_equal(check_lines(LINES_ALL "Origin: http://evil\r\n"), 403);
-}
-
-static void
-test_handshake_an_error_is_a_whole_response_with_the_sentence_as_its_body(void **state)
-{
-    static const char answer[] = "HTTP/1.1 400 Bad Request\r\n"
-                                 "Content-Type: text/plain; charset=utf-8\r\n"
-                                 "Content-Length: 4\r\n"
-                                 "Connection: close\r\n"
-                                 "\r\n"
-                                 "No.\n";
-    char out[HANDSHAKE_ANSWER_MAX_BYTES];
-
-    (void)state;
-    assert_int_equal(handshake_answer_error(400, "No.", out, sizeof(out)), sizeof(answer) - 1);
-    assert_memory_equal(out, answer, sizeof(answer) - 1);
-    assert_int_equal(handshake_answer_error(400, "No.", out, sizeof(answer) - 1), 0);
-}
-
-static void
-test_handshake_every_status_has_its_phrase_and_headers_and_fits(void **state)
-{
-    static const struct {
-        int status;
-        const char *expected;
-    } rows[] = {
-        {400, "400 Bad Request\r\n"},
-        {403, "403 Forbidden\r\n"},
-        {404, "404 Not Found\r\n"},
-        {405, "\r\nAllow: GET\r\n"},
-        {408, "408 Request Timeout\r\n"},
-        {426, "\r\nSec-WebSocket-Version: 13\r\n"},
-        {426, "\r\nUpgrade: websocket\r\n"},
-        {426, "\r\nConnection: close, Upgrade\r\n"},
-        {431, "431 Request Header Fields Too Large\r\n"},
-        {500, "500 Internal Server Error\r\n"},
-        {503, "\r\nRetry-After: 1\r\n"},
-        {505, "505 HTTP Version Not Supported\r\n"},
-    };
-    char out[HANDSHAKE_ANSWER_MAX_BYTES + 1], sentence[257];
-
-    (void)state;
-    memset(sentence, 'x', sizeof(sentence) - 1);
-    sentence[sizeof(sentence) - 1] = 0;
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        size_t bytes = handshake_answer_error(rows[i].status, sentence, out, sizeof(out) - 1);
-
-        assert_in_range(bytes, sizeof(sentence), sizeof(out) - 1);
-        out[bytes] = 0;
-        assert_non_null(strstr(out, rows[i].expected));
-    }
-}
-
-static void
-test_handshake_headers_of_one_status_are_not_in_another(void **state)
-{
-    char out[HANDSHAKE_ANSWER_MAX_BYTES + 1];
-    size_t bytes = handshake_answer_error(403, "No.", out, sizeof(out));
-
-    (void)state;
-    out[bytes] = 0;
-    assert_null(strstr(out, "Upgrade"));
-    assert_null(strstr(out, "Allow"));
-    assert_null(strstr(out, "Retry-After"));
-    assert_null(strstr(out, "Sec-WebSocket"));
 }
 
 static void
@@ -488,9 +489,13 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_handshake_the_example_of_the_rfc_is_accepted),
         cmocka_unit_test(test_handshake_the_101_answer_is_exactly_this),
-        cmocka_unit_test(test_handshake_a_method_other_than_get_is_405),
+        cmocka_unit_test(test_handshake_a_known_method_is_405_and_an_unknown_one_501),
+        cmocka_unit_test(test_handshake_only_get_opens_a_websocket),
+        cmocka_unit_test(test_handshake_one_that_a_proxy_has_spoilt_is_told_what_the_proxy_must_do),
+        cmocka_unit_test(test_handshake_every_sentence_fits_into_a_response),
         cmocka_unit_test(test_handshake_the_method_is_judged_before_a_body),
-        cmocka_unit_test(test_handshake_a_request_that_is_no_upgrade_is_told_what_this_is_with_426),
+        cmocka_unit_test(
+            test_handshake_a_request_that_wants_no_websocket_is_told_what_this_is_with_426),
         cmocka_unit_test(test_handshake_upgrade_and_connection_are_lists_over_several_lines),
         cmocka_unit_test(test_handshake_the_version_is_13_once),
         cmocka_unit_test(test_handshake_the_key_is_16_bytes_in_base64_once),
@@ -502,9 +507,6 @@ main(void)
         cmocka_unit_test(test_handshake_more_than_one_origin_is_refused_whatever_the_policy),
         cmocka_unit_test(test_handshake_an_absolute_target_names_the_own_host),
         cmocka_unit_test(test_handshake_the_policy_is_asked_last),
-        cmocka_unit_test(test_handshake_an_error_is_a_whole_response_with_the_sentence_as_its_body),
-        cmocka_unit_test(test_handshake_every_status_has_its_phrase_and_headers_and_fits),
-        cmocka_unit_test(test_handshake_headers_of_one_status_are_not_in_another),
         cmocka_unit_test(test_handshake_an_offer_of_permessage_deflate_is_answered),
         cmocka_unit_test(
             test_handshake_no_offer_a_declined_one_and_a_policy_without_deflate_agree_on_nothing),

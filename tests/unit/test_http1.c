@@ -159,17 +159,8 @@ test_http1_what_is_no_http_is_refused_with_its_first_bytes(void **state)
         size_t bytes;
     } rows[] = {
         {"\x16", 1}, /* a TLS ClientHello */
-        {"\x00\x01", 2},
-        {"\r\n", 2},
-        {"\n", 1},
-        {" GET", 4},
-        {"GET\t", 4},
-        {"GET\r", 4},
-        {"HELLO\n", 6},
-        {"{\"a\"", 1},
-        {"\xff", 1},
-        {"\x81\x85", 2},
-        {"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG", 33},
+        {"\x00\x01", 2}, {"\rG", 2},     {"\n", 1},     {" GET", 4}, {"GET\t", 4},
+        {"GET\r", 4},    {"HELLO\n", 6}, {"{\"a\"", 1}, {"\xff", 1}, {"\x81\x85", 2},
     };
 
     (void)state;
@@ -216,7 +207,6 @@ test_http1_a_malformed_request_line_is_400(void **state)
         "GET /a#b HTTP/1.1",
         "GET a HTTP/1.1",
         "GET * HTTP/1.1",
-        "CONNECT a:80 HTTP/1.1",
     };
     char text[256];
 
@@ -230,14 +220,108 @@ test_http1_a_malformed_request_line_is_400(void **state)
 }
 
 static void
-test_http1_versions_other_than_1_1_are_505(void **state)
+test_http1_other_major_versions_are_505(void **state)
 {
     (void)state;
-    assert_status("GET / HTTP/1.0\r\n\r\n", 505);
-    assert_non_null(strstr(req.fail_sentence, "HTTP/1.1"));
-    assert_status("GET / HTTP/1.2\r\n" HOST "\r\n", 505);
     assert_status("GET / HTTP/0.9\r\n" HOST "\r\n", 505);
+    assert_non_null(strstr(req.fail_sentence, "HTTP/1.1"));
     assert_status("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505); /* what an HTTP/2 client says first */
+}
+
+static void
+test_http1_version_1_0_needs_no_host_and_higher_ones_are_read_as_1_1(void **state)
+{
+    (void)state;
+    assert_parsed("GET / HTTP/1.0\r\n\r\n");
+    assert_true(req.is_http10);
+    assert_null(req.host.at);
+    assert_parsed("GET / HTTP/1.0\r\nHost: b\r\n\r\n");
+    assert_slice(req.host, "b");
+    assert_status("GET / HTTP/1.0\r\nHost: a b\r\n\r\n", 400);
+    assert_status("GET / HTTP/1.0\r\n" HOST HOST "\r\n", 400);
+    assert_parsed("GET / HTTP/1.1\r\n" HOST "\r\n");
+    assert_false(req.is_http10);
+    assert_parsed("GET / HTTP/1.9\r\n" HOST "\r\n");
+    assert_false(req.is_http10);
+    assert_status("GET / HTTP/1.2\r\n\r\n", 400); /* no Host */
+}
+
+static void
+test_http1_one_empty_line_in_front_is_ignored(void **state)
+{
+    (void)state;
+    assert_status("\r\nGET / HTTP/1.1\r\n" HOST "\r\n", 0);
+    assert_status("\r", -1);
+    assert_status("\r\n", -1);
+    assert_status("\r\nG", -1);
+    assert_status("\r\n\r\nGET / HTTP/1.1\r\n" HOST "\r\n", 400);
+    assert_status("\nGET / HTTP/1.1\r\n" HOST "\r\n", 400);
+    assert_status("\rGET / HTTP/1.1\r\n" HOST "\r\n", 400);
+    assert_status("\r\n GET / HTTP/1.1\r\n" HOST "\r\n", 400);
+    assert_parsed("\r\nGET / HTTP/1.1\r\n" HOST "\r\n");
+    assert_slice(req.method, "GET");
+    assert_int_equal(req.head_bytes, strlen("\r\nGET / HTTP/1.1\r\n" HOST "\r\n"));
+}
+
+/* A client of HTTP/0.9 sends this line and waits. */
+static void
+test_http1_a_wrong_request_line_is_refused_when_it_ends(void **state)
+{
+    (void)state;
+    assert_status("GET /\r\n", 400);
+    assert_status("GET / HTTP/3.0\r\n", 505);
+    assert_status("GET x HTTP/1.1\r\n", 400);
+    assert_status("GET / HTTP/1.1\r\n", -1);
+    assert_status("GET / HTTP/3.0\r\nX: a\n", 505); /* before what is wrong behind it */
+    assert_status("\r\nGET /\r\n", 400);
+}
+
+static void
+test_http1_a_method_that_no_server_knows_is_501(void **state)
+{
+    (void)state;
+    assert_status("XXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXX / HTTP/1.1\r\n" HOST "\r\n", 0);
+    assert_status("XXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXX", 501);
+}
+
+static void
+test_http1_a_tls_client_is_told_so(void **state)
+{
+    (void)state;
+    assert_status("\x16\x03\x01", 400);
+    assert_non_null(strstr(req.fail_sentence, "TLS"));
+    assert_status("\x15", 400);
+    assert_null(strstr(req.fail_sentence, "TLS"));
+}
+
+static void
+test_http1_options_may_be_about_the_server_and_connect_names_a_host(void **state)
+{
+    (void)state;
+    assert_parsed("OPTIONS * HTTP/1.1\r\n" HOST "\r\n");
+    assert_slice(req.target, "*");
+    assert_slice(req.path, "/");
+    assert_parsed("CONNECT b.example:80 HTTP/1.1\r\n" HOST "\r\n");
+    assert_slice(req.target, "b.example:80");
+    assert_slice(req.host, "a.example");
+    assert_status("GET * HTTP/1.1\r\n" HOST "\r\n", 400);
+    assert_status("OPTIONS ** HTTP/1.1\r\n" HOST "\r\n", 400);
+    assert_status("GET b.example:80 HTTP/1.1\r\n" HOST "\r\n", 400);
+    assert_status("CONNECT b.example:80\x01 HTTP/1.1\r\n" HOST "\r\n", 400);
+}
+
+static void
+test_http1_a_failure_names_the_method_and_target_that_were_read(void **state)
+{
+    (void)state;
+    assert_int_equal(parse_once("HEAD /x HTTP/1.1\r\n\r\n", 20), HTTP1_FAIL);
+    assert_slice(req.method, "HEAD");
+    assert_slice(req.target, "/x");
+    assert_int_equal(parse_once("HEAD /x HTTP/1.1\r\nX: \x01\r\n\r\n", 26), HTTP1_FAIL);
+    assert_slice(req.method, "HEAD");
+    assert_int_equal(parse_once("\x01", 1), HTTP1_FAIL);
+    assert_int_equal(req.method.bytes, 0);
+    assert_int_equal(req.target.bytes, 0);
 }
 
 static void
@@ -312,22 +396,48 @@ test_http1_an_absolute_target_brings_its_own_host(void **state)
 }
 
 static void
-test_http1_a_body_is_reported_unless_its_length_is_plainly_zero(void **state)
+test_http1_a_body_is_reported_unless_its_length_is_zero(void **state)
 {
-    static const char *const without[] = {"X: y", "Content-Length: 0",
-                                          "Content-Length: 0\r\nContent-Length: 0"};
+    static const char *const without[] = {"X: y", "Content-Length: 0", "Content-Length: 000"};
     static const char *const with[] = {
-        "Content-Length: 1",           "Content-Length: 0\r\ncontent-length: 5",
-        "Content-Length: 0, 5",        "Content-Length:",
-        "Content-Length: -0",          "Transfer-Encoding: chunked",
-        "Transfer-Encoding: identity",
-    };
+        "Content-Length: 1", "Content-Length: 010", "Content-Length: 99999999999999999999999999",
+        "Transfer-Encoding: chunked", "Transfer-Encoding: , Chunked ,"};
 
     (void)state;
     for (size_t i = 0; i < sizeof(without) / sizeof(without[0]); i++)
         assert_body_reported(without[i], false);
     for (size_t i = 0; i < sizeof(with) / sizeof(with[0]); i++)
         assert_body_reported(with[i], true);
+}
+
+/* A proxy may see the end of the body elsewhere: RFC 9112 sections 6.1 and 6.3. */
+static void
+test_http1_a_body_whose_end_is_not_certain_is_400(void **state)
+{
+    static const char *const lines[] = {"Content-Length:",
+                                        "Content-Length: -0",
+                                        "Content-Length: +1",
+                                        "Content-Length: 0x10",
+                                        "Content-Length: 1 1",
+                                        "Content-Length: 5, 5",
+                                        "Content-Length: 0\r\nContent-Length: 0",
+                                        "Content-Length: 0\r\ncontent-length: 5",
+                                        "Content-Length: 1.0",
+                                        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+                                        "Transfer-Encoding: chunked\r\nContent-Length: 0",
+                                        "Transfer-Encoding:",
+                                        "Transfer-Encoding: identity",
+                                        "Transfer-Encoding: xchunked",
+                                        "Transfer-Encoding: chunked, gzip",
+                                        "Transfer-Encoding: chunked\r\nTransfer-Encoding: x"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
+        assert_header_status(lines[i], 400);
+    assert_header_status("Transfer-Encoding: gzip, chunked", 501);
+    assert_header_status("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked", 501);
+    assert_header_status("Transfer-Encoding: chunked, chunked", 501);
+    assert_status("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400);
 }
 
 /* A request whose head is `bytes` long. */
@@ -357,6 +467,10 @@ test_http1_a_head_of_8192_bytes_passes_and_one_more_is_431(void **state)
     text = long_request(HTTP1_HEAD_MAX_BYTES + 1);
     assert_int_equal(parse_status(text, HTTP1_HEAD_MAX_BYTES), 431);
     assert_int_equal(parse_status(text, HTTP1_HEAD_MAX_BYTES + 1), 431);
+    memset(text, 'x', HTTP1_HEAD_MAX_BYTES);
+    memcpy(text, "GET /", 5);
+    assert_int_equal(parse_status(text, HTTP1_HEAD_MAX_BYTES - 1), -1);
+    assert_int_equal(parse_status(text, HTTP1_HEAD_MAX_BYTES), 414); /* one line */
     free(text);
 }
 
@@ -457,11 +571,19 @@ main(void)
         cmocka_unit_test(test_http1_what_is_no_http_is_refused_with_its_first_bytes),
         cmocka_unit_test(test_http1_a_lone_line_feed_is_refused_at_once),
         cmocka_unit_test(test_http1_a_malformed_request_line_is_400),
-        cmocka_unit_test(test_http1_versions_other_than_1_1_are_505),
+        cmocka_unit_test(test_http1_other_major_versions_are_505),
+        cmocka_unit_test(test_http1_version_1_0_needs_no_host_and_higher_ones_are_read_as_1_1),
+        cmocka_unit_test(test_http1_one_empty_line_in_front_is_ignored),
+        cmocka_unit_test(test_http1_a_wrong_request_line_is_refused_when_it_ends),
+        cmocka_unit_test(test_http1_a_method_that_no_server_knows_is_501),
+        cmocka_unit_test(test_http1_a_tls_client_is_told_so),
+        cmocka_unit_test(test_http1_options_may_be_about_the_server_and_connect_names_a_host),
+        cmocka_unit_test(test_http1_a_failure_names_the_method_and_target_that_were_read),
         cmocka_unit_test(test_http1_malformed_headers_are_400),
         cmocka_unit_test(test_http1_there_is_exactly_one_host_and_it_is_valid),
         cmocka_unit_test(test_http1_an_absolute_target_brings_its_own_host),
-        cmocka_unit_test(test_http1_a_body_is_reported_unless_its_length_is_plainly_zero),
+        cmocka_unit_test(test_http1_a_body_is_reported_unless_its_length_is_zero),
+        cmocka_unit_test(test_http1_a_body_whose_end_is_not_certain_is_400),
         cmocka_unit_test(test_http1_a_head_of_8192_bytes_passes_and_one_more_is_431),
         cmocka_unit_test(test_http1_64_headers_pass_and_one_more_is_431),
         cmocka_unit_test(test_http1_headers_that_are_repeated_are_found_in_order),

@@ -3,36 +3,12 @@
 #include <assert.h>
 #include <openssl/evp.h>
 #include <openssl/sha.h>
-#include <stdio.h>
 #include <string.h>
 
 #define HANDSHAKE_GUID "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 enum {
     HANDSHAKE_GUID_BYTES = sizeof(HANDSHAKE_GUID) - 1,
-};
-
-/* A reason phrase and the headers that only this status has. */
-struct handshake_reason {
-    int status;
-    const char *phrase;
-    const char *connection;
-    const char *headers;
-};
-
-static const struct handshake_reason handshake_reasons[] = {
-    {400, "Bad Request", "close", ""},
-    {403, "Forbidden", "close", ""},
-    {404, "Not Found", "close", ""},
-    {405, "Method Not Allowed", "close", "Allow: GET\r\n"},
-    {408, "Request Timeout", "close", ""},
-    /* Upgrade is hop-by-hop, so Connection names it: RFC 9110 section 7.8. */
-    {426, "Upgrade Required", "close, Upgrade",
-     "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"},
-    {431, "Request Header Fields Too Large", "close", ""},
-    {500, "Internal Server Error", "close", ""},
-    {503, "Service Unavailable", "close", "Retry-After: 1\r\n"},
-    {505, "HTTP Version Not Supported", "close", ""},
 };
 
 const char *
@@ -47,26 +23,69 @@ handshake_origin_name(enum handshake_origin origin)
 }
 
 static bool
-handshake_refuse(struct handshake_verdict *v, int status, const char *sentence)
+handshake_refuse(struct handshake_verdict *v, enum refusal cause, int status, const char *sentence)
 {
+    v->cause = cause;
     v->status = status;
     v->sentence = sentence;
     return false;
 }
 
-/* Is it a request for a WebSocket at all? */
+/* Case matters in a method, RFC 9110 section 9.1. */
+static bool
+handshake_is_method(const struct http1_request *req, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (http1_slice_equal(req->method, http1_slice_of(names[i])))
+            return true;
+    return false;
+}
+
+/* RFC 9110 section 9.1: 405 for a method that is known, 501 for one that is not. */
+static bool
+handshake_check_method(const struct http1_request *req, struct handshake_verdict *v)
+{
+    static const char *const allowed[] = {"GET", "HEAD", "OPTIONS"};
+    static const char *const known[] = {"POST", "PUT", "DELETE", "PATCH", "CONNECT", "TRACE"};
+
+    if (!handshake_is_method(req, allowed, sizeof(allowed) / sizeof(allowed[0])))
+        return handshake_is_method(req, known, sizeof(known) / sizeof(known[0]))
+                   ? handshake_refuse(v, REFUSAL_METHOD, 405, "A WebSocket is opened with GET.")
+                   : handshake_refuse(v, REFUSAL_METHOD, 501,
+                                      "This server knows the methods " RESPONSE_ALLOW " only.");
+    if (req->has_body)
+        return handshake_refuse(v, REFUSAL_METHOD, 413,
+                                "A request with a body is not accepted here.");
+    return true;
+}
+
+bool
+handshake_is_meant(const struct http1_request *req)
+{
+    return http1_header_find(req, "Sec-WebSocket-Key") ||
+           http1_header_find(req, "Sec-WebSocket-Version") ||
+           http1_header_has_token(req, "Upgrade", "websocket");
+}
+
+/* Is it a request for a WebSocket at all? RFC 9110 section 7.8: Upgrade has no meaning in HTTP/1.0. */
 static bool
 handshake_check_upgrade(const struct http1_request *req, struct handshake_verdict *v)
 {
-    if (!http1_slice_equal(req->method, http1_slice_of("GET")))
-        return handshake_refuse(v, 405, "A WebSocket is opened with GET.");
-    if (req->has_body)
-        return handshake_refuse(v, 400, "A request with a body is not accepted here.");
-    if (!http1_header_has_token(req, "Upgrade", "websocket") ||
-        !http1_header_has_token(req, "Connection", "Upgrade"))
-        return handshake_refuse(v, 426,
+    if (!handshake_is_meant(req) || !http1_slice_equal(req->method, http1_slice_of("GET")))
+        return handshake_refuse(v, REFUSAL_PLAIN, 426,
                                 "This is a WebSocket server: connect with a WebSocket client, "
                                 "in a browser with new WebSocket(\"ws://HOST:PORT/\").");
+    if (req->is_http10)
+        return handshake_refuse(
+            v, REFUSAL_PROXY, 426,
+            "A WebSocket needs HTTP/1.1, and this is HTTP/1.0: a proxy in front "
+            "must use 1.1 (nginx: proxy_http_version 1.1).");
+    if (!http1_header_has_token(req, "Upgrade", "websocket") ||
+        !http1_header_has_token(req, "Connection", "Upgrade"))
+        return handshake_refuse(v, REFUSAL_PROXY, 426,
+                                "Upgrade: websocket or Connection: Upgrade is missing: a proxy in "
+                                "front must pass them on (nginx: proxy_set_header Upgrade "
+                                "$http_upgrade; proxy_set_header Connection upgrade).");
     return true;
 }
 
@@ -76,11 +95,14 @@ handshake_check_version(const struct http1_request *req, struct handshake_verdic
     const struct http1_header *version = http1_header_find(req, "Sec-WebSocket-Version");
 
     if (!version)
-        return handshake_refuse(v, 400, "The Sec-WebSocket-Version header is missing.");
+        return handshake_refuse(v, REFUSAL_HANDSHAKE, 400,
+                                "The Sec-WebSocket-Version header is missing.");
     if (http1_header_repeated(req, "Sec-WebSocket-Version"))
-        return handshake_refuse(v, 400, "There is more than one Sec-WebSocket-Version header.");
+        return handshake_refuse(v, REFUSAL_HANDSHAKE, 400,
+                                "There is more than one Sec-WebSocket-Version header.");
     if (!http1_slice_equal(version->value, http1_slice_of("13")))
-        return handshake_refuse(v, 426, "This server speaks version 13 of the WebSocket protocol.");
+        return handshake_refuse(v, REFUSAL_HANDSHAKE, 426,
+                                "This server speaks version 13 of the WebSocket protocol.");
     return true;
 }
 
@@ -112,11 +134,14 @@ handshake_check_key(const struct http1_request *req, struct handshake_verdict *v
     const struct http1_header *key = http1_header_find(req, "Sec-WebSocket-Key");
 
     if (!key)
-        return handshake_refuse(v, 400, "The Sec-WebSocket-Key header is missing.");
+        return handshake_refuse(v, REFUSAL_HANDSHAKE, 400,
+                                "The Sec-WebSocket-Key header is missing.");
     if (http1_header_repeated(req, "Sec-WebSocket-Key"))
-        return handshake_refuse(v, 400, "There is more than one Sec-WebSocket-Key header.");
+        return handshake_refuse(v, REFUSAL_HANDSHAKE, 400,
+                                "There is more than one Sec-WebSocket-Key header.");
     if (!handshake_key_valid(key->value))
-        return handshake_refuse(v, 400, "The Sec-WebSocket-Key header is not 16 bytes in base64.");
+        return handshake_refuse(v, REFUSAL_HANDSHAKE, 400,
+                                "The Sec-WebSocket-Key header is not 16 bytes in base64.");
     return true;
 }
 
@@ -159,6 +184,15 @@ handshake_origin_same(struct http1_slice origin, struct http1_slice own)
            (origin_port ? origin_port : default_port) == (own_port ? own_port : default_port);
 }
 
+/* An origin has no path (RFC 6454 section 6.2), but people and some clients write the one of its page. */
+static struct http1_slice
+handshake_origin_trim(struct http1_slice origin)
+{
+    if (origin.bytes && origin.at[origin.bytes - 1] == '/')
+        origin.bytes--;
+    return origin;
+}
+
 static bool
 handshake_origin_listed(struct http1_slice origin, const char *origin_list)
 {
@@ -166,7 +200,7 @@ handshake_origin_listed(struct http1_slice origin, const char *origin_list)
     struct http1_slice element;
 
     while (http1_list_next(&list, &element))
-        if (http1_slice_equal_nocase(element, origin))
+        if (http1_slice_equal_nocase(handshake_origin_trim(element), origin))
             return true;
     return false;
 }
@@ -175,6 +209,7 @@ static bool
 handshake_origin_allowed(struct http1_slice origin, struct http1_slice own,
                          const struct handshake_policy *policy)
 {
+    origin = handshake_origin_trim(origin);
     switch (policy->origin) {
     case HANDSHAKE_ORIGIN_SAME: return handshake_origin_same(origin, own);
     case HANDSHAKE_ORIGIN_ANY: return true;
@@ -192,9 +227,9 @@ handshake_check_origin(const struct http1_request *req, const struct handshake_p
     if (!origin)
         return true;
     if (http1_header_repeated(req, "Origin"))
-        return handshake_refuse(v, 400, "There is more than one Origin header.");
+        return handshake_refuse(v, REFUSAL_HANDSHAKE, 400, "There is more than one Origin header.");
     if (!handshake_origin_allowed(origin->value, req->host, policy))
-        return handshake_refuse(v, 403,
+        return handshake_refuse(v, REFUSAL_ORIGIN, 403,
                                 "Pages of this origin may not connect; the server's option "
                                 "--origin says which may.");
     return true;
@@ -206,7 +241,8 @@ handshake_check_extensions(const struct http1_request *req, const struct handsha
                            struct handshake_verdict *v)
 {
     if (!extension_negotiate(req, &v->deflate))
-        return handshake_refuse(v, 400, "The Sec-WebSocket-Extensions header is malformed.");
+        return handshake_refuse(v, REFUSAL_HANDSHAKE, 400,
+                                "The Sec-WebSocket-Extensions header is malformed.");
     if (!policy->deflate)
         v->deflate = (struct extension_deflate){.agreed = false};
     return true;
@@ -220,13 +256,15 @@ handshake_check_subprotocol(const struct http1_request *req, const struct handsh
     switch (subprotocol_choose(req, policy->subprotocols, &v->subprotocol)) {
     case SUBPROTOCOL_OK: return true;
     case SUBPROTOCOL_MALFORMED:
-        return handshake_refuse(v, 400,
+        return handshake_refuse(v, REFUSAL_HANDSHAKE, 400,
                                 "The Sec-WebSocket-Protocol header is not a list of tokens.");
     case SUBPROTOCOL_REPEATED:
-        return handshake_refuse(v, 400, "The Sec-WebSocket-Protocol header has a name twice.");
+        return handshake_refuse(v, REFUSAL_HANDSHAKE, 400,
+                                "The Sec-WebSocket-Protocol header has a name twice.");
     case SUBPROTOCOL_TOO_MANY: break;
     }
-    return handshake_refuse(v, 431, "The Sec-WebSocket-Protocol header has more than 64 names.");
+    return handshake_refuse(v, REFUSAL_HANDSHAKE, 431,
+                            "The Sec-WebSocket-Protocol header has more than 64 names.");
 }
 
 /* One for the life of the process: SHA1() looks the algorithm up and makes a context each time,
@@ -276,7 +314,8 @@ handshake_accept(const struct http1_request *req, struct handshake_verdict *v)
     const struct http1_header *key = http1_header_find(req, "Sec-WebSocket-Key");
 
     if (!handshake_accept_of(key->value.at, v->accept))
-        return handshake_refuse(v, 500, "The server cannot compute Sec-WebSocket-Accept.");
+        return handshake_refuse(v, REFUSAL_BUSY, 500,
+                                "The server cannot compute Sec-WebSocket-Accept.");
     return true;
 }
 
@@ -285,18 +324,11 @@ handshake_check(const struct http1_request *req, const struct handshake_policy *
                 struct handshake_verdict *v)
 {
     *v = (struct handshake_verdict){0};
-    if (handshake_check_upgrade(req, v) && handshake_check_version(req, v) &&
-        handshake_check_key(req, v) && handshake_check_extensions(req, policy, v) &&
-        handshake_check_subprotocol(req, policy, v) && handshake_check_origin(req, policy, v) &&
-        handshake_accept(req, v))
+    if (handshake_check_method(req, v) && handshake_check_upgrade(req, v) &&
+        handshake_check_version(req, v) && handshake_check_key(req, v) &&
+        handshake_check_extensions(req, policy, v) && handshake_check_subprotocol(req, policy, v) &&
+        handshake_check_origin(req, policy, v) && handshake_accept(req, v))
         v->status = 101;
-}
-
-/* What snprintf says, as a length: 0 if it was too long. */
-static size_t
-handshake_written(int written, size_t out_bytes)
-{
-    return written > 0 && (size_t)written < out_bytes ? (size_t)written : 0;
 }
 
 /* Without snprintf, which takes as long as reading the request does. */
@@ -331,33 +363,4 @@ handshake_answer_101(const struct handshake_verdict *v, char *out, size_t out_by
         used += parts[i].bytes;
     }
     return used;
-}
-
-static const struct handshake_reason *
-handshake_reason(int status)
-{
-    for (size_t i = 0; i < sizeof(handshake_reasons) / sizeof(handshake_reasons[0]); i++)
-        if (handshake_reasons[i].status == status)
-            return &handshake_reasons[i];
-    return NULL;
-}
-
-size_t
-handshake_answer_error(int status, const char *sentence, char *out, size_t out_bytes)
-{
-    const struct handshake_reason *reason = handshake_reason(status);
-    int written;
-
-    assert(reason);
-    written = snprintf(out, out_bytes,
-                       "HTTP/1.1 %d %s\r\n"
-                       "Content-Type: text/plain; charset=utf-8\r\n"
-                       "Content-Length: %zu\r\n"
-                       "Connection: %s\r\n"
-                       "%s"
-                       "\r\n"
-                       "%s\n",
-                       status, reason->phrase, strlen(sentence) + 1, reason->connection,
-                       reason->headers, sentence);
-    return handshake_written(written, out_bytes);
 }

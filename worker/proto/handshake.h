@@ -1,7 +1,8 @@
 /*
  * handshake.h: the server's side of the opening handshake. RFC 6455 section 4.2.
  *
- * Role:     decides about a request that http1.h has read, and writes the answer.
+ * Role:     decides about a request that http1.h has read, and writes the answer that opens the WebSocket;
+ *           others are written by response.h.
  * Owns:     nothing; the policy is borrowed for the call, sentences are static.
  * Errors:   a verdict with a status other than 101 and a sentence for the body of the response.
  * Context:  one thread at a time: all handshakes share one digest context.
@@ -14,13 +15,14 @@
 
 #include "worker/proto/extension.h"
 #include "worker/proto/http1.h"
+#include "worker/proto/refusal.h"
+#include "worker/proto/response.h"
 #include "worker/proto/subprotocol.h"
 
 enum {
-    HANDSHAKE_KEY_BYTES = 24,    /* 16 bytes in base64 */
-    HANDSHAKE_ACCEPT_BYTES = 28, /* SHA-1 in base64 */
-    /* Any answer with a sentence of up to 256 bytes, and 101 with the longest subprotocol. */
-    HANDSHAKE_ANSWER_MAX_BYTES = 768,
+    HANDSHAKE_KEY_BYTES = 24,         /* 16 bytes in base64 */
+    HANDSHAKE_ACCEPT_BYTES = 28,      /* SHA-1 in base64 */
+    HANDSHAKE_ANSWER_MAX_BYTES = 768, /* 101 with the longest subprotocol */
 };
 
 /* Which pages may connect. A request without Origin does not come from a page and is let in. */
@@ -39,8 +41,9 @@ struct handshake_policy {
 };
 
 struct handshake_verdict {
-    int status;           /* 101, 400, 403, 405, 426, 431, or 500 when SHA-1 is not to be had */
-    const char *sentence; /* unless 101 */
+    int status; /* 101, 400, 403, 405, 413, 426, 431, 501, or 500 when SHA-1 is not to be had */
+    enum refusal cause;                      /* unless 101 */
+    const char *sentence;                    /* unless 101 */
     char accept[HANDSHAKE_ACCEPT_BYTES + 1]; /* 101: Sec-WebSocket-Accept, a string */
     struct extension_deflate deflate;        /* 101: what was agreed about compression */
     struct http1_slice subprotocol;          /* 101: of the request; no bytes: none is agreed on */
@@ -57,15 +60,15 @@ bool handshake_ready(void);
 bool handshake_accept_of(const char key[HANDSHAKE_KEY_BYTES],
                          char accept[HANDSHAKE_ACCEPT_BYTES + 1]);
 
+/* Does the client want a WebSocket, though its request may be wrong? A proxy that does not know WebSockets
+ * takes Upgrade away and lets the other headers through. */
+bool handshake_is_meant(const struct http1_request *req);
+
 /* The method first, then what makes it a handshake, then whether that is right, the policy last. */
 void handshake_check(const struct http1_request *req, const struct handshake_policy *policy,
                      struct handshake_verdict *v);
 
 /* The answer that opens the connection. Bytes written, not terminated; 0: they do not fit. */
 size_t handshake_answer_101(const struct handshake_verdict *v, char *out, size_t out_bytes);
-
-/* A whole response that closes it: 400, 403, 404, 405, 408, 426, 431, 500, 503 or 505 with a line
- * of text. Bytes written, not terminated; 0: they do not fit. */
-size_t handshake_answer_error(int status, const char *sentence, char *out, size_t out_bytes);
 
 #endif

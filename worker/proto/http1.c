@@ -241,30 +241,52 @@ http1_authority_split(struct http1_slice authority, struct http1_slice *host, un
 
 /* ---- while bytes arrive ---------------------------------------------------------------------- */
 
-/* False as soon as `buf` cannot begin with a method and a space. */
-static bool
-http1_method_possible(const char *buf, size_t bytes)
+/* RFC 9112 section 2.2: one empty line in front of the request line is ignored. */
+static size_t
+http1_blank_bytes(const char *buf, size_t bytes)
 {
-    for (size_t i = 0; i < bytes; i++) {
-        if (buf[i] == ' ')
-            return i > 0;
-        if (i == HTTP1_METHOD_MAX_BYTES || !http1_is_token_char(buf[i]))
-            return false;
-    }
-    return true;
+    return bytes >= 2 && buf[0] == '\r' && buf[1] == '\n' ? 2 : 0;
 }
 
-/* Looks for the empty line that ends the head. */
+/* A client that wants TLS begins with a record of type 22, RFC 8446 section 5.1. */
 static enum http1_status
-http1_find_end(const char *buf, size_t bytes, struct http1_request *req)
+http1_fail_at(struct http1_request *req, char first)
+{
+    return http1_fail(req, 400,
+                      first == 0x16
+                          ? "This is TLS, but the port speaks HTTP: connect with ws://, or "
+                            "put a proxy for wss:// in front."
+                          : "This is no HTTP request.");
+}
+
+/* Fails as soon as `buf` cannot begin with a method and a space. */
+static enum http1_status
+http1_find_method(const char *buf, size_t bytes, struct http1_request *req)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        if (buf[i] == ' ' && i > 0) {
+            req->method = (struct http1_slice){buf, i};
+            return HTTP1_OK;
+        }
+        if (!http1_token_chars[(unsigned char)buf[i]])
+            return http1_fail_at(req, buf[0]);
+        if (i == HTTP1_METHOD_MAX_BYTES)
+            return http1_fail(req, 501, "The method is longer than any that this server knows.");
+    }
+    return HTTP1_NEED_MORE;
+}
+
+/* Looks for the empty line that ends the head, behind the first `blank` bytes. */
+static enum http1_status
+http1_find_end(const char *buf, size_t bytes, size_t blank, struct http1_request *req)
 {
     size_t limit = bytes < HTTP1_HEAD_MAX_BYTES ? bytes : HTTP1_HEAD_MAX_BYTES;
     const char *end = buf + limit;
     const char *lf;
 
     assert(req->scanned <= limit);
-    for (const char *at = buf + req->scanned; (lf = memchr(at, '\n', (size_t)(end - at)));
-         at = lf + 1) {
+    for (const char *at = buf + (req->scanned < blank ? blank : req->scanned);
+         (lf = memchr(at, '\n', (size_t)(end - at))); at = lf + 1) {
         /* A method and a space are in front of any LF that is found here. */
         if (lf[-1] != '\r')
             return http1_fail(req, 400, "A line of the request does not end with CR LF.");
@@ -274,9 +296,11 @@ http1_find_end(const char *buf, size_t bytes, struct http1_request *req)
         }
     }
     req->scanned = limit;
-    if (limit == HTTP1_HEAD_MAX_BYTES)
+    if (limit < HTTP1_HEAD_MAX_BYTES)
+        return HTTP1_NEED_MORE;
+    if (memchr(buf + blank, '\n', limit - blank))
         return http1_fail(req, 431, "The head of the request is longer than 8192 bytes.");
-    return HTTP1_NEED_MORE;
+    return http1_fail(req, 414, "The request target is longer than 8192 bytes.");
 }
 
 /* ---- the whole head -------------------------------------------------------------------------- */
@@ -294,12 +318,16 @@ http1_line_next(struct http1_slice *rest)
 static enum http1_status
 http1_check_version(struct http1_request *req, struct http1_slice version)
 {
+    req->is_http10 = false;
     if (http1_slice_equal(version, http1_slice_of("HTTP/1.1")))
         return HTTP1_OK;
-    if (version.bytes == 8 && !memcmp(version.at, "HTTP/", 5) && http1_is_digit(version.at[5]) &&
-        version.at[6] == '.' && http1_is_digit(version.at[7]))
-        return http1_fail(req, 505, "This server speaks HTTP/1.1 only.");
-    return http1_fail(req, 400, "The request line is malformed.");
+    if (version.bytes != 8 || memcmp(version.at, "HTTP/", 5) || !http1_is_digit(version.at[5]) ||
+        version.at[6] != '.' || !http1_is_digit(version.at[7]))
+        return http1_fail(req, 400, "The request line is malformed.");
+    if (version.at[5] != '1')
+        return http1_fail(req, 505, "This server speaks HTTP/1.1 and HTTP/1.0.");
+    req->is_http10 = version.at[7] == '0'; /* a higher one is read as 1.1, RFC 9110 section 2.5 */
+    return HTTP1_OK;
 }
 
 /* Takes "scheme://authority" off an absolute target, RFC 9112 section 3.2.2. */
@@ -326,6 +354,16 @@ http1_cut_authority(struct http1_slice *target, struct http1_slice *authority)
     return false;
 }
 
+/* The forms that are no URL: "*" of OPTIONS, and HOST:PORT of CONNECT, RFC 9112 sections 3.2.3 and
+ * 3.2.4. */
+static bool
+http1_has_no_path(const struct http1_request *req)
+{
+    return http1_slice_equal(req->method, http1_slice_of("CONNECT")) ||
+           (http1_slice_equal(req->method, http1_slice_of("OPTIONS")) &&
+            http1_slice_equal(req->target, http1_slice_of("*")));
+}
+
 static enum http1_status
 http1_parse_target(struct http1_request *req)
 {
@@ -335,6 +373,8 @@ http1_parse_target(struct http1_request *req)
         if (rest.at[i] <= ' ' || rest.at[i] >= 0x7f || rest.at[i] == '#')
             return http1_fail(req, 400, "The request target holds a character that it may not.");
     req->host = (struct http1_slice){NULL, 0};
+    if (http1_has_no_path(req))
+        rest = http1_slice_of("/");
     if ((!rest.bytes || rest.at[0] != '/') && !http1_cut_authority(&rest, &req->host))
         return http1_fail(req, 400, "The request target is neither a path nor a valid http URL.");
     req->path = http1_cut(&rest, '?');
@@ -349,7 +389,7 @@ http1_parse_request_line(struct http1_request *req, struct http1_slice line)
 {
     enum http1_status status;
 
-    req->method = http1_cut(&line, ' ');
+    (void)http1_cut(&line, ' '); /* http1_find_method has it */
     req->target = http1_cut(&line, ' ');
     status = http1_check_version(req, line);
     return status == HTTP1_OK ? http1_parse_target(req) : status;
@@ -390,7 +430,8 @@ http1_parse_header(struct http1_request *req, struct http1_slice line)
     return HTTP1_OK;
 }
 
-/* RFC 9112 section 3.2: exactly one, and valid, even where an absolute target takes its place. */
+/* RFC 9112 section 3.2: exactly one, and valid, even where an absolute target takes its place. Only
+ * HTTP/1.0 does without it. */
 static enum http1_status
 http1_check_host(struct http1_request *req)
 {
@@ -398,6 +439,8 @@ http1_check_host(struct http1_request *req)
     struct http1_slice host;
     unsigned port;
 
+    if (!header && req->is_http10)
+        return HTTP1_OK;
     if (!header)
         return http1_fail(req, 400, "The request has no Host header.");
     if (http1_header_repeated(req, "Host"))
@@ -409,42 +452,101 @@ http1_check_host(struct http1_request *req)
     return HTTP1_OK;
 }
 
-/* RFC 9112 section 6. */
-static bool
-http1_announces_body(const struct http1_request *req)
+/* A body whose length is given by the chunks of this, the only coding: RFC 9112 sections 6.1 and 6.3. */
+static enum http1_status
+http1_check_coding(struct http1_request *req)
 {
-    const struct http1_header *length = NULL;
+    const struct http1_header *header = NULL;
+    struct http1_slice last = {NULL, 0};
+    size_t count = 0;
 
-    if (http1_header_find(req, "Transfer-Encoding"))
-        return true;
-    while ((length = http1_header_next(req, length, "Content-Length")))
-        if (!http1_slice_equal(length->value, http1_slice_of("0")))
-            return true;
-    return false;
+    while ((header = http1_header_next(req, header, "Transfer-Encoding"))) {
+        struct http1_slice list = header->value;
+
+        while (http1_list_next(&list, &last))
+            count++;
+    }
+    if (req->is_http10)
+        return http1_fail(req, 400, "HTTP/1.0 has no Transfer-Encoding.");
+    if (!count || !http1_slice_equal_nocase(last, http1_slice_of("chunked")))
+        return http1_fail(req, 400, "The last Transfer-Encoding is not chunked.");
+    if (count > 1)
+        return http1_fail(req, 501, "This server knows no Transfer-Encoding but chunked.");
+    req->has_body = true;
+    return HTTP1_OK;
 }
 
+/* A request whose body may end in several places may be two requests for a proxy: RFC 9112 section 6.3. */
 static enum http1_status
-http1_parse_head(const char *buf, struct http1_request *req)
+http1_check_body(struct http1_request *req)
 {
-    struct http1_slice rest = {buf, req->head_bytes - 2}; /* without the empty line */
+    const struct http1_header *length = http1_header_find(req, "Content-Length");
+    bool is_valid = !length || length->value.bytes > 0;
+
+    req->has_body = false;
+    if (http1_header_find(req, "Transfer-Encoding"))
+        return length ? http1_fail(req, 400, "Content-Length and Transfer-Encoding are both there.")
+                      : http1_check_coding(req);
+    for (size_t i = 0; length && i < length->value.bytes; i++) {
+        is_valid &= http1_is_digit(length->value.at[i]);
+        req->has_body |= length->value.at[i] != '0';
+    }
+    if (!is_valid || http1_header_repeated(req, "Content-Length"))
+        return http1_fail(req, 400, "The Content-Length header is malformed.");
+    return HTTP1_OK;
+}
+
+/* The head begins at `buf`. */
+static enum http1_status
+http1_parse_head(const char *buf, size_t bytes, struct http1_request *req)
+{
+    struct http1_slice rest = {buf, bytes - 2}; /* without the empty line */
     enum http1_status status = http1_parse_request_line(req, http1_line_next(&rest));
 
-    req->header_count = 0;
     while (status == HTTP1_OK && rest.bytes)
         status = http1_parse_header(req, http1_line_next(&rest));
     if (status == HTTP1_OK)
         status = http1_check_host(req);
-    req->has_body = http1_announces_body(req);
-    return status;
+    return status == HTTP1_OK ? http1_check_body(req) : status;
+}
+
+/* Fails if the bytes behind `scanned` have ended a request line that is wrong: that is said at once, also to
+ * a client of HTTP/0.9, which sends nothing else, and before what is wrong behind that line. */
+static enum http1_status
+http1_check_first_line(const char *buf, size_t bytes, size_t blank, size_t scanned,
+                       struct http1_request *req)
+{
+    const char *start = buf + blank;
+    const char *lf = memchr(start, '\n', bytes - blank);
+
+    if (!lf || lf < buf + scanned || lf[-1] != '\r')
+        return HTTP1_OK;
+    return http1_parse_request_line(req, (struct http1_slice){start, (size_t)(lf - 1 - start)});
 }
 
 enum http1_status
 http1_parse(const char *buf, size_t bytes, struct http1_request *req)
 {
+    size_t blank = http1_blank_bytes(buf, bytes);
+    size_t scanned = req->scanned;
     enum http1_status status;
 
-    if (!http1_method_possible(buf, bytes))
-        return http1_fail(req, 400, "This is no HTTP request.");
-    status = http1_find_end(buf, bytes, req);
-    return status == HTTP1_OK ? http1_parse_head(buf, req) : status;
+    req->method = req->target = (struct http1_slice){NULL, 0};
+    req->header_count = 0;
+    if (bytes == 1 && buf[0] == '\r')
+        status = HTTP1_NEED_MORE;
+    else
+        status = http1_find_method(buf + blank, bytes - blank, req);
+    if (status != HTTP1_OK) {
+        req->scanned = bytes;
+        return status;
+    }
+    status = http1_find_end(buf, bytes, blank, req);
+    if (status == HTTP1_OK)
+        return http1_parse_head(buf + blank, req->head_bytes - blank, req);
+    if (bytes > HTTP1_HEAD_MAX_BYTES)
+        bytes = HTTP1_HEAD_MAX_BYTES;
+    if (http1_check_first_line(buf, bytes, blank, scanned, req) == HTTP1_FAIL)
+        return HTTP1_FAIL;
+    return status;
 }

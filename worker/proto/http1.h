@@ -1,15 +1,17 @@
 /*
- * http1.h: the head of an HTTP/1.1 request, strictly. RFC 9112.
+ * http1.h: the head of an HTTP/1.0 or HTTP/1.1 request, strictly. RFC 9112.
  *
  * Role:     the server side of the opening handshake.
  * Owns:     nothing: a request is slices of the caller's buffer and dies with it.
  * Errors:   HTTP1_FAIL with the status and the sentence to answer with; close then.
  * Context:  any thread, one at a time per request.
  *
- * A server that reads a request differently than the proxy in front of it can be made to see two
- * where there is one. So nothing is repaired that RFC 9112 lets a server repair (a lone LF, folded lines,
- * blanks before a colon, an empty line in front). A body is not read, only reported (has_body):
- * what follows such a head must not be taken for anything else.
+ * A server that reads a request differently than a proxy in front of it can be made to see two requests
+ * where there is one (RFC 9112 section 11.2). So nothing is repaired that RFC 9112 lets a server repair (a
+ * lone LF, folded lines, blanks before a colon), except that one empty line in front of the request is
+ * ignored (section 2.2), and a head that gives the length of its body in two ways, or in none that is
+ * valid, is refused (section 6). A body is not read, only reported (has_body): what follows such a head
+ * must not be taken for anything else.
  */
 #ifndef CRIER_PROTO_HTTP1_H
 #define CRIER_PROTO_HTTP1_H
@@ -43,14 +45,16 @@ struct http1_header {
 struct http1_request {
     size_t scanned;            /* in, out: the end of the head is not before here; 0 at first */
     size_t head_bytes;         /* OK: what follows here is not part of the request */
-    int fail_status;           /* FAIL: 400, 431 or 505 */
+    int fail_status;           /* FAIL: 400, 414, 431, 501 or 505 */
     const char *fail_sentence; /* FAIL: static */
-    struct http1_slice method;
-    struct http1_slice target; /* as it was sent */
+    struct http1_slice method; /* FAIL: without bytes, unless it was read */
+    struct http1_slice target; /* as it was sent; FAIL: the same */
     struct http1_slice host;   /* host[:port] of an absolute target, else of the Host header */
-    struct http1_slice path;   /* begins with a slash; nothing is decoded */
-    struct http1_slice query;  /* what is behind the question mark; at == NULL: there is none */
-    bool has_body;             /* Transfer-Encoding, or a Content-Length that is not plainly 0 */
+    struct http1_slice
+        path; /* begins with a slash; nothing is decoded. "/" for OPTIONS * and CONNECT */
+    struct http1_slice query; /* what is behind the question mark; at == NULL: there is none */
+    bool is_http10;
+    bool has_body; /* Transfer-Encoding, or a Content-Length other than 0 */
     size_t header_count;
     struct http1_header headers[HTTP1_HEADERS_MAX];
 };
@@ -60,7 +64,8 @@ const char *http1_status_name(enum http1_status status);
 /* Reads the head that begins at `buf`; called again, with more bytes behind the same beginning,
  * until it does not need more. Of `req` only `scanned` is read: 0, or what the call before has left
  * there, which saves looking for the end of the head where it was not. What cannot become a request
- * is refused at once: by the first byte if it begins no method, or by a lone LF. */
+ * is refused at once: by the first byte if it begins no method, by a request line that is wrong, or by a
+ * lone LF. */
 enum http1_status http1_parse(const char *buf, size_t bytes, struct http1_request *req)
     __attribute__((warn_unused_result));
 
