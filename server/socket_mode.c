@@ -11,7 +11,12 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SOCKET_MODE_DIGITS = 4, SOCKET_MODE_MAX = 0777 };
+enum {
+    SOCKET_MODE_DIGITS = 4,
+    SOCKET_MODE_MAX = 0777,
+    SOCKET_MODE_ENTRY_BYTES = 4096,         /* of a group with its members, at first */
+    SOCKET_MODE_ENTRY_MAX_BYTES = 16 << 20, /* then it is given up */
+};
 
 static const gid_t socket_mode_no_group = (gid_t)-1; /* what chown(2) takes for "as it is" */
 
@@ -27,11 +32,31 @@ socket_mode_parse_mode(const char *text, size_t bytes, int *mode)
     return bytes > 0 && bytes <= SOCKET_MODE_DIGITS && *mode <= SOCKET_MODE_MAX;
 }
 
-/* -ENOENT: there is no such group. A number need not have a name. */
+/* -ENOENT: there is no such group, or it cannot be looked up. */
+static int
+socket_mode_find_name(const char *name, gid_t *gid)
+{
+    struct group entry;
+    struct group *found = NULL;
+    char *buffer = NULL;
+    int error = ERANGE;
+
+    for (size_t bytes = SOCKET_MODE_ENTRY_BYTES;
+         error == ERANGE && bytes <= SOCKET_MODE_ENTRY_MAX_BYTES; bytes *= 2) {
+        free(buffer);
+        buffer = malloc(bytes);
+        error = buffer ? getgrnam_r(name, &entry, buffer, bytes, &found) : ENOMEM;
+    }
+    if (found)
+        *gid = found->gr_gid;
+    free(buffer);
+    return found ? 0 : -ENOENT;
+}
+
+/* A number need not have a name. */
 static int
 socket_mode_find_group(const char *group, gid_t *gid)
 {
-    const struct group *entry;
     unsigned long number;
     char *end;
 
@@ -44,11 +69,7 @@ socket_mode_find_group(const char *group, gid_t *gid)
         *gid = (gid_t)number;
         return errno || number >= UINT32_MAX ? -ENOENT : 0;
     }
-    entry = getgrnam(group);
-    if (!entry)
-        return -ENOENT;
-    *gid = entry->gr_gid;
-    return 0;
+    return socket_mode_find_name(group, gid);
 }
 
 static bool

@@ -465,7 +465,7 @@ test_handshake_the_longest_answer_fits(void **state)
 
     (void)state;
     memset(lines + used, 'x', SUBPROTOCOL_NAME_MAX_BYTES);
-    strcpy(lines + used + SUBPROTOCOL_NAME_MAX_BYTES, "\r\n");
+    memcpy(lines + used + SUBPROTOCOL_NAME_MAX_BYTES, "\r\n", 3);
     assert_int_equal(check_request("GET", "/", "a", lines, &policy), 101);
     assert_int_equal(verdict.subprotocol.bytes, SUBPROTOCOL_NAME_MAX_BYTES);
     assert_true(handshake_answer_101(&verdict, out, sizeof(out)) > 0);

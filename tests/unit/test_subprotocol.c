@@ -128,7 +128,7 @@ test_subprotocol_a_request_may_have_64_names(void **state)
         snprintf(offers + strlen(offers), 8, ",p%d", i);
     assert_int_equal(choose_of(offers, "p63"), SUBPROTOCOL_OK);
     assert_chosen("p63");
-    strcat(offers, ",more");
+    snprintf(offers + strlen(offers), 8, ",more");
     assert_int_equal(choose_of(offers, "p63"), SUBPROTOCOL_TOO_MANY);
     assert_chosen("");
 }
