@@ -200,7 +200,7 @@ locale_in_child(const char *all, const char *type, const char *lang)
         setenv("LC_ALL", all, 1);
         setenv("LC_CTYPE", type, 1);
         setenv("LANG", lang, 1);
-        _exit(escape_locale_is_utf8());
+        _exit(escape_locale_is_utf8() ? 1 : 0);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     return WEXITSTATUS(status);

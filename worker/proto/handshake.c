@@ -67,10 +67,21 @@ handshake_is_meant(const struct http1_request *req)
            http1_header_has_token(req, "Upgrade", "websocket");
 }
 
-/* Is it a request for a WebSocket at all? RFC 9110 section 7.8: Upgrade has no meaning in HTTP/1.0. */
+/* RFC 9110 section 7.8: Upgrade has no meaning in HTTP/1.0. */
+static bool
+handshake_is_upgrade(const struct http1_request *req)
+{
+    return http1_slice_equal(req->method, http1_slice_of("GET")) && !req->is_http10 &&
+           http1_header_has_token(req, "Upgrade", "websocket") &&
+           http1_header_has_token(req, "Connection", "Upgrade");
+}
+
+/* Is it a request for a WebSocket at all? */
 static bool
 handshake_check_upgrade(const struct http1_request *req, struct handshake_verdict *v)
 {
+    if (handshake_is_upgrade(req))
+        return true;
     if (!handshake_is_meant(req) || !http1_slice_equal(req->method, http1_slice_of("GET")))
         return handshake_refuse(v, REFUSAL_PLAIN, 426,
                                 "This is a WebSocket server: connect with a WebSocket client, "
@@ -80,13 +91,10 @@ handshake_check_upgrade(const struct http1_request *req, struct handshake_verdic
             v, REFUSAL_PROXY, 426,
             "A WebSocket needs HTTP/1.1, and this is HTTP/1.0: a proxy in front "
             "must use 1.1 (nginx: proxy_http_version 1.1).");
-    if (!http1_header_has_token(req, "Upgrade", "websocket") ||
-        !http1_header_has_token(req, "Connection", "Upgrade"))
-        return handshake_refuse(v, REFUSAL_PROXY, 426,
-                                "Upgrade: websocket or Connection: Upgrade is missing: a proxy in "
-                                "front must pass them on (nginx: proxy_set_header Upgrade "
-                                "$http_upgrade; proxy_set_header Connection upgrade).");
-    return true;
+    return handshake_refuse(v, REFUSAL_PROXY, 426,
+                            "Upgrade: websocket or Connection: Upgrade is missing: a proxy in "
+                            "front must pass them on (nginx: proxy_set_header Upgrade "
+                            "$http_upgrade; proxy_set_header Connection upgrade).");
 }
 
 static bool

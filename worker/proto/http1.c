@@ -321,8 +321,8 @@ http1_check_version(struct http1_request *req, struct http1_slice version)
     req->is_http10 = false;
     if (http1_slice_equal(version, http1_slice_of("HTTP/1.1")))
         return HTTP1_OK;
-    if (version.bytes != 8 || memcmp(version.at, "HTTP/", 5) || !http1_is_digit(version.at[5]) ||
-        version.at[6] != '.' || !http1_is_digit(version.at[7]))
+    if (version.bytes != 8 || memcmp(version.at, "HTTP/", 5) != 0 ||
+        !http1_is_digit(version.at[5]) || version.at[6] != '.' || !http1_is_digit(version.at[7]))
         return http1_fail(req, 400, "The request line is malformed.");
     if (version.at[5] != '1')
         return http1_fail(req, 505, "This server speaks HTTP/1.1 and HTTP/1.0.");

@@ -100,7 +100,7 @@ response_refusal(int status, const char *sentence, bool for_head, time_t now, ch
         return head_bytes;
     if (out_bytes - head_bytes < sentence_bytes + 1)
         return 0;
-    memcpy(out + head_bytes, sentence, sentence_bytes);
-    out[head_bytes + sentence_bytes] = '\n';
+    memcpy(out + head_bytes, sentence, sentence_bytes + 1);
+    out[head_bytes + sentence_bytes] = '\n'; /* in the place of the NUL */
     return head_bytes + sentence_bytes + 1;
 }
