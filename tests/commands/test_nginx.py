@@ -118,7 +118,7 @@ def test_the_example_serves_a_page_and_its_websocket_over_tls_below_its_path(sit
 @pytest.mark.parametrize("line, instead, refusal", [
     (",mode=660,group=www-data", "", "502"),
     ("group=www-data", "group=root", "502"),
-    ("proxy_http_version 1.1;", "", "505"),
+    ("proxy_http_version 1.1;", "", "426"),
     ("proxy_set_header Host $http_host;", "", "403"),
     ("proxy_set_header Upgrade $http_upgrade;", "", "426"),
     ("proxy_set_header Connection upgrade;", "", "426"),
