@@ -362,6 +362,13 @@ console_open(struct console *console, struct event_base *base, const struct segm
     return rc;
 }
 
+bool
+console_reads_terminal(const struct console *console)
+{
+    return console_is_wanted(console->segment->conf) &&
+           console_source_is_terminal(&console->source);
+}
+
 void
 console_start(struct console *console)
 {

@@ -77,6 +77,9 @@ int console_open(struct console *console, struct event_base *base, const struct 
                  struct ring *ring, void (*on_end)(void *arg), void *arg)
     __attribute__((warn_unused_result));
 
+/* Is it a terminal, and do the options ask for a console? */
+bool console_reads_terminal(const struct console *console);
+
 /* Call when the first worker is ready: starts reading, if the options ask for a console. */
 void console_start(struct console *console);
 

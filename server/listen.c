@@ -235,7 +235,23 @@ listen_add(struct listeners *listeners, int fd)
     return list;
 }
 
-/* A wildcard address is not one to connect to: the machine's own name is. */
+/* A socket of IPv6 that takes no IPv4 is not reached by every "localhost". */
+static void
+listen_name_any(struct listener *listener, int family, unsigned port)
+{
+    int only = 0;
+    socklen_t bytes = sizeof(only);
+
+    if (family == AF_INET6)
+        (void)getsockopt(listener->fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, &bytes);
+    listener->scope = family == AF_INET ? " (all interfaces, IPv4)"
+                      : only            ? " (all interfaces, IPv6)"
+                                        : " (all interfaces, IPv4 and IPv6)";
+    snprintf(listener->url, sizeof(listener->url), "ws://%s:%u/", only ? "[::1]" : "localhost",
+             port);
+}
+
+/* A wildcard address is not one to connect to: this machine's own is. */
 static void
 listen_name(struct listener *listener)
 {
@@ -249,14 +265,14 @@ listen_name(struct listener *listener)
     if (getsockname(listener->fd, (struct sockaddr *)&addr, &bytes) != 0)
         addr.ss_family = AF_UNSPEC;
     listener->is_unix = addr.ss_family == AF_UNIX;
-    if (addr.ss_family == AF_INET) {
+    listener->scope = "";
+    if ((addr.ss_family == AF_INET && in4->sin_addr.s_addr == htonl(INADDR_ANY)) ||
+        (addr.ss_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&in6->sin6_addr))) {
+        listen_name_any(listener, addr.ss_family, ntohs(in4->sin_port)); /* both have it there */
+    } else if (addr.ss_family == AF_INET) {
         inet_ntop(AF_INET, &in4->sin_addr, host, sizeof(host));
-        snprintf(listener->url, sizeof(listener->url), "ws://%s:%u/",
-                 in4->sin_addr.s_addr == htonl(INADDR_ANY) ? "localhost" : host,
+        snprintf(listener->url, sizeof(listener->url), "ws://%s:%u/", host,
                  (unsigned)ntohs(in4->sin_port));
-    } else if (addr.ss_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&in6->sin6_addr)) {
-        snprintf(listener->url, sizeof(listener->url), "ws://localhost:%u/",
-                 (unsigned)ntohs(in6->sin6_port));
     } else if (addr.ss_family == AF_INET6) {
         inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
         snprintf(listener->url, sizeof(listener->url), "ws://[%s]:%u/", host,

@@ -29,7 +29,8 @@ enum { LISTEN_URL_BYTES = 160 };
 struct listener {
     int fd;
     bool is_unix;
-    char url[LISTEN_URL_BYTES]; /* what a person would type to connect */
+    char url[LISTEN_URL_BYTES]; /* what a person would type on this machine to connect */
+    const char *scope;          /* for the log, behind the URL: " (all interfaces)", or "" */
     struct listen_file *file;   /* of a unix socket made here, or NULL */
 };
 

@@ -36,6 +36,7 @@
 #include <event2/event.h>
 
 #include "server/accept.h"
+#include "server/announce.h"
 #include "server/console.h"
 #include "server/limits.h"
 #include "server/options.h"
@@ -134,7 +135,6 @@ master_set_phase(struct master *master, enum phase phase)
 {
     master->phase = phase;
     master_set_tick(master);
-    log_event("stopping: %s", phase_name(phase));
     atomic_store_release(&master->segment.head->phase, (uint32_t)phase);
     wake_all(&master->ring.wake);
     supervise_kill_starting(&master->supervise);
@@ -184,14 +184,8 @@ master_abort(struct master *master)
 static void
 master_announce(struct master *master)
 {
-    char ring[OPTIONS_SIZE_TEXT_BYTES];
-
     master->announced = true;
-    log_status("crier %s, pid %d, %u worker%s, ring %s per publisher", CRIER_VERSION, (int)getpid(),
-               master->options.workers, master->options.workers == 1 ? "" : "s",
-               options_size_text(master->options.conf.ring_bytes, ring));
-    for (size_t i = 0; i < master->listeners.count; i++)
-        log_status("listening on %s", master->listeners.list[i].url);
+    announce_start(&master->options, &master->listeners, console_reads_terminal(&master->console));
     console_start(&master->console);
 }
 
@@ -236,10 +230,14 @@ master_on_signal(void *arg, int signal)
 {
     struct master *master = arg;
 
-    if (signal == SIGQUIT || (master->phase != PHASE_SERVE && signal != SIGHUP))
+    if (signal == SIGQUIT || (master->phase != PHASE_SERVE && signal != SIGHUP)) {
+        if (master->phase != PHASE_ABORT)
+            announce_abort(signal);
         master_abort(master);
-    else if (master->phase == PHASE_SERVE)
+    } else if (master->phase == PHASE_SERVE) {
+        announce_stop(signal);
         master_quiet(master, CLOSE_GOING_AWAY);
+    }
     master_step(master);
 }
 
@@ -258,6 +256,7 @@ master_on_input_end(void *arg)
     struct master *master = arg;
 
     if (master->phase == PHASE_SERVE && master->segment.conf->exit_on_eof) {
+        announce_stop(0);
         master->is_end_of_input = true;
         if (master->console.broken || master->console.skipped)
             master->exit_code = MASTER_EXIT_FAILED;
@@ -300,6 +299,8 @@ master_on_tick(evutil_socket_t fd, short events, void *arg)
     segment_note_wall_clock(master->segment.head);
     console_go_on(&master->console);
     supervise_reap(&master->supervise);
+    if (master->phase == PHASE_QUIET || master->phase == PHASE_DELIVER)
+        announce_waiting(&master->segment, &master->dispatch.roster, ring_tail(&master->ring));
     log_tick();
     master_set_tick(master);
     master_step(master);
@@ -549,23 +550,6 @@ master_stop_app(struct master *master)
     signals_close(&master->signals);
 }
 
-static void
-master_report(const struct master *master)
-{
-    const struct segment *segment = &master->segment;
-
-    log_status("stopped; clients served: %" PRIu64 ", broadcasts published: %" PRIu64
-               ", due: %" PRIu64 " = %" PRIu64 " delivered + %" PRIu64 " skipped + %" PRIu64
-               " undeliverable + %" PRIu64 " not addressed",
-               member_counter_sum(segment, COUNTER_clients_opened),
-               member_counter_sum(segment, COUNTER_broadcasts_published),
-               member_counter_sum(segment, COUNTER_broadcasts_due),
-               member_counter_sum(segment, COUNTER_broadcasts_delivered),
-               member_counter_sum(segment, COUNTER_broadcasts_skipped),
-               member_counter_sum(segment, COUNTER_broadcasts_undeliverable),
-               member_counter_sum(segment, COUNTER_broadcasts_not_addressed));
-}
-
 /* Undoes whatever of master_start was done. */
 static void
 master_fini(struct master *master)
@@ -634,7 +618,7 @@ master_run(int argc, char **argv, const struct crier_app *app)
         if (master->exit_code == MASTER_EXIT_OK) {
             master_serve(master);
             master_stop_app(master);
-            master_report(master);
+            announce_end(&master->segment);
         }
     } else if (outcome == OPTIONS_REFUSED) {
         master->exit_code = MASTER_EXIT_USAGE;

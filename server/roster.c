@@ -196,6 +196,21 @@ roster_bury(struct roster *roster, uint32_t member, uint64_t tail)
 }
 
 uint32_t
+roster_count_behind(const struct roster *roster, uint64_t seq)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < roster->used; i++) {
+        const struct client_shm *record = &roster->segment->clients[i];
+
+        if (roster->owners[i].out && roster_state(record) == CLIENT_OPEN &&
+            (int64_t)(seq - atomic_load_relaxed(&record->next_seq)) > 0)
+            count++;
+    }
+    return count;
+}
+
+uint32_t
 roster_sweep_lost(struct roster *roster, uint32_t member)
 {
     uint32_t lost = 0;

@@ -85,6 +85,9 @@ bool roster_take_back(struct roster *roster, uint32_t index, uint32_t member)
  * channel. */
 struct roster_census roster_bury(struct roster *roster, uint32_t member, uint64_t tail);
 
+/* Clients past the handshake that have not been sent all broadcasts below `seq`. */
+uint32_t roster_count_behind(const struct roster *roster, uint64_t seq);
+
 /* Call when the successor has emptied the channel: connections that were passed to predecessors and
  * not found there were lost with them. Frees their records and returns their number. */
 uint32_t roster_sweep_lost(struct roster *roster, uint32_t member);

@@ -293,7 +293,7 @@ def test_a_stop_while_the_ring_is_full_publishes_every_line_that_was_read(crier,
         wait_until(lambda: waits_in(server.pid, ["futex"]), "the reading thread to wait for room")
         read = file.tell()
         server.send_signal(signal.SIGTERM)
-        server.wait_log("stopping: quiet")
+        server.wait_log("SIGTERM: stopping when")
         os.kill(worker, signal.SIGCONT)
         lines = path.read_bytes()[:read].split(b"\n")[:-1]
         expected = b"".join(server_frame(TEXT, line) for line in lines)
@@ -354,7 +354,7 @@ def test_a_stop_while_the_thread_waits_for_input_publishes_what_it_has_read_befo
         wait_until(lambda: unread(refused.writes) == 0, "the thread to read")
     wait_until(lambda: waits_in(server.pid, BLOCKED_READ), "the thread to wait for input")
     server.send_signal(signal.SIGTERM)
-    server.wait_log("stopping: quiet")
+    server.wait_log("SIGTERM: stopping when")
     os.kill(worker, signal.SIGCONT)
     expected = b"".join(server_frame(TEXT, line) for line in lines)
     assert client.read(len(expected)) == expected

@@ -1,5 +1,6 @@
 """States that a server is in for a moment only, and sizes that fit exactly."""
 
+import re
 import signal
 
 from harness import TEXT, server_frame, wait_until
@@ -37,8 +38,9 @@ def test_a_line_that_is_longer_by_a_byte_is_skipped_wherever_it_is_cut(crier):
             write_and_wait(server, data[begin:end])
     server.line("next")
     client.expect_texts(["next"])
-    for number in range(1, 6):
-        server.wait_log(rf"line {number}: longer than --max-message; skipped")
+    server.wait_log("line 1: longer than --max-message; skipped$")
+    wait_until(lambda: sum(1 + int(more or 0) for more in re.findall(
+        r"longer than --max-message; skipped(?: \(and (\d+) more\))?\n", "\n".join([*server.log, ""]))) == 5, "five lines in the log")
 
 
 def drain(server, reader, count=4000):
@@ -49,7 +51,7 @@ def drain(server, reader, count=4000):
     assert reader.read(len(expected), what="all lines") == expected
     writer.join()
     server.send_signal(signal.SIGTERM)
-    server.wait_log("stopping: deliver")
+    server.wait_phase("deliver")
     return expected
 
 
@@ -65,5 +67,4 @@ def test_sighup_while_the_server_drains_changes_nothing(crier):
     assert late.read(len(expected), what="what was published before the signal") == expected
     late.expect_close(1001)
     assert server.wait_exit() == 0
-    phases = [line.partition("stopping: ")[2] for line in server.log if "stopping: " in line]
-    assert phases == ["quiet", "deliver"], server.log
+    assert len([line for line in server.log if ": stopping " in line]) == 1, server.log

@@ -425,7 +425,7 @@ def test_a_worker_that_is_almost_ready_when_the_server_stops_ends_in_order(gated
     assert_served(clients)
     stopped = stop_before_ready(server, 2)
     server.send_signal(signal.SIGTERM)
-    server.wait_log("stopping: quiet")
+    server.wait_log("SIGTERM: stopping when")
     server.wait_ticks(2, server.pid)
     assert is_alive(stopped)
     os.kill(stopped, signal.SIGCONT)

@@ -173,6 +173,23 @@ GROUPS = [
         ("source_pipe_is_given_up", "    if (source->input.type != S_IFIFO)\n        return;\n", "    return;\n"),
         ("source_own_end_is_closed", "    inherited_close(&source->input);\n    null", "    null"),
     ]),
+    ("server/announce.c", ["e2e/test_announce.py"], [
+        ("announce_hint_on_a_terminal_only", "    if (log_is_watched())\n        log_status", "    if (true)\n        log_status"),
+        ("announce_hint_without_a_page", "if (strncmp(url, \"ws:\", 3) == 0)", "if (true)"),
+        ("announce_remedy_again", "    stop.by_signal = signal != 0;\n", ""),
+        ("announce_waiting_to_read", "    reading = roster_count_behind(roster, end_seq);", "    reading = 0;"),
+        ("announce_own_broadcasts", " -\n                   member_counter_sum(segment, COUNTER_broadcasts_not_addressed);", ";"),
+        ("announce_skipped_is_missed", "    if (skipped + unsent)", "    if (unsent)"),
+        ("announce_unsent_is_missed", "    if (skipped + unsent)", "    if (skipped)"),
+    ]),
+    ("server/roster.c", ["e2e/test_announce.py"], [
+        ("roster_behind_by_state", "roster_state(record) == CLIENT_OPEN &&\n            (int64_t)(seq", "(int64_t)(seq"),
+        ("roster_behind_by_one", "atomic_load_relaxed(&record->next_seq)) > 0)", "atomic_load_relaxed(&record->next_seq)) >= 0)"),
+    ]),
+    ("server/listen.c", ["e2e/test_announce.py"], [
+        ("listen_any_ipv6_only", "ws://%s:%u/\", only ? \"[::1]\" : \"localhost\",", "ws://%s:%u/\", \"localhost\","),
+        ("listen_any_asks_for_ipv6_only", "    if (family == AF_INET6)\n        (void)getsockopt", "    if (false)\n        (void)getsockopt"),
+    ]),
     ("server/console_log.c", ["e2e/test_log_summary.py broadcasts"], [
         ("console_log_bytes_anew", "        news.bytes = 0;\n", ""),
         ("console_log_first_seq", "        news.first_seq = seq;\n", ""),

@@ -25,6 +25,10 @@ def ring_tool(*arguments):
     return done.stdout.decode()
 
 
+def read_phase(pid):
+    return re.search(r"^\w+ server \d+, phase (\w+),", ring_tool("-n", "0", pid), re.M)[1]
+
+
 def read_ring(pid):
     """members: {pid: Member}. waits: it is a publisher that waits for room."""
     text = ring_tool("-n", "0", pid)

@@ -14,7 +14,7 @@ import uuid
 from . import procs
 from .jobs import Job
 from .raw_client import RawClient
-from .segment import BUILD, read_counters, read_places, read_ring
+from .segment import BUILD, read_counters, read_phase, read_places, read_ring
 from .waiting import PATIENCE, Deadline, wait_until
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -273,6 +273,9 @@ class Server:
         """Every counter, summed over all processes: {name: value}."""
         return read_counters(self.pid)
 
+    def wait_phase(self, phase):
+        wait_until(lambda: read_phase(self.pid) == phase, lambda: f"phase {phase}: it is {read_phase(self.pid)}")
+
     def ring(self):
         return read_ring(self.pid)
 
@@ -384,6 +387,16 @@ class Server:
         if self.process.poll() is None:
             self.send_signal(number)
         return self.wait_exit(timeout)
+
+    def totals(self):
+        """What the last line adds up: deliveries that were due, made, skipped, and not made before the client was gone."""
+        line = self.wait_log("stopped;")
+        delivered, due = map(int, re.search(r"deliveries: (\d+) of (\d+); ", line).groups())
+        missed = re.search(r"; (\d+) missed: (\d+) skipped by slow clients, (\d+) not delivered before the client was gone$", line)
+        total, skipped, unsent = map(int, missed.groups() if missed else (0, 0, 0))
+        assert total == skipped + unsent and due == delivered + total, line
+        assert bool(missed) == bool(total) and (missed or line.endswith("; no client missed a broadcast")), line
+        return due, delivered, skipped, unsent
 
     def left_behind(self):
         return procs.of_session(self.process.pid, self.tag)
