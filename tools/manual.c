@@ -167,10 +167,11 @@ manual_keep(struct manual *manual, const char *line)
 {
     struct manual_about *about = &manual->abouts[manual->count - 1];
     size_t used = strlen(about->text);
+    size_t bytes = strlen(line);
 
-    if (used + strlen(line) >= sizeof(about->text))
+    if (used + bytes >= sizeof(about->text))
         manual_fail("@about has too much text", about->name);
-    strcpy(about->text + used, line);
+    memcpy(about->text + used, line, bytes + 1);
 }
 
 static void
