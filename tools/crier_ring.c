@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,11 +66,14 @@ arena_used(const struct ring *ring, uint32_t member, uint64_t min, uint64_t end)
 static void
 print_head(const struct located *located, const struct ring *ring, uint64_t min, uint64_t end)
 {
+    char image[4 * PATH_MAX];
     const struct segment_shm *head = located->segment.head;
     uint32_t starving = atomic_load_relaxed(&head->starving);
 
-    if (located->image)
-        printf("image %s of", located->image);
+    if (located->image) {
+        escape_text(image, sizeof(image), located->image, strlen(located->image), ESCAPE_LINE);
+        printf("image %s of", image);
+    }
     printf("%s server %" PRIu32 ", phase %s, epoch %016" PRIx64 "\n",
            located->image ? "" : "running", atomic_load_relaxed(&ring->members[MEMBER_MASTER].pid),
            phase_name((enum phase)atomic_load_relaxed(&head->phase)), head->epoch);

@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "shm/atomic.h"
+#include "shm/util/escape.h"
 #include "shm/util/program.h"
 
 enum { IMAGE_CHUNK_BYTES = 1 << 16 };
@@ -74,6 +76,7 @@ image_copy_floors(int to, const struct segment *segment)
 bool
 image_save(const struct located *located, const char *path)
 {
+    char shown[4 * PATH_MAX];
     const struct geometry_shm *geometry = &located->segment.geometry;
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     int rc;
@@ -98,6 +101,7 @@ image_save(const struct located *located, const char *path)
         unlink(path);
         return false;
     }
-    printf("saved to %s: read it with `%s %s`\n", path, program_name(), path);
+    escape_text(shown, sizeof(shown), path, strlen(path), ESCAPE_LINE);
+    printf("saved to %s: read it with `%s %s`\n", shown, program_name(), shown);
     return true;
 }

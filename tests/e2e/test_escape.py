@@ -24,6 +24,16 @@ def test_arguments_and_file_names_are_escaped_in_complaints():
         assert "/nowhere/\\x1b[2J\\xe2\\x80\\xae" in done.stderr, done
 
 
+def test_the_name_of_an_image_is_escaped(crier, tmp_path):
+    server = crier("--no-welcome", workers=1)
+    name = str(tmp_path / "a\x1b[2Jb\u202e")
+    for arguments, said in ((["--save", name, str(server.pid)], "saved to "), ([name], "image ")):
+        done = run_crier(*arguments, program=CRIER_RING, env=plain_environment(LC_ALL="C.UTF-8"))
+        assert done.returncode == 0 and done.stdout.startswith(said), done
+        assert_harmless(done.stdout)
+        assert "a\\x1b[2Jb\\xe2\\x80\\xae" in done.stdout
+
+
 def ring(server, last, locale):
     done = run_crier("-n", str(last), str(server.pid), program=CRIER_RING, env=plain_environment(LC_ALL=locale))
     assert done.returncode == 0, done
