@@ -148,6 +148,14 @@ def test_a_refusal_of_the_stopping_server_is_counted_as_such(crier):
     reader.drop()
 
 
+@pytest.mark.parametrize("does, status, why", [("close", 403, "go away"), ("fail", 500, "The application refused this client")])
+def test_a_client_that_the_application_does_not_want_is_counted_as_such(probe, does, status, why):
+    server = probe("--on-connect", does, workers=1)
+    assert refused(server) == status
+    server.wait_log(f"{server.clients[0].name} refused with {status}: {why}$")
+    assert causes(server) == {"application": 1}
+
+
 def test_a_connection_whose_worker_dies_is_counted_as_lost(crier):
     server = crier("--no-welcome", workers=1)
     worker = server.workers()[0]

@@ -283,6 +283,7 @@ test_dispatch_closes_and_counts_what_cannot_be_passed_and_goes_on(void **state)
     assert_int_equal(worker_at(FIRST)->passed, 0);
     assert_int_equal(counters[COUNTER_clients_accepted], 1);
     assert_int_equal(counters[COUNTER_clients_refused], 1);
+    assert_int_equal(counters[COUNTER_refused_busy], 1);
     channel_is_broken = false;
     put();
     dispatch_flush(&dispatch);
@@ -305,6 +306,7 @@ test_dispatch_batch_that_waits_is_not_lost_with_those_that_were_taken_out(void *
     assert_int_equal(succeed(FIRST), 0);
     assert_int_equal(worker_at(FIRST)->passed, WAITING);
     assert_int_equal(segment.members[MEMBER_MASTER].counters[COUNTER_clients_refused], in_channel);
+    assert_int_equal(segment.members[MEMBER_MASTER].counters[COUNTER_refused_lost], in_channel);
     turn_loop_until_sent(worker_at(FIRST));
     assert_int_equal(take_all(FIRST, true), WAITING);
 }

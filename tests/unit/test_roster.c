@@ -182,6 +182,7 @@ test_roster_client_with_half_a_handshake_was_refused_and_due_nothing(void **stat
     assert_int_equal(census.lost, 1);
     assert_int_equal(census.passed, 0);
     assert_int_equal(counter(COUNTER_clients_refused), 1);
+    assert_int_equal(counter(COUNTER_refused_lost), 1);
     assert_int_equal(counter(COUNTER_clients_accepted), 0); /* its worker has counted that */
     assert_int_equal(counter(COUNTER_clients_lost), 1);
     assert_counts(1, 0, 0, 0, 1);
@@ -291,6 +292,7 @@ test_roster_connections_that_a_successor_does_not_find_in_the_channel_are_lost(v
     assert_int_equal(record_at(passed_since)->state, CLIENT_PASSED);
     assert_int_equal(counter(COUNTER_clients_accepted), 1);
     assert_int_equal(counter(COUNTER_clients_refused), 1);
+    assert_int_equal(counter(COUNTER_refused_lost), 1);
     assert_int_equal(roster_sweep_lost(&roster, WORKER), 0);
 }
 

@@ -296,6 +296,7 @@ test_stopping_refuses_those_that_are_no_clients_yet(void **state)
     assert_answer(joins, "HTTP/1.1 503");
     assert_int_equal(conn_rig_worker()->me->state, MEMBER_QUIET);
     assert_int_equal(GREW(clients_refused), 2);
+    assert_int_equal(GREW(refused_stopping), 2);
 }
 
 /* Messages that are here when the server stops are published, however long they have to wait. */
@@ -575,6 +576,7 @@ test_timeout_of_the_handshake_includes_the_wait_for_room(void **state)
     assert_int_equal(recv(fd, &byte, 1, 0), -1);
     pass_ms(1000);
     assert_answer(fd, "HTTP/1.1 503");
+    assert_int_equal(GREW(refused_busy), 1);
     assert_true(is_at_end(fd));
 }
 

@@ -179,6 +179,7 @@ test_unwatched_newcomers_are_answered_503_at_once(void **state)
     conn_rig_settle();
     assert_int_equal(GREW(clients_accepted), RUSH);
     assert_int_equal(GREW(clients_refused), RUSH);
+    assert_int_equal(GREW(refused_unwatched), RUSH);
     assert_int_equal(GREW(clients_unwatched), RUSH);
     for (int i = 0; i < RUSH; i++)
         assert_refused(fds[i]);
