@@ -404,13 +404,39 @@ listen_open_host(struct listeners *listeners, const struct listen_address *addre
     return rc ? listen_complain(address, rc) : 0;
 }
 
+/* 0: a server listens on the socket; else the errno of connect(2), ECONNREFUSED from a dead one. */
+static int
+listen_probe(const struct sockaddr_un *un)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int error = fd < 0 || connect(fd, (const struct sockaddr *)un, sizeof(*un)) != 0 ? errno : 0;
+
+    if (fd >= 0)
+        close(fd);
+    return error;
+}
+
+/* The same for a file that is this user's, but has a mode in which the user cannot connect, or none
+ * yet, because its server was killed before it had one. */
+static int
+listen_probe_own(const struct sockaddr_un *un, mode_t mode)
+{
+    int error;
+
+    if (chmod(un->sun_path, (mode | S_IWUSR) & ALLPERMS) != 0)
+        return EACCES;
+    error = listen_probe(un);
+    if (error != ECONNREFUSED)
+        (void)chmod(un->sun_path, mode & ALLPERMS);
+    return error;
+}
+
 /* A file that a dead server has left is removed; a live server's, or what is no socket, is not. */
 static int
 listen_clear_path(const struct listen_address *address, const struct sockaddr_un *un)
 {
     struct stat st;
-    int fd;
-    int error = 0;
+    int error;
 
     if (lstat(un->sun_path, &st) != 0)
         return 0; /* bind finds out why */
@@ -424,15 +450,14 @@ listen_clear_path(const struct listen_address *address, const struct sockaddr_un
         if (file->dev == st.st_dev && file->ino == st.st_ino)
             return listen_complain(address, -EALREADY);
     }
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return listen_complain(address, -errno);
-    if (connect(fd, (const struct sockaddr *)un, sizeof(*un)) != 0)
-        error = errno;
-    close(fd);
+    error = listen_probe(un);
+    if (error == EACCES && st.st_uid == geteuid())
+        error = listen_probe_own(un, st.st_mode);
     if (error == ECONNREFUSED && unlink(un->sun_path) != 0)
         return listen_complain(address, -errno);
-    return error == ECONNREFUSED || error == ENOENT ? 0 : listen_complain(address, -EADDRINUSE);
+    if (error == ECONNREFUSED || error == ENOENT)
+        return 0;
+    return listen_complain(address, error == EACCES ? -EACCES : -EADDRINUSE);
 }
 
 /* --- the files of unix sockets --- */

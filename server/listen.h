@@ -13,7 +13,8 @@
  *   :PORT         all addresses of this machine, IPv6 and IPv4 in one socket
  *   [IPV6]:PORT   IPv6 only
  *   unix:PATH     a socket in the file system, whose permissions the umask decides; or, behind it,
- *                 ,mode=OCTAL and ,group=NAME in any order (socket_mode.h)
+ *                 ,mode=OCTAL and ,group=NAME in any order (socket_mode.h);
+ *                 a path has no comma
  *   fd:N          inherited, listening already (N from 3 on)
  */
 #ifndef CRIER_SERVER_LISTEN_H

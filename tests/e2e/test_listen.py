@@ -151,6 +151,24 @@ def test_a_group_that_the_user_may_not_give_is_one_sentence_and_status_3(for_oth
     assert os.listdir(open_folder) == []
 
 
+@needs_root
+@pytest.mark.parametrize("mode", [0, 0o060, 0o600])
+def test_a_file_that_is_left_is_replaced_and_a_live_one_is_not_although_its_owner_may_not_connect(
+        crier, for_other_users, open_folder, mode):
+    """Mode 0 is what a server leaves that is killed before its file has its mode."""
+    path = f"{open_folder}/socket"
+    owner = {"program": for_other_users(CRIER), "user": SPARE, "group": SPARE, "extra_groups": []}
+    os.chmod(open_folder, 0o777)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    os.chown(path, SPARE, SPARE)
+    os.chmod(path, mode)
+    server = crier("--no-welcome", listen=f"unix:{path},mode={mode:o}", **owner)
+    assert_cannot_bind(run_crier("--listen", f"unix:{path}", **owner), path, "another server listens there")
+    assert permissions(path) == oct(mode)
+    echo(server.connect(address=path))
+
+
 def test_a_unix_socket_with_a_relative_path_is_removed_although_the_application_changes_the_directory(probe, tmp_path):
     server = probe("--in-master", "chdir", listen=["unix:socket", "127.0.0.1:0"], cwd=tmp_path)
     echo(server.connect(address=str(tmp_path / "socket")))
