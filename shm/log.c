@@ -109,7 +109,7 @@ log_write(enum log_level level, int error, const char *format, va_list args)
                      (int)getpid(), log_role);
     used += vsnprintf(text + used, sizeof(text) - (size_t)used, format, args);
     if (error && used < (int)sizeof(text))
-        used += snprintf(text + used, sizeof(text) - (size_t)used, ": %s", strerror(error));
+        snprintf(text + used, sizeof(text) - (size_t)used, ": %s", strerror(error));
     /* What comes from outside ends up in lines: no control character of it reaches a terminal. */
     bytes = escape_text(line, sizeof(line), text, strlen(text), ESCAPE_LINE);
     line[bytes++] = '\n';

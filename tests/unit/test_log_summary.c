@@ -24,6 +24,7 @@ expect_lines(void (*act)(void), const char *expected)
 {
     char text[8192];
     char lines[sizeof(text)] = "";
+    char *rest;
     size_t used = 0;
     ssize_t bytes;
     int ends[2];
@@ -48,7 +49,7 @@ expect_lines(void (*act)(void), const char *expected)
     close(ends[0]);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
-    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
         const char *role = strstr(line, " child: ");
         assert_non_null(role);
         strcat(lines, role + strlen(" child: "));
