@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "shm/clock.h"
-#include "shm/log.h"
+#include "shm/log_summary.h"
 #include "shm/member.h"
 
 enum {
@@ -66,6 +66,7 @@ announce_start(const struct options *options, const struct listeners *listeners,
 void
 announce_stop(int signal)
 {
+    log_summary_write_all();
     stop.by_signal = signal != 0;
     stop.since_ns = clock_ns(CLOCK_MONOTONIC);
     if (signal)
@@ -124,6 +125,7 @@ announce_end(const struct segment *segment)
     uint64_t unsent = member_counter_sum(segment, COUNTER_broadcasts_undeliverable);
     char missed[ANNOUNCE_MISSED_BYTES] = "no client missed a broadcast";
 
+    log_summary_write_all(); /* this line is the last */
     if (skipped + unsent)
         snprintf(missed, sizeof(missed),
                  "%" PRIu64 " missed: %" PRIu64 " skipped by slow clients, %" PRIu64

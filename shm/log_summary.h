@@ -58,9 +58,11 @@ log_summary_is_new(const struct log_summary *summary)
     return summary->events == 0;
 }
 
-/* For log.c: writes the lines that are due, or all. */
-void log_summary_write_due(void);
+/* Writes all lines that are not due yet: for a line that must stand behind them. */
 void log_summary_write_all(void);
+
+/* For log.c. */
+void log_summary_write_due(void);
 bool log_summary_is_waiting(void);
 
 #endif

@@ -74,6 +74,8 @@ def test_what_is_left_of_a_second_is_logged_when_the_server_ends(crier):
     assert server.wait_exit() == 0
     server.wait_log(r"\(end of stderr\)")
     assert sum(int(found[3] or 1) for found in lines_of(server, BROADCASTS)) == 100
+    assert "stopped; " in server.log[-2], "the last line of the log is another"
+    assert server.log.index(lines_of(server, BROADCASTS)[-1].string) < server.log.index(server.wait_log("end of input"))
 
 
 def test_without_log_broadcasts_connects_are_logged_and_broadcasts_are_not(crier):

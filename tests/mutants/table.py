@@ -174,6 +174,9 @@ GROUPS = [
         ("source_pipe_is_given_up", "    if (source->input.type != S_IFIFO)\n        return;\n", "    return;\n"),
         ("source_own_end_is_closed", "    inherited_close(&source->input);\n    null", "    null"),
     ]),
+    ("server/announce.c", ["e2e/test_log_summary.py left_of"], [
+        ("announce_stop_behind_summaries", "    log_summary_write_all();\n    stop", "    stop"),
+    ]),
     ("server/announce.c", ["e2e/test_announce.py"], [
         ("announce_hint_on_a_terminal_only", "    if (log_is_watched())\n        log_status", "    if (true)\n        log_status"),
         ("announce_hint_without_a_page", "if (strncmp(url, \"ws:\", 3) == 0)", "if (true)"),
