@@ -63,22 +63,44 @@ class Browser:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return answer["result"]
 
-    def page(self, url):
-        target = self.call("Target.createTarget", url=url)["targetId"]
-        page = Page(self, self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"])
+    def page(self, url, before=""):
+        """before: a script that runs before those of the page."""
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        page = Page(self, target, self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"])
+        page.call("Page.enable")
+        page.call("Performance.enable")
+        page.call("Page.addScriptToEvaluateOnNewDocument", source=before)
+        page.leave(url)
         wait_until(lambda: page.evaluate("document.readyState") == "complete"
                    and page.evaluate("location.href").startswith(url), f"page {url}")
         return page
 
 
 class Page:
-    def __init__(self, browser, session):
+    def __init__(self, browser, target, session):
         self.browser = browser
+        self.target = target
         self.session = session
+
+    def call(self, method, **parameters):
+        return self.browser.call(method, self.session, **parameters)
+
+    def leave(self, url="about:blank"):
+        """Goes to another URL."""
+        self.call("Page.navigate", url=url)
+
+    def close(self):
+        self.browser.call("Target.closeTarget", targetId=self.target)
+
+    def to_front(self):
+        self.call("Page.bringToFront")
+
+    def layouts(self):
+        """How often it was laid out."""
+        return next(one["value"] for one in self.call("Performance.getMetrics")["metrics"] if one["name"] == "LayoutCount")
 
     def evaluate(self, expression):
         """The value of the expression; of a promise, when it is kept."""
-        answer = self.browser.call("Runtime.evaluate", self.session, expression=expression, awaitPromise=True,
-                                   returnByValue=True)
+        answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, f"{expression}: {answer['exceptionDetails']}"
         return answer["result"].get("value")

@@ -1,14 +1,12 @@
-"""The browser that most people have, from a page of another origin and from the server's own page."""
+"""The browser that most people have, from a page of another origin."""
 
 import http.server
 import json
-import shutil
 
 import pytest
-from browser import Browser
 from wire import Wire
 
-from harness import PATIENCE, Job, wait_until
+from harness import Job
 
 pytestmark = pytest.mark.limit(180)
 
@@ -52,13 +50,6 @@ def elsewhere():
         yield "http://127.0.0.1:{}/".format(server.server_address[1])
         server.shutdown()
         job.join()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    assert shutil.which("chromium"), "there is no chromium: tools/setup.sh interop installs it"
-    with Browser(str(tmp_path_factory.mktemp("chromium"))) as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -154,17 +145,3 @@ def test_a_page_of_another_origin_is_not_let_in(crier, browser, elsewhere):
         code = page.evaluate(CLIENT + f"var client = new Client({url}); client.opened.catch(() => 0); client.closed")[0]
         assert code == 1006
         assert wire.up and wire.down, "it was not the server that refused"
-
-
-def test_the_servers_own_page_connects_sends_and_shows_what_it_hears(crier, browser):
-    server = crier()
-    page = browser.page("http://{}:{}/".format(*server.address))
-    state = "document.getElementById('state').textContent"
-    wait_until(lambda: page.evaluate(state) == "connected", lambda: f"connected, not {page.evaluate(state)!r}", PATIENCE)
-    lines = "[...document.querySelectorAll('#log li')].map(line => line.textContent)"
-    wait_until(lambda: len(page.evaluate(lines)) == 1, "a welcome")
-    assert page.evaluate(lines)[0].startswith("Welcome, 127.0.0.1:")
-    server.line("from the console <b>")
-    wait_until(lambda: page.evaluate(lines)[1:] == ["from the console <b>"], lambda: f"a line, not {page.evaluate(lines)}")
-    page.evaluate("document.querySelector('input').value = 'from the page', document.querySelector('form').requestSubmit()")
-    wait_until(lambda: page.evaluate(lines)[2:] == ["from the page"], lambda: f"an echo, not {page.evaluate(lines)}")

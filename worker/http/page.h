@@ -1,6 +1,8 @@
 /*
  * page.h: the page that a browser gets at /, which connects back and shows what is broadcast.
  *
+ * It names no absolute path, so that it works below a prefix that a proxy takes off.
+ *
  * Role:     worker.
  * Context:  any thread: constants.
  */
