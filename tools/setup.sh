@@ -54,6 +54,13 @@ test | valgrind            | command valgrind
 test | strace              | command strace
 long | spin                | command spin
 interop | chromium         | command chromium
+interop | python3-aiohttp  | python aiohttp
+interop | python3-tornado  | python tornado
+interop | gir1.2-soup-3.0  | typelib Soup-3.0
+interop | python3-gi       | python gi
+interop | python3-pyqt5.qtwebsockets | file /usr/lib/python3/dist-packages/PyQt5/QtWebSockets.abi3.so
+interop | libmojolicious-perl | file /usr/share/perl5/Mojolicious.pm
+interop | openjdk-17-jdk-headless | command javac
 bench | gnuplot-nox        | command gnuplot
 peers | libnginx-mod-nchan | file /usr/lib/nginx/modules/ngx_nchan_module.so
 peers | libwebsockets-dev  | pkgconfig libwebsockets
@@ -79,6 +86,7 @@ is_there() {
     command) command -v "$2" ;;
     file) [ -e "$2" ] ;;
     pkgconfig) pkg-config --exists "$2" ;;
+    typelib) ls /usr/lib/*/girepository-1.0/"$2".typelib ;;
     clang_rt) [ -e "$(clang --print-file-name="libclang_rt.$2-$(uname -m).a")" ] ;;
     python) /usr/bin/python3 -c "import importlib.util as u, sys; sys.exit(u.find_spec('$2') is None)" ;;
     esac >/dev/null 2>&1

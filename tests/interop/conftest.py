@@ -7,7 +7,7 @@ import sys
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
-pytest.register_assert_rewrite("harness")
+pytest.register_assert_rewrite("harness", "scenarios")
 
 from harness.fixtures import crier, pytest_configure, pytest_sessionstart, time_limit  # noqa: E402
 

@@ -1,7 +1,9 @@
 """Clients that others wrote, each behind the same few words, so that one test can be played with all of them.
 
-    open:      in the constructor: (url, deflate)
+    open:      in the constructor: (url, deflate, protocols=names)
     extension: what the library says was agreed, "" or "permessage-deflate"
+    agreed:    the subprotocol, "" for none
+    cannot:    of the class: what the library cannot do, driven.py has the words
     send:      str or bytes; a list of them is sent as one message in fragments
     recv:      the next message
     ping:      sends a ping and waits for its pong
@@ -10,11 +12,7 @@
 """
 
 import asyncio
-import json
-import os
-import queue
 import socket
-import subprocess
 from urllib.parse import urlsplit
 
 import websockets
@@ -22,15 +20,17 @@ import wsproto
 import wsproto.events
 import wsproto.extensions
 
-from harness import PATIENCE, REPOSITORY, Job, plain_environment
+from harness import PATIENCE
 
 
 class Websockets:
     """Debian's python3-websockets."""
+    cannot = ()
 
-    def __init__(self, url, deflate):
+    def __init__(self, url, deflate, protocols=()):
         self.loop = asyncio.new_event_loop()
-        self.client = self.run(self.connect(url, "deflate" if deflate else None))
+        self.client = self.run(self.connect(url, "deflate" if deflate else None, protocols))
+        self.agreed = self.client.subprotocol or ""
         self.extension = ", ".join(extension.name for extension in self.client.extensions)
 
     def __enter__(self):
@@ -42,9 +42,9 @@ class Websockets:
         self.loop.close()
 
     @staticmethod
-    async def connect(url, compression):
-        return await websockets.connect(url, compression=compression, open_timeout=PATIENCE, close_timeout=PATIENCE,
-                                        max_size=None)
+    async def connect(url, compression, protocols):
+        return await websockets.connect(url, compression=compression, subprotocols=protocols or None, open_timeout=PATIENCE,
+                                        close_timeout=PATIENCE, max_size=None)
 
     def run(self, coroutine):
         return self.loop.run_until_complete(asyncio.wait_for(coroutine, 2 * PATIENCE))
@@ -74,17 +74,20 @@ class Websockets:
 
 class Wsproto:
     """Debian's python3-wsproto, on a socket of ours: it does no input or output itself."""
+    cannot = ()
 
-    def __init__(self, url, deflate):
+    def __init__(self, url, deflate, protocols=()):
         parts = urlsplit(url)
         self.socket = socket.create_connection((parts.hostname, parts.port), timeout=2 * PATIENCE)
         self.protocol = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
         self.queue = []
         offers = [wsproto.extensions.PerMessageDeflate()] if deflate else []
-        self.write(wsproto.events.Request(host=parts.netloc, target=parts.path, extensions=offers))
+        self.write(wsproto.events.Request(host=parts.netloc, target=f"{parts.path}?{parts.query}",
+                                              extensions=offers, subprotocols=list(protocols)))
         accepted = self.next_event()
         assert isinstance(accepted, wsproto.events.AcceptConnection), accepted
         self.extension = ", ".join(extension.name for extension in accepted.extensions)
+        self.agreed = accepted.subprotocol or ""
 
     def __enter__(self):
         return self
@@ -136,65 +139,3 @@ class Wsproto:
         event = self.next_event()
         assert isinstance(event, wsproto.events.CloseConnection), event
         return event.code, event.reason or ""
-
-
-class Node:
-    """`ws` for Node, in ws_client.js: one JSON object per line in both directions."""
-
-    def __init__(self, url, deflate, *options):
-        path = os.environ.get("NODE_PATH", "")
-        environment = plain_environment(NODE_PATH="/usr/share/nodejs" + (f":{path}" if path else ""))
-        self.process = subprocess.Popen(
-            ["node", os.path.join(REPOSITORY, "tests/interop/ws_client.js"), url, f"deflate={int(deflate)}", *options],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-        self.events = queue.Queue()
-        self.reader = Job(self.read_events)
-        self.opening = self.next_event()
-        self.extension = self.opening.get("extensions")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
-        self.reader.join(PATIENCE)
-        self.process.stdin.close()
-
-    def read_events(self):
-        for line in self.process.stdout:
-            self.events.put(json.loads(line))
-        self.events.put({"event": "exit"})
-
-    def next_event(self):
-        return self.events.get(timeout=2 * PATIENCE)
-
-    def order(self, **order):
-        self.process.stdin.write(json.dumps(order).encode() + b"\n")
-        self.process.stdin.flush()
-
-    @staticmethod
-    def word(message):
-        return {"text": message} if isinstance(message, str) else {"hex": message.hex()}
-
-    def send(self, message):
-        parts = message if isinstance(message, list) else [message]
-        self.order(do="send", parts=[self.word(part) for part in parts])
-
-    def recv(self):
-        event = self.next_event()
-        assert event["event"] == "message", event
-        return event["text"] if "text" in event else bytes.fromhex(event["hex"])
-
-    def ping(self, payload):
-        self.order(do="ping", hex=payload.hex())
-        assert self.next_event() == {"event": "pong", "hex": payload.hex()}
-
-    def close(self, code, reason):
-        self.order(do="close", code=code, reason=reason)
-        return self.recv_close()
-
-    def recv_close(self):
-        event = self.next_event()
-        assert event["event"] == "close", event
-        return event["code"], event["reason"]
