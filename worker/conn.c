@@ -1,35 +1,26 @@
 /*
  * conn.c: the life of a connection. The diagram is in conn.h.
  */
-/* long: only this file changes the states and lists of a connection */
 #include "worker/conn.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <linux/sockios.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "worker/app.h"
 #include "worker/conn_in.h"
+#include "worker/conn_list.h"
 #include "worker/conn_log.h"
 #include "worker/conn_out.h"
-#include "worker/liveness.h"
 #include "worker/refuse.h"
 #include "worker/slow.h"
-#include "worker/unpack.h"
-#include "worker/unwatched.h"
 #include "worker/watch.h"
 
-enum {
-    CONN_JUDGE_CHUNK = 64, /* that are read or sent to in a tick because their time is up */
-    CONN_ITEM_BYTES = SLAB_HEAD_BYTES + sizeof(struct conn), /* 22 in a page */
-};
+enum { CONN_ITEM_BYTES = SLAB_HEAD_BYTES + sizeof(struct conn) }; /* 22 in a page */
 
 const char *
 conn_state_name(enum conn_state state)
@@ -58,195 +49,6 @@ conn_queue_name(enum conn_queue queue)
     return "unknown";
 }
 
-static bool
-conn_is_late(const struct conn *conn, uint64_t timeout_ms)
-{
-    return timeout_ms && worker_elapsed_ms(conn->worker, conn->since_ms) >= timeout_ms;
-}
-
-/* --- states and lists --- */
-
-static struct conn_list *
-conn_list(struct conn *conn)
-{
-    struct worker *worker = conn->worker;
-
-    if (conn->unwatched)
-        return &worker->unwatched;
-    if (conn->waits)
-        return &worker->waiting;
-    if (conn->queue)
-        return &worker->queues[conn->queue];
-    if (conn->parting)
-        return &worker->parting;
-    switch ((enum conn_state)conn->state) {
-    case CONN_HANDSHAKE: return &worker->handshaking;
-    case CONN_CLOSING:
-    case CONN_LINGER: return &worker->closing;
-    case CONN_GONE: return &worker->gone;
-    case CONN_OPEN: return liveness_bucket(worker, conn->bucket);
-    case CONN_JOINING: break;
-    }
-    return NULL;
-}
-
-static void
-conn_list_leave(struct conn *conn)
-{
-    struct conn_list *list = conn_list(conn);
-
-    if (list)
-        TAILQ_REMOVE(list, conn, link);
-    conn->worker->queued[conn->queue]--;
-}
-
-/* What a list in which all have the same timeout is ordered by. */
-static bool
-conn_is_older(const struct conn *conn, const struct conn *other)
-{
-    return (int32_t)(conn->since_ms - other->since_ms) < 0;
-}
-
-static void
-conn_list_enter(struct conn *conn)
-{
-    struct worker *worker = conn->worker;
-    struct conn_list *list;
-
-    if (conn->state == CONN_OPEN)
-        liveness_schedule(conn);
-    list = conn_list(conn);
-    conn->worker->queued[conn->queue]++;
-    if ((list == &worker->handshaking || list == &worker->closing) && !TAILQ_EMPTY(list) &&
-        conn_is_older(conn, TAILQ_FIRST(list)))
-        TAILQ_INSERT_HEAD(list, conn, link); /* it has waited for its turn meanwhile */
-    else if (list)
-        TAILQ_INSERT_TAIL(list, conn, link);
-}
-
-void
-conn_enlist(struct conn *conn)
-{
-    conn_list_leave(conn);
-    conn_list_enter(conn);
-}
-
-void
-conn_move_to_queue(struct conn *conn, enum conn_queue queue)
-{
-    conn_list_leave(conn);
-    conn->queue = (uint8_t)queue;
-    conn_list_enter(conn);
-}
-
-void
-conn_set_queue(struct conn *conn, enum conn_queue queue)
-{
-    if (conn->queue == queue)
-        return;
-    conn_move_to_queue(conn, queue);
-    conn_update_events(conn);
-}
-
-enum conn_queue
-conn_queue_of_class(const struct conn *conn)
-{
-    switch (conn_class(conn)) {
-    case BUDGET_ORDINARY: return CONN_QUEUE_ORDINARY;
-    case BUDGET_INDEBTED: return CONN_QUEUE_INDEBTED;
-    default: return CONN_QUEUE_ARRIVING;
-    }
-}
-
-void
-conn_enqueue(struct conn *conn)
-{
-    if (!conn->inflating && !(conn->stalled && conn_may_work(conn)))
-        return;
-    conn->fresh = false; /* or it would have been done with */
-    conn_set_queue(conn, conn->inflating && !unpack_has_own(conn) ? CONN_QUEUE_INFLATER
-                                                                  : conn_queue_of_class(conn));
-}
-
-void
-conn_set_parting(struct conn *conn)
-{
-    conn_list_leave(conn);
-    conn->parting = true;
-    conn_list_enter(conn);
-    conn_update_events(conn);
-}
-
-void
-conn_set_unwatched(struct conn *conn, bool unwatched)
-{
-    conn_list_leave(conn);
-    conn->unwatched = unwatched;
-    conn_list_enter(conn);
-}
-
-void
-conn_wait(struct conn *conn, bool waits)
-{
-    if (conn->waits == waits)
-        return;
-    conn_list_leave(conn);
-    conn->waits = waits;
-    conn_list_enter(conn);
-    conn_update_events(conn);
-}
-
-void
-conn_set_state(struct conn *conn, enum conn_state state)
-{
-    assert(conn->state != CONN_GONE);
-    conn_list_leave(conn);
-    if (conn->state == CONN_OPEN) {
-        bool half_out = conn->next_done && !conn->cut;
-
-        fanout_remove(conn->worker, conn);
-        conn->last = (uint32_t)conn->next + half_out;
-        if (!half_out)
-            fanout_release(conn->worker, conn);
-    }
-    conn->state = state;
-    conn->waits = false;
-    conn->queue = CONN_QUEUE_NONE;
-    conn->parting = false;
-    conn->unwatched = false;
-    if (conn->inflating)
-        unpack_drop(conn);
-    conn->full = false;
-    conn->fresh = state == CONN_OPEN;
-    if (state == CONN_OPEN)
-        conn->paid_us = conn->worker->budget.round_us;
-    else
-        conn->since_ms = worker_now_ms(conn->worker);
-    conn_list_enter(conn);
-    conn_update_events(conn);
-}
-
-void
-conn_update_events(struct conn *conn)
-{
-    bool reads;
-    unsigned wants;
-
-    if (conn->stalled && conn->worker->current != conn && conn->queue == CONN_QUEUE_NONE &&
-        conn_may_work(conn)) {
-        conn_enqueue(conn); /* and comes back */
-        return;
-    }
-    reads = conn_may_read(conn) && conn->queue == CONN_QUEUE_NONE;
-    wants = reads ? EPOLLIN : 0;
-
-    if (conn->state == CONN_OPEN && reads == conn->unheard)
-        liveness_stop_clock(conn, !reads);
-    if (conn->blocked && conn->state != CONN_GONE)
-        wants |= EPOLLOUT;
-    unwatched_update(conn, wants);
-}
-
 /* --- beginning --- */
 
 void
@@ -273,9 +75,8 @@ conn_new(struct worker *worker, int fd, uint32_t index)
     conn->fd = fd;
     conn->record = record;
     conn->close_code = CLOSE_ABNORMAL;
-    conn->state = CONN_HANDSHAKE;
-    conn->since_ms = conn->heard_ms = worker_now_ms(worker);
-    conn_list_enter(conn);
+    conn->heard_ms = worker_now_ms(worker);
+    conn_list_add(conn);
     worker->conn_count++;
     counter_add(worker->counters, clients_accepted, 1);
     return conn;
@@ -336,23 +137,6 @@ conn_join(struct conn *conn)
         conn_refuse(conn, REFUSAL_APPLICATION, 500, "The application refused this client.");
     else
         conn_out_greet(conn);
-}
-
-bool
-conn_part(struct worker *worker)
-{
-    struct conn *conn;
-
-    while ((conn = TAILQ_FIRST(&worker->parting)) && conn_is_late(conn, CONN_PARTING_MS)) {
-        if (!budget_has_time(&worker->budget, BUDGET_ARRIVING))
-            return true;
-        conn_list_leave(conn);
-        conn->parting = false;
-        conn->since_ms = worker_now_ms(worker); /* worker.closing is in that order */
-        conn_list_enter(conn);
-        conn_in_begin(conn);
-    }
-    return false;
 }
 
 /* --- end --- */
@@ -437,14 +221,6 @@ conn_close_answer(struct conn *conn, uint16_t code, const void *payload, size_t 
 {
     conn->close_code = code;
     (void)conn_say_close(conn, payload, bytes, ring_tail(&conn->worker->ring));
-}
-
-void
-conn_took_due(struct conn *conn)
-{
-    conn_list_leave(conn);
-    conn->since_ms = worker_now_ms(conn->worker);
-    conn_list_enter(conn);
 }
 
 void
@@ -602,7 +378,7 @@ conn_bury(struct worker *worker, struct conn *conn)
     worker->retrying = false;
     if (rc == -EAGAIN && !worker->done)
         return false;
-    TAILQ_REMOVE(&worker->gone, conn, link);
+    conn_list_remove(conn);
     pool_buf_free(&worker->pool, &conn->input);
     pool_buf_free(&worker->pool, &conn->message);
     conn_return_record(worker, conn->record);
@@ -629,98 +405,6 @@ conn_reap(struct worker *worker)
     }
     budget_settle(worker, NULL);
     return has_room && !TAILQ_EMPTY(&worker->gone);
-}
-
-/* --- time --- */
-
-/* Has the peer's kernel acknowledged every byte? */
-static bool
-conn_has_all(const struct conn *conn)
-{
-    int unsent = 0;
-
-    return !conn->blocked && !conn->output && ioctl(conn->fd, SIOCOUTQ, &unsent) == 0 &&
-           unsent == 0;
-}
-
-/* The time of this connection is up. What its socket shows that the loop has not dealt with yet is
- * dealt with first: input, or room for output. False: enough of that was done in this tick; the
- * connection is judged in a later one. */
-static bool
-conn_hear(struct conn *conn, unsigned *left)
-{
-    unsigned wants = (conn_may_read(conn) ? EPOLLIN : 0U) | (conn->blocked ? EPOLLOUT : 0U);
-
-    if (!wants || !watch_is_ready(conn, wants))
-        return true;
-    if (*left == 0)
-        return false;
-    --*left;
-    if (conn->blocked && watch_is_ready(conn, EPOLLOUT))
-        conn_in_event(conn, EPOLLOUT);
-    if (conn->state != CONN_GONE && conn_may_read(conn))
-        conn_in_begin(conn);
-    return true;
-}
-
-static void
-conn_tick_handshaking(struct worker *worker, uint64_t timeout_ms, unsigned *left)
-{
-    struct conn *conn;
-
-    while ((conn = TAILQ_FIRST(&worker->handshaking)) && conn_is_late(conn, timeout_ms) &&
-           conn_hear(conn, left)) {
-        if (conn == TAILQ_FIRST(&worker->handshaking))
-            conn_refuse(conn, REFUSAL_TIMEOUT, 408, "The opening handshake took too long.");
-    }
-}
-
-/* False: neither this connection nor a later one of the list is late or looked at in this tick. When
- * the server stops, it waits as long as --drain allows for a client to answer the Close. It does not
- * wait for the peer's FIN if the connection never became a client, or if the client has acknowledged
- * all that it was sent. */
-static bool
-conn_tick_closing(struct conn *conn, unsigned *left)
-{
-    bool stopping = conn->worker->stage != WORKER_SERVING;
-    bool due = conn_is_late(conn, CONN_CLOSE_TIMEOUT_MS);
-    bool late;
-
-    if (due && !conn_hear(conn, left))
-        return false;
-    if (conn_list(conn) != &conn->worker->closing)
-        return true;
-    late = conn_is_late(conn, CONN_CLOSE_TIMEOUT_MS); /* or it came to its next state just now */
-    if ((stopping && conn->fin_sent && !conn->opened) ||
-        ((late || (stopping && conn->fin_sent)) && conn_has_all(conn)))
-        conn_leave(conn, false); /* a reset would destroy what it has not read yet */
-    else if (late && !(stopping && conn->state == CONN_CLOSING))
-        conn_leave(conn, true);
-    else
-        return stopping || due;
-    return true;
-}
-
-void
-conn_tick(struct worker *worker)
-{
-    uint64_t handshake_ms = worker->conf->handshake_timeout_ms;
-    unsigned left = CONN_JUDGE_CHUNK;
-    struct conn *conn;
-    struct conn *next;
-
-    conn_tick_handshaking(worker, handshake_ms, &left);
-    for (conn = TAILQ_FIRST(&worker->waiting); conn; conn = next) {
-        next = TAILQ_NEXT(conn, link);
-        if (conn->state == CONN_JOINING && conn_is_late(conn, handshake_ms))
-            conn_refuse(conn, REFUSAL_BUSY, 503,
-                        "The server is busy: there was no room to announce you.");
-    }
-    for (conn = TAILQ_FIRST(&worker->closing); conn; conn = next) {
-        next = TAILQ_NEXT(conn, link);
-        if (conn_list(conn) != &worker->closing || !conn_tick_closing(conn, &left))
-            break; /* the first: one before it needed memory, which this one had */
-    }
 }
 
 /* --- memory --- */

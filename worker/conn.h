@@ -23,14 +23,9 @@
  *                        | the disconnect handler has run (it may wait for room)
  *                      freed, record RETURNED
  *
- * A state names the list that `link` is in: HANDSHAKE worker.handshaking; JOINING worker.waiting;
- * OPEN worker.waiting while a message waits for room, else a bucket of liveness.h (fanout has it
- * either way); CLOSING worker.closing; LINGER worker.parting for a moment after the FIN, else
- * worker.closing; GONE worker.gone. While it waits for its turn it is in one of worker.queues in
- * any of them, and in worker.unwatched until the end of the turn if its socket cannot be watched
- * (unwatched.h). Only conn_set_state, conn_wait, conn_set_queue, conn_set_parting,
- * conn_set_unwatched and conn_enlist move it from one to another. A connection is freed by
- * conn_reap alone, between two turns of the loop: until then a pointer to it stays good.
+ * The list that a connection is in follows from its state and from what it waits for: conn_list.h. A
+ * connection is freed by conn_reap alone, between two turns of the loop: until then a pointer to it
+ * is valid.
  */
 #ifndef CRIER_WORKER_CONN_H
 #define CRIER_WORKER_CONN_H
@@ -61,16 +56,6 @@ enum conn_queue {
 };
 
 _Static_assert((int)CONN_QUEUES == (int)CONN_QUEUE_INFLATER + 1, "a list for each, state.h");
-
-/* How long a peer may take to answer a Close, or to read an error and hang up; or to read more of the
- * broadcasts that come before its Close. By the worker's clock (run_clock.h), as
- * --handshake-timeout is. */
-enum { CONN_CLOSE_TIMEOUT_MS = 5000 };
-
-/* No event wakes the worker for the answer to its FIN: the first turn of the loop after this time
- * reads the socket. A peer that is near has answered by then; the socket of any other is watched from
- * there on. */
-enum { CONN_PARTING_MS = 2 };
 
 struct conn {
     /* The fields that a sweep reads come first; it prefetches these CONN_SWEEP_BYTES. */
@@ -103,7 +88,7 @@ struct conn {
     bool opened : 1;    /* was CONN_OPEN: is counted, is due broadcasts, has a disconnect handler */
 
     struct worker *worker;
-    TAILQ_ENTRY(conn) link;      /* in the list that the state names */
+    TAILQ_ENTRY(conn) link;      /* in the list that conn_list.h names */
     TAILQ_ENTRY(conn) held_link; /* in worker.held, while `held` */
     struct slow_cut *cut;        /* slow.h */
     struct pool_buf *input;      /* what cannot be parsed yet, or waits its turn */
@@ -242,44 +227,6 @@ conn_class(const struct conn *conn)
                : BUDGET_INDEBTED;
 }
 
-/* The only way from one state to another. */
-void conn_set_state(struct conn *conn, enum conn_state state);
-
-/* A handler had no room in the ring, and is to be called again (turns.h); or not any more. */
-void conn_wait(struct conn *conn, bool waits);
-
-/* Puts the connection into a queue, or takes it out (CONN_QUEUE_NONE). conn_move_to_queue leaves the
- * events of its socket as they are. conn_enqueue chooses the queue, and does nothing unless there is
- * input, or a message that is being inflated. */
-void conn_set_queue(struct conn *conn, enum conn_queue queue);
-void conn_move_to_queue(struct conn *conn, enum conn_queue queue);
-void conn_enqueue(struct conn *conn);
-enum conn_queue conn_queue_of_class(const struct conn *conn);
-
-/* A connection waits for its turn. */
-static inline bool
-conn_is_queued(const struct worker *worker)
-{
-    const uint32_t *queued = worker->queued;
-
-    return queued[CONN_QUEUE_ORDINARY] | queued[CONN_QUEUE_ARRIVING] | queued[CONN_QUEUE_INDEBTED] |
-           queued[CONN_QUEUE_INFLATER];
-}
-
-/* The FIN has been sent. conn_part reads the sockets of connections whose FIN was sent at least
- * CONN_PARTING_MS ago, as many as there is time for. True: there are more. */
-void conn_set_parting(struct conn *conn);
-bool conn_part(struct worker *worker);
-
-/* The kernel refuses to watch its socket: it is dropped by unwatched_drop. */
-void conn_set_unwatched(struct conn *conn, bool unwatched);
-
-/* To the list where it belongs now. */
-void conn_enlist(struct conn *conn);
-
-/* Read and write interest, from the state. */
-void conn_update_events(struct conn *conn);
-
 /* The request is a right one: runs the connect handler and answers 101, or waits for room. */
 void conn_join(struct conn *conn);
 
@@ -291,9 +238,6 @@ void conn_close_at_once(struct conn *conn, unsigned code, const char *reason);
 
 /* The peer has sent a Close, whose payload is right: the same, with the Close that answers it. */
 void conn_close_answer(struct conn *conn, uint16_t code, const void *payload, size_t bytes);
-
-/* A connection that is due was sent something: its time to read the rest begins anew. */
-void conn_took_due(struct conn *conn);
 
 /* The peer broke the protocol: closed as by conn_close, but its input is discarded until it hangs
  * up. */
@@ -313,10 +257,6 @@ void conn_leave(struct conn *conn, bool reset);
 /* Runs the disconnect handlers of connections that have left, and frees these. True: the time of this
  * pass is up, and there are more. */
 bool conn_reap(struct worker *worker);
-
-/* Timeouts of the handshake and of closing; several times a second. Before a connection is ended for
- * one, what is on its socket is dealt with. */
-void conn_tick(struct worker *worker);
 
 /* Room for `bytes` more in one of the connection's own buffers: free in the pool, or freed by ending
  * clients that hold the largest buffers. -ENOMEM: this connection was one of them; it is being

@@ -16,6 +16,7 @@
 
 #include "worker/app.h"
 #include "worker/conn.h"
+#include "worker/conn_list.h"
 #include "worker/conn_out.h"
 #include "worker/http/site.h"
 #include "worker/liveness.h"

@@ -10,6 +10,7 @@
 
 #include "shm/util/beat.h"
 #include "worker/conn.h"
+#include "worker/conn_list.h"
 #include "worker/liveness.h"
 #include "worker/proto/deflate.h"
 #include "worker/slow.h"

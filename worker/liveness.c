@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "worker/conn.h"
+#include "worker/conn_list.h"
 #include "worker/conn_out.h"
 #include "worker/watch.h"
 

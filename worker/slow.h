@@ -40,7 +40,7 @@
  *
  * A client that is closing and still due broadcasts (conn_is_due) is slow like any other, and jumps at
  * most to its last one. With close it is reset: its Close is queued, with the code that it has. In all
- * cases it is reset when its socket takes nothing for CONN_CLOSE_TIMEOUT_MS (conn.h).
+ * cases it is reset when its socket takes nothing for CONN_CLOSE_TIMEOUT_MS (conn_timeout.h).
  *
  * A WORKER THAT IS STALLED
  * All times are by the worker's clock (run_clock.h), which stands still while the worker does not

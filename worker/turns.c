@@ -5,6 +5,7 @@
 
 #include "worker/conn.h"
 #include "worker/conn_in.h"
+#include "worker/conn_list.h"
 
 bool
 turns_retry_waiting(struct worker *worker)

@@ -8,6 +8,7 @@
 
 #include "shm/log_summary.h"
 #include "worker/conn.h"
+#include "worker/conn_list.h"
 #include "worker/conn_out.h"
 #include "worker/watch.h"
 

@@ -11,7 +11,8 @@
  * disconnects it before the loop sleeps: with 503 during the handshake, with Close 1013 afterwards.
  * Without either it is disconnected if bytes wait for room in its socket, or if the kernel has refused
  * a change: then its socket is still in the set, for other events, until its descriptor is closed. A
- * connection that is closing anyway and has nothing to send stays until CONN_CLOSE_TIMEOUT_MS.
+ * connection that is closing anyway and has nothing to send stays until CONN_CLOSE_TIMEOUT_MS
+ * is over (conn_timeout.h).
  */
 #ifndef CRIER_WORKER_UNWATCHED_H
 #define CRIER_WORKER_UNWATCHED_H

@@ -20,6 +20,8 @@
 #include "shm/log.h"
 #include "worker/app.h"
 #include "worker/conn.h"
+#include "worker/conn_list.h"
+#include "worker/conn_timeout.h"
 #include "worker/intake.h"
 #include "worker/last_words.h"
 #include "worker/liveness.h"

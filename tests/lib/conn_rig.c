@@ -17,6 +17,8 @@
 #include "shm/segment_master.h"
 #include "tests/lib/hand_clock.h"
 #include "worker/conn.h"
+#include "worker/conn_list.h"
+#include "worker/conn_timeout.h"
 #include "worker/fanout.h"
 
 enum {

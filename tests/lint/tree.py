@@ -45,6 +45,10 @@ ORDERED_HOME = "shm/atomic.h"
 ORDERED_EXCEPTIONS = {  # what another file may use all the same, and why
     ("shm/util/inbox.h", "<urcu/wfcqueue.h>"): "the queue is its implementation; ordered by liburcu, labelled there",
 }
+WRITTEN = [  # what only one file writes
+    (re.compile(r"\bconn->(?:state|queue|waits|parting|unwatched)\s*=[^=]|\bqueued\[[^]]*\]\s*(?:[-+|]?=[^=]|--|\+\+)|"
+                r"\bTAILQ_(?:INSERT|REMOVE)\w*\(.*\bconn, link\)"), "worker/", "worker/conn_list.c"),
+]
 SLEEP = re.compile(r"\b(?:time\.sleep|usleep|nanosleep|clock_nanosleep|sleep)\s*\(|^\s*sleep\s+[\d.$]|"
                    r"\bp?poll\(NULL,|\bselect\(0,|\bsigtimedwait\(")
 SLEEPING_HOME = "tests/lib/harness/waiting.py"  # wait_until looks again and again
@@ -123,6 +127,17 @@ def check_ordered_accesses(tree):
                 if (path, word) in ORDERED_EXCEPTIONS:
                     continue
                 yield path, number, f"{word} belongs in {ORDERED_HOME}: use the names that it defines"
+
+
+def check_writers(tree):
+    """A field whose value has to fit others is written by one file."""
+    for pattern, folder, home in WRITTEN:
+        for path in tree.files(".c", ".h"):
+            if not path.startswith(folder) or path == home:
+                continue
+            for number, line in tree.code_lines(path):
+                for word in pattern.findall(line):
+                    yield path, number, f"{word.strip()} belongs in {home}: call what it declares"
 
 
 def check_names(tree):
@@ -266,7 +281,7 @@ def main():
     args = parser.parse_args()
     tree = Tree()
     found = 0
-    for rule in (check_includes(tree), check_ordered_accesses(tree), check_names(tree), check_paths(tree),
+    for rule in (check_includes(tree), check_ordered_accesses(tree), check_writers(tree), check_names(tree), check_paths(tree),
                  check_headers_alone(tree, args.cc), check_blanks(tree), check_length(tree), check_sleeps(tree), check_threads(tree),
                  check_source_lists(tree, args.sources)):
         for path, line, sentence in rule:

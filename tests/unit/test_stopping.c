@@ -20,6 +20,8 @@
 #include "tests/lib/conn_rig.h"
 #include "tests/lib/hand_clock.h"
 #include "worker/conn.h"
+#include "worker/conn_list.h"
+#include "worker/conn_timeout.h"
 
 enum {
     SMALL = 1, /* as send buffer: the kernel's minimum */

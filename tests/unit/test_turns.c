@@ -22,6 +22,7 @@
 #include "tests/lib/skip.h"
 #include "worker/conn.h"
 #include "worker/conn_in.h"
+#include "worker/conn_list.h"
 #include "worker/proto/deflate.h"
 
 enum {

@@ -17,6 +17,7 @@
 
 #include "tests/lib/conn_rig.h"
 #include "worker/conn.h"
+#include "worker/conn_timeout.h"
 
 enum {
     SMALL = 1,         /* as send buffer: the kernel's minimum */
