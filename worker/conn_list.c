@@ -39,11 +39,12 @@ conn_list(struct conn *conn)
 static void
 conn_list_leave(struct conn *conn)
 {
-    struct conn_list *list = conn_list(conn);
+    struct conn_list *list;
 
+    conn->worker->queued[conn->queue]--;
+    list = conn_list(conn);
     if (list)
         TAILQ_REMOVE(list, conn, link);
-    conn->worker->queued[conn->queue]--;
 }
 
 /* The lists in which all have the same timeout are in this order. */
@@ -59,10 +60,10 @@ conn_list_enter(struct conn *conn)
     struct worker *worker = conn->worker;
     struct conn_list *list;
 
+    worker->queued[conn->queue]++;
     if (conn->state == CONN_OPEN)
         liveness_schedule(conn);
     list = conn_list(conn);
-    conn->worker->queued[conn->queue]++;
     if ((list == &worker->handshaking || list == &worker->closing) && !TAILQ_EMPTY(list) &&
         conn_is_older(conn, TAILQ_FIRST(list)))
         TAILQ_INSERT_HEAD(list, conn, link); /* it has waited for its turn meanwhile */
