@@ -40,6 +40,7 @@
 #include "server/console.h"
 #include "server/limits.h"
 #include "server/options.h"
+#include "server/socket_file.h"
 #include "server/signals.h"
 #include "server/supervise.h"
 #include "shm/atomic.h"
@@ -594,7 +595,7 @@ master_run(int argc, char **argv, const struct crier_app *app)
     enum options_outcome outcome;
     int code;
 
-    signals_begin(listen_remove_files);
+    signals_begin(socket_file_remove_all);
     master = calloc(1, sizeof(*master));
     if (!master) {
         program_complain("no memory");

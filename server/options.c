@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "server/listen.h"
+#include "server/listen_address.h"
 #include "server/supervise.h"
 #include "server/usage.h"
 #include "shm/ring.h"
@@ -555,7 +555,7 @@ options_check_listen(struct options_parser *parser)
         size_t bytes = strcspn(at, "\n");
         memcpy(address, at, bytes);
         address[bytes] = '\0';
-        if (listen_check(address, why) != 0)
+        if (listen_address_check(address, why) != 0)
             return options_refuse_named(parser, "listen", why);
         if (!at[bytes])
             return true;

@@ -663,14 +663,16 @@ GROUPS = [
         ("limits_open_are_in_the_way", "        free -= !open;", "        free--;"),
         ("limits_largest_file", "limit.rlim_cur >= need)", "limit.rlim_cur > need)"),
     ]),
-    ("server/listen.c", ["listen"], [
-        ("listen_path_of_another", "if (lstat(file->path, &st) == 0 && st.st_dev == file->dev && st.st_ino == file->ino)", "if (lstat(file->path, &st) == 0 && st.st_dev == file->dev)"),
-        ("listen_forgets_its_own", "    while (*at != file)\n        at = &(*at)->next;\n", ""),
-        ("listen_longest_path", "if (bytes >= sizeof(address->path))", "if (bytes > sizeof(address->path))"),
-        ("listen_longest_host", "if (bytes >= sizeof(address->host))", "if (bytes > sizeof(address->host))"),
-        ("listen_highest_port", "return errno || *end || number > max ? -1 : (int)number;", "return errno || *end || number >= max ? -1 : (int)number;"),
-        ("listen_first_descriptor", "return address->fd < LISTEN_FIRST_FD ?", "return address->fd <= LISTEN_FIRST_FD ?"),
-        ("listen_live_server", "if (error == ECONNREFUSED && unlink(un->sun_path) != 0)", "if (unlink(un->sun_path) != 0)"),
+    ("server/socket_file.c", ["listen"], [
+        ("socket_file_of_another", "if (lstat(file->path, &st) == 0 && st.st_dev == file->dev && st.st_ino == file->ino)", "if (lstat(file->path, &st) == 0 && st.st_dev == file->dev)"),
+        ("socket_file_forgets_its_own", "    while (*at != file)\n        at = &(*at)->next;\n", ""),
+        ("socket_file_live_server", "if (error == ECONNREFUSED && unlink(un->sun_path) != 0)", "if (unlink(un->sun_path) != 0)"),
+    ]),
+    ("server/listen_address.c", ["listen"], [
+        ("listen_address_longest_path", "if (bytes >= sizeof(address->path))", "if (bytes > sizeof(address->path))"),
+        ("listen_address_longest_host", "if (bytes >= sizeof(address->host))", "if (bytes > sizeof(address->host))"),
+        ("listen_address_highest_port", "return errno || *end || number > max ? -1 : (int)number;", "return errno || *end || number >= max ? -1 : (int)number;"),
+        ("listen_address_first_descriptor", "return address->fd < LISTEN_FIRST_FD ?", "return address->fd <= LISTEN_FIRST_FD ?"),
     ]),
     ("server/socket_mode.c", ["socket_mode"], [
         ("socket_mode_hidden", "return socket_mode_is_given(mode) && fchmod(fd, 0) != 0 ? -errno : 0;", "(void)fd;\n    return 0;"),

@@ -1,6 +1,6 @@
 /*
- * listen.h: addresses at their limits, and the files of unix sockets, which are removed when they are
- * still ours.
+ * listen.h, listen_address.h, socket_file.h: addresses at their limits, and the files of unix sockets, which
+ * are removed when they are still ours.
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,6 +19,8 @@
 #include <cmocka.h>
 
 #include "server/listen.h"
+#include "server/listen_address.h"
+#include "server/socket_file.h"
 
 static char folder[64];
 static char paths[2][80];
@@ -108,7 +110,7 @@ test_listen_leaves_a_socket_that_another_server_has_put_at_its_path(void **state
         assert_int_equal(listen_open_all(&listeners, addresses), 0);
         assert_int_equal(unlink(paths[replaced]), 0);
         fd = other_server(paths[replaced], true);
-        listen_remove_files(); /* as at an end without listen_close_all */
+        socket_file_remove_all(); /* as at an end without listen_close_all */
         assert_true(is_served(paths[replaced]));
         assert_false(exists(paths[!replaced]));
         listen_close_all(&listeners);
@@ -179,7 +181,7 @@ is_address(const char *text)
 {
     char why[CONF_WHY_BYTES];
 
-    return listen_check(text, why) == 0;
+    return listen_address_check(text, why) == 0;
 }
 
 static void
