@@ -46,6 +46,14 @@ def children(pid, with_dead=False):
     return sorted(found)
 
 
+def runs(pid, program):
+    """Is this the file that the process executes?"""
+    try:
+        return os.path.samefile(f"/proc/{pid}/exe", program)
+    except OSError:
+        return False
+
+
 def of_session(session, tag):
     """Living processes that are in the session or carry the tag in their environment."""
     found = []

@@ -79,7 +79,7 @@ class Server:
         if workers is not None:
             argv += ["--workers", str(workers)]
         self.argv = [*argv, *flags]
-        self.start(stdin, terminal or stdin == "terminal", bool(prefix), popen)
+        self.start(stdin, terminal or stdin == "terminal", prefix, popen)
         try:
             if url and listen and all(address.startswith("unix:") for address in listen):
                 self.wait_log(LISTENING, patience)
@@ -92,7 +92,7 @@ class Server:
             self.kill_all()
             raise
 
-    def start(self, stdin, terminal, has_prefix, popen):
+    def start(self, stdin, terminal, prefix, popen):
         self.stdin = None
         close_after = None
         stderr = subprocess.PIPE
@@ -123,8 +123,11 @@ class Server:
             os.close(stderr)
         self.readers = [Job(call, lasting=True) for call in (self.read_log, self.read_stdout)]
         self.pid = self.process.pid
-        if has_prefix:
-            self.pid = wait_until(lambda: procs.children(self.process.pid), "the server as a child")[0]
+        if prefix:
+            # strace has short-lived children of its own as well.
+            program = self.argv[len(prefix)]
+            self.pid = wait_until(lambda: [pid for pid in procs.children(self.process.pid) if procs.runs(pid, program)],
+                                  "the server as a child")[0]
 
     def __enter__(self):
         return self
