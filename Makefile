@@ -18,7 +18,7 @@ CC      := $(if $(filter fuzz,$(VARIANT)),clang,gcc)
 # ---- sources -------------------------------------------------------------------------------------
 
 SHM    := arena chan client_rec conf counter disposition histogram log log_summary member record ring segment segment_master twin wake util/escape util/inbox util/inherited util/log_out util/log_stamp util/output util/program util/thread
-SERVER := main options usage master limits cgroup announce listen listen_address overlap socket_file socket_mode accept roster dispatch spawn supervise signals console console_log console_source
+SERVER := main options options_check options_row usage master limits cgroup announce listen listen_address overlap socket_file socket_mode accept roster dispatch spawn supervise signals console console_log console_source
 WORKER := worker intake budget turns conn conn_list conn_timeout conn_in conn_log conn_out unpack fanout slow pool slab liveness watch unwatched app last_words loop_log refuse
 PROTO  := deflate extension frame handshake http1 inflate mask response subprotocol utf8 utf8_walk wide wide_avx2 wide_portable wide_sse2
 HTTP   := page site

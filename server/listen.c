@@ -316,7 +316,7 @@ listen_open_one(struct listeners *listeners, const char *text)
     struct listen_address address;
     const char *wanted = listen_address_parse(text, &address);
 
-    assert(!wanted); /* options.c has checked it */
+    assert(!wanted); /* options_check.c has checked it */
     (void)wanted;
     switch (address.kind) {
     case LISTEN_NAME:

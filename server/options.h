@@ -34,18 +34,6 @@ struct options {
         [OPTIONS_IGNORED_BYTES]; /* CRIER_ variables that name no option: "CRIER_A, CRIER_B" */
 };
 
-/* One option, of the server or of the application. Strings are borrowed. */
-struct options_row {
-    const char *name;
-    int short_name;
-    const char *arg;   /* NULL: takes none */
-    const char *value; /* the default, or NULL */
-    const char *help;
-    const struct conf_row *server;  /* NULL: it is the application's */
-    const struct crier_option *app; /* NULL: it is the server's */
-    enum conf_source source;        /* of its value */
-};
-
 /* Fills `options`. Leaves `argv` as it is: workers get the same. */
 enum options_outcome options_parse(struct options *options, int argc, char **argv,
                                    const struct crier_app *app) __attribute__((warn_unused_result));

@@ -10,7 +10,7 @@
 
 #include <stddef.h>
 
-#include "server/options.h"
+#include "server/options_row.h"
 
 /* Every row, the server's and then the application's, with its default. */
 void usage_print(const struct options_row *rows, size_t count, const char *app_name);

@@ -895,9 +895,11 @@ GROUPS = [
         ("master_drains_without_end", "    if (conf->drain_ms)\n", ""),
         ("master_ends_at_a_second_signal", "    if (signal == SIGQUIT || (master->phase", "    if (signal == SIGQUIT && (master->phase"),
     ]),
-    ("server/options.c", ["e2e/test_options.py wins", "e2e/test_options.py overrules", "e2e/test_options.py variables"], [
+    ("server/options_check.c", ["e2e/test_options.py wins", "e2e/test_options.py overrules", "e2e/test_options.py variables"], [
         ("options_weaker_gives_way", "if (one->source == other->source)", "if (one->source != CONF_DEFAULT && other->source != CONF_DEFAULT)"),
-        ("options_command_line_wins", " || options_target(parser, row)->source == CONF_COMMAND_LINE)", ")"),
+    ]),
+    ("server/options.c", ["e2e/test_options.py wins", "e2e/test_options.py overrules", "e2e/test_options.py variables"], [
+        ("options_command_line_wins", " || options_row_target(rows, row)->source == CONF_COMMAND_LINE)", ")"),
         ("options_empty_variables", "!(*at)[bytes + 1] ||", "false ||"),
     ]),
     ("server/overlap.c", ["e2e/test_options.py given_twice", "e2e/test_options.py side_by_side"], [
@@ -912,15 +914,17 @@ GROUPS = [
         ("master_broken_is_no_end", "master->console.broken ? CLOSE_GOING_AWAY : CLOSE_NORMAL", "CLOSE_NORMAL"),
         ("master_undelivered_is_a_failure", "    if (master->is_end_of_input)\n        master->exit_code = MASTER_EXIT_FAILED;\n", ""),
     ]),
-    ("server/options.c", ["e2e/test_command_line.py", "e2e/test_start.py timeout"], [
+    ("server/options_check.c", ["e2e/test_command_line.py", "e2e/test_start.py timeout"], [
         ("options_most_workers", "count < 1 ||\n        count > OPTIONS_WORKERS_MAX)", "count < 1 ||\n        count >= OPTIONS_WORKERS_MAX)"),
         ("options_largest_message", "conf->max_message_bytes > options_message_max_bytes)", "conf->max_message_bytes >= options_message_max_bytes)"),
         ("options_largest_ring", "if (conf->ring_bytes > RING_ARENA_MAX_BYTES)", "if (conf->ring_bytes >= RING_ARENA_MAX_BYTES)"),
         ("options_four_messages", "    if (*bytes >= least)\n", "    if (*bytes > least)\n"),
         ("options_given_by_a_variable", "    if (row->source != CONF_DEFAULT)\n", "    if (row->source == CONF_COMMAND_LINE)\n"),
-        ("options_list_of_a_source", "bool again = row->source == source;", "bool again = false;\n"),
         ("options_least_time", "if (ms == 0 || ms >= min_ms)", "if (ms == 0 || ms > min_ms)"),
         ("options_port_of_an_origin", "if (word < 1 || word > 5)", "if (word > 5)"),
+    ]),
+    ("server/options_row.c", ["e2e/test_command_line.py", "e2e/test_start.py timeout"], [
+        ("options_list_of_a_source", "bool again = row->source == source;", "bool again = false;\n"),
     ]),
     ("server/main.c", ["e2e/test_start.py member"], [
         ("main_member_of_most", "member >= RING_OWNERS_MAX ?", "member > RING_OWNERS_MAX ?"),
