@@ -2,9 +2,10 @@
  * listen.h: the sockets that clients connect to.
  *
  * Role:     master, the only process that binds.
- * Owns:     struct listeners owns its descriptors, and the files of its unix sockets (socket_file.h).
- * Errors:   negative errno; a sentence that says what to do has been logged. -EALREADY: two of the addresses
- *           are the same, or one includes the other.
+ * Owns:     struct listeners owns its descriptors, and the files of its unix sockets
+ *           (socket_file.h).
+ * Errors:   negative errno; a sentence that says what to do has been logged. -EALREADY: two of the
+ *           addresses are the same, or one includes the other.
  * Context:  main thread.
  */
 #ifndef CRIER_SERVER_LISTEN_H
@@ -33,8 +34,8 @@ struct listeners {
  * once per address of it, otherwise once. */
 size_t listen_count(const char *addresses, bool resolve);
 
-/* Listens on each of `addresses` (listen_address.h), one per line, which listen_address_check accepts. On error
- * nothing stays open. */
+/* Listens on each of `addresses` (listen_address.h), one per line, which listen_address_check
+ * accepts. On error nothing stays open. */
 int listen_open_all(struct listeners *listeners, const char *addresses)
     __attribute__((warn_unused_result));
 

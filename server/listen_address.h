@@ -59,16 +59,16 @@ int listen_address_check(const char *text, char why[CONF_WHY_BYTES])
 /* The first of `addresses`, one per line, which are not empty. Returns what stands behind it. */
 const char *listen_address_next(const char *addresses, char text[CONF_TEXT_BYTES]);
 
-/* LISTEN_NAME, LISTEN_IPV6: the addresses of the host, which the caller frees with freeaddrinfo. 0, or an error of
- * getaddrinfo. */
+/* LISTEN_NAME, LISTEN_IPV6: the addresses of the host, which the caller frees with freeaddrinfo.
+ * 0, or an error of getaddrinfo. */
 int listen_address_resolve(const struct listen_address *address, struct addrinfo **all)
     __attribute__((warn_unused_result));
 
 /* Has an earlier entry of `all` the same address as `info`? /etc/hosts may name one twice. */
 bool listen_address_is_repeated(const struct addrinfo *all, const struct addrinfo *info);
 
-/* How many different addresses the host has. 1 if it cannot be resolved, or for port 0, with which one
- * socket is opened. */
+/* How many different addresses the host has. 1 if it cannot be resolved, or for port 0, with which
+ * one socket is opened. */
 size_t listen_address_count(const struct listen_address *address);
 
 #endif

@@ -3,8 +3,8 @@
  *
  * Role:     master, once, before anything else exists.
  * Owns:     struct options is the caller's; its conf is copied into the segment.
- * Errors:   what is refused is told on stderr in one sentence that names the option as it was given, flag
- *           or variable, and what is accepted.
+ * Errors:   what is refused is told on stderr in one sentence that names the option as it was
+ *           given, flag or variable, and what is accepted.
  * Context:  main thread.
  *
  * The rows are those of shm/conf.def and of the application. The command line wins over the

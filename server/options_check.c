@@ -25,8 +25,6 @@ enum {
 /* Four of them and their heads fit the largest arena. */
 static const uint64_t options_message_max_bytes = 255ULL << 20;
 
-/* --- what the values mean together --- */
-
 static bool
 options_refuse_named(struct options_rows *rows, const char *name, const char *why)
 {
@@ -138,7 +136,8 @@ options_check_workers(struct options_rows *rows)
     return true;
 }
 
-/* At least four of the longest messages: a default grows to that, a value that was given does not. */
+/* At least four of the longest messages: a default grows to that, a value that was given does
+ * not. */
 static bool
 options_check_room(struct options_rows *rows, const char *name, uint64_t *bytes)
 {

@@ -11,8 +11,9 @@
 
 #include "server/options_row.h"
 
-/* All values are set. Of two that exclude each other the one from the weaker source gets its default; a default
- * that is too small for --max-message grows. Fills in `workers` and `arena_bytes` of the options. */
+/* All values are set. Of two that exclude each other the one from the weaker source gets its
+ * default; a default that is too small for --max-message grows. Fills in `workers` and
+ * `arena_bytes` of the options. */
 bool options_check(struct options_rows *rows) __attribute__((warn_unused_result));
 
 #endif

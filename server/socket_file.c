@@ -12,8 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* socket_file_remove_all may run at any instruction at which signals are not blocked. They are blocked from
- * bind until the socket's file is in the list, and while one is taken off it. */
+/* socket_file_remove_all may run at any instruction at which signals are not blocked. They are
+ * blocked from bind until the socket's file is in the list, and while one is taken off it. */
 struct socket_file {
     struct socket_file *next;
     dev_t dev; /* with `ino`: whether the file at `path` is still this socket's */

@@ -158,8 +158,8 @@ conn_note_refused(struct conn *conn, enum refusal cause, int status, const char 
     refuse_note(conn, cause, status, sentence, request);
 }
 
-/* A Close behind the broadcasts before `last`. -ENOMEM, -EPIPE: the connection has left, or was told
- * 1013. */
+/* A Close behind the broadcasts before `last`. -ENOMEM, -EPIPE: the connection has left, or was
+ * told 1013. */
 static int
 conn_say_close(struct conn *conn, const void *payload, size_t bytes, uint64_t last)
 {
@@ -409,9 +409,9 @@ conn_reap(struct worker *worker)
 
 /* --- memory --- */
 
-/* Would closing the client give memory back? Not when it has left already, in its own turn, or when it
- * is `current` and its Close is queued: its buffers are in use by the callers, and are freed at the
- * end of its turn. */
+/* Would closing the client give memory back? Not when it has left already, in its own turn, or
+ * when it is `current` and its Close is queued: its buffers are in use by the callers, and are
+ * freed at the end of its turn. */
 static bool
 conn_counts(const void *owner)
 {

@@ -1,6 +1,6 @@
 /*
- * conn_list.c: every change of a connection's state or list takes it out of its list, writes the fields that
- * name the list, and puts it into the list that they name then.
+ * conn_list.c: every change of a connection's state or list takes it out of its list, writes the
+ * fields that name the list, and puts it into the list that they name then.
  */
 #include "worker/conn_list.h"
 

@@ -1,7 +1,7 @@
 /*
- * conn_timeout.c: a list whose connections have the same timeout is in the order in which these began, so that
- * the walk through it ends at the first connection that is not late. While the server stops, all that are
- * closing are looked at, since some of them can end before their time.
+ * conn_timeout.c: a list whose connections have the same timeout is in the order in which these
+ * began, so that the walk through it ends at the first connection that is not late. While the
+ * server stops, all that are closing are looked at, since some of them can end before their time.
  */
 #include "worker/conn_timeout.h"
 
@@ -64,10 +64,10 @@ conn_tick_handshaking(struct worker *worker, uint64_t timeout_ms, unsigned *left
     }
 }
 
-/* False: neither this connection nor a later one of the list is late or looked at in this tick. When
- * the server stops, it waits as long as --drain allows for a client to answer the Close. It does not
- * wait for the peer's FIN if the connection never became a client, or if the client has acknowledged
- * all that it was sent. */
+/* False: neither this connection nor a later one of the list is late or looked at in this tick.
+ * When the server stops, it waits as long as --drain allows for a client to answer the Close. It
+ * does not wait for the peer's FIN if the connection never became a client, or if the client has
+ * acknowledged all that it was sent. */
 static bool
 conn_tick_closing(struct conn *conn, unsigned *left)
 {

@@ -76,42 +76,43 @@ struct worker {
 
     enum worker_stage stage;
     bool done;
-    uint64_t last_seq; /* WORKER_DELIVERING */
+    uint64_t last_seq; /* WORKER_DELIVERING: where published broadcasts end */
     unsigned close_code;
     bool orphaned;        /* the master is gone */
     uint64_t orphaned_ns; /* since when, by CLOCK_MONOTONIC */
     struct run_clock clock;
 
-    size_t conn_count;            /* in any state */
-    size_t deliver_place;         /* where worker_deliver goes on in fanout.conns */
-    struct conn_list handshaking; /* CONN_HANDSHAKE, oldest first */
-    struct conn_list waiting;     /* those whose handler waits for room in the ring, oldest first */
+    size_t conn_count;    /* in any state */
+    size_t deliver_place; /* where worker_deliver goes on in fanout.conns */
+    /* conn_list.h says which of these a connection is in. */
+    struct conn_list handshaking;         /* CONN_HANDSHAKE, oldest first */
+    struct conn_list waiting;             /* a handler waits for room in the ring, oldest first */
     struct conn_list queues[CONN_QUEUES]; /* connections that wait for a turn, oldest first */
-    uint32_t queued[CONN_QUEUES];         /* how many are in each */
-    uint32_t before_intake;               /* that arrive have their turns before the next intake */
-    struct conn_list held;                /* hold the ring back: not all that is due is out */
+    uint32_t queued[CONN_QUEUES];         /* how many are in each, [0]: in none */
+    uint32_t before_intake;               /* arriving ones with a turn before the next intake */
+    struct conn_list held;                /* they hold the ring back: not all that is due is out */
     size_t held_count;
-    struct conn_list parting;   /* CONN_LINGER, our FIN is out, not read since: conn_part */
+    struct conn_list parting;   /* CONN_LINGER, the FIN is out, not read since: conn_part */
     struct conn_list closing;   /* CONN_CLOSING, CONN_LINGER, oldest first */
     struct conn_list unwatched; /* unwatched.h */
     struct conn_list gone;      /* CONN_GONE, oldest first */
 
     struct conn *current; /* whose input is being worked on: its output is gathered in `gather` */
     struct conn *joining; /* whose connect handler runs */
-    bool retrying;        /* one that has waited for room has its turn, before those behind it */
+    bool retrying;        /* the handler that is called had waited for room: it may publish */
     size_t gather_bytes;
     uint8_t input[WORKER_IO_BYTES];
     uint8_t gather[WORKER_IO_BYTES];
     struct conf_shm own_conf; /* copied at start: other workers can write the segment's */
 };
 
-/* worker.c without the process around it. Sets up a worker, which is zeroed, from the descriptors
+/* worker.c without the process around it. Sets up `worker`, which is zeroed, from the descriptors
  * that a worker inherits (shm/chan.h); fanout_init then joins the ring. */
 int worker_init(struct worker *worker, const struct crier_app *app, uint32_t member)
     __attribute__((warn_unused_result));
 
-/* One turn of the loop. To be called until worker->done; conn_reap then frees the connections that are
- * left. */
+/* One turn of the loop. To be called until worker->done; conn_reap then frees the connections that
+ * are left. */
 void worker_turn(struct worker *worker);
 
 /* The time by which clients are judged (run_clock.h). Wraps: compare by difference. */
