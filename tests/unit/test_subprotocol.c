@@ -125,7 +125,7 @@ test_subprotocol_a_request_may_have_64_names(void **state)
 
     (void)state;
     for (int i = 1; i < SUBPROTOCOL_OFFERS_MAX; i++)
-        snprintf(offers + strlen(offers), 8, ",p%d", i);
+        snprintf(offers + strlen(offers), sizeof(offers) - strlen(offers), ",p%d", i);
     assert_int_equal(choose_of(offers, "p63"), SUBPROTOCOL_OK);
     assert_chosen("p63");
     snprintf(offers + strlen(offers), 8, ",more");
