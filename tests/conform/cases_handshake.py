@@ -141,6 +141,8 @@ SUBPROTOCOL = [
     spoken("4.2.2-subprotocol-any-of-255-bytes", "x" * 255, "y" * 256 + "," + "x" * 255, flags=ANY),
     spoken("4.2.2-subprotocol-any-but-reserved", "crier", "crier.v1, bearer.c2VjcmV0, Bearer.x, CRIER.y, crier", flags=ANY),
     spoken("4.2.2-subprotocol-any-but-only-reserved", None, "bearer.c2VjcmV0, crier.v1", flags=ANY),
+    *(spoken(f"4.2.2-subprotocol-any-but-no-token-{name.split('.')[0]}", "v4.channel.k8s.io", f"{name}, v4.channel.k8s.io", flags=ANY)
+      for name in ("base64url.bearer.authorization.k8s.io.c2VjcmV0", "openai-insecure-api-key.sk-1", "eyJhbGciOiJub25lIn0.e30.")),
     *(spoken(f"4.2.2-subprotocol-of-64-names-{name}", chosen, ",".join(f"p{i}" for i in range(64)), flags=flags)
       for name, chosen, flags in (("any", "p0", ANY), ("none", None, ()))),
     *(denied(f"4.1-subprotocol-{name}-{how}", 400, *(f"Sec-WebSocket-Protocol: {line}" for line in lines),

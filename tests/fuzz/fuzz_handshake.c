@@ -5,6 +5,7 @@
  *
  *   input: the request
  */
+#include <ctype.h>
 #include <openssl/evp.h>
 #include <strings.h>
 
@@ -207,8 +208,19 @@ read_names(struct text head, struct text names[NAMES_MAX], size_t *count)
 static bool
 is_reserved(struct text name)
 {
-    return name.bytes > 255 || (name.bytes > 5 && strncasecmp(name.at, "crier.", 6) == 0) ||
-           (name.bytes > 6 && strncasecmp(name.at, "bearer.", 7) == 0);
+    static const char *const words[] = {"bearer", "basic", "authorization", "token",
+                                        "jwt",    "key",   "secret",        "password"};
+    char copy[256];
+
+    if (name.bytes > 255)
+        return true;
+    memcpy(copy, name.at, name.bytes);
+    copy[name.bytes] = '\0';
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+        for (const char *at = copy; (at = strcasestr(at, words[i])); at++)
+            if (at[strlen(words[i])] && !isalnum((unsigned char)at[strlen(words[i])]))
+                return true;
+    return strncasecmp(copy, "crier.", 6) == 0 || strncmp(copy, "eyJ", 3) == 0;
 }
 
 /* What is to be agreed on; no bytes: nothing. */

@@ -772,7 +772,12 @@ GROUPS = [
         ("extension_escape_at_end", "            if (!rest->bytes)\n                return false;\n            c = rest", "            c = rest"),
     ]),
     ("worker/proto/subprotocol.c", ["subprotocol"], [
-        ("subprotocol_any_bearer", " &&\n           !subprotocol_begins(name, \"bearer.\")", ""),
+        ("subprotocol_any_credential", " &&\n           !subprotocol_may_be_secret(name)", ""),
+        ("subprotocol_word_first_only", "        if (subprotocol_announces(name, words[i]))", "        if (subprotocol_begins(name, words[i]))"),
+        ("subprotocol_word_alone", "for (; name.bytes > bytes; name.at++, name.bytes--)", "for (; name.bytes >= bytes; name.at++, name.bytes--)"),
+        ("subprotocol_word_in_a_word", "subprotocol_begins(name, word) && !isalnum((unsigned char)name.at[bytes])", "subprotocol_begins(name, word)"),
+        ("subprotocol_web_token", "return name.bytes >= 3 && memcmp(name.at, \"eyJ\", 3) == 0;", "return false;"),
+        ("subprotocol_web_token_length", "return name.bytes >= 3 && memcmp", "return name.bytes > 3 && memcmp"),
         ("subprotocol_prefix_case", "http1_slice_equal_nocase((struct http1_slice){name.at, wanted.bytes}, wanted)", "http1_slice_equal((struct http1_slice){name.at, wanted.bytes}, wanted)"),
         ("subprotocol_any_long", "name.bytes <= SUBPROTOCOL_NAME_MAX_BYTES && ", ""),
         ("subprotocol_name_case", "if (http1_slice_equal(listed, name))", "if (http1_slice_equal_nocase(listed, name))"),

@@ -70,6 +70,49 @@ test_subprotocol_the_first_of_the_client_that_is_listed_is_chosen(void **state)
 }
 
 static void
+test_subprotocol_any_chooses_no_name_that_looks_like_a_credential(void **state)
+{
+    static const char *const credentials[] = {
+        "base64url.bearer.authorization.k8s.io.dG9rZW4",
+        "base64url.bearer.phx.dG9rZW4",
+        "BASE64URL.BEARER.PHX.x",
+        "Bearer-x",
+        "bearer_x",
+        "bearer|x",
+        "bearer.",
+        "basic.dXNlcjpwYXNz",
+        "Authorization.x",
+        "access_token.x",
+        "accessToken-x",
+        "jwt.x",
+        "openai-insecure-api-key.sk-x",
+        "apikey.x",
+        "secret.x",
+        "password.x",
+        "tokens.token.x", /* the second place where the word is */
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.x",
+        "eyJ",
+    };
+    static const char *const names[] = {"bearer",      "access_token", "token", "tokens", "bearer1",
+                                        "keyboard.v1", "EYJ",          "ey",    "x.eyJ"};
+    char offers[128];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(credentials) / sizeof(credentials[0]); i++) {
+        snprintf(offers, sizeof(offers), "%s,v4.channel.k8s.io", credentials[i]);
+        assert_int_equal(choose_of(offers, "any"), SUBPROTOCOL_OK);
+        assert_chosen("v4.channel.k8s.io");
+        assert_int_equal(choose_of(credentials[i], credentials[i]), SUBPROTOCOL_OK);
+        assert_chosen(credentials[i]); /* listed: it is the operator's word */
+    }
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        snprintf(offers, sizeof(offers), "%s,dG9rZW4", names[i]);
+        assert_int_equal(choose_of(offers, "any"), SUBPROTOCOL_OK);
+        assert_chosen(names[i]);
+    }
+}
+
+static void
 test_subprotocol_without_the_header_none_is_chosen(void **state)
 {
     (void)state;
@@ -180,6 +223,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_subprotocol_the_first_of_the_client_that_is_listed_is_chosen),
+        cmocka_unit_test(test_subprotocol_any_chooses_no_name_that_looks_like_a_credential),
         cmocka_unit_test(test_subprotocol_without_the_header_none_is_chosen),
         cmocka_unit_test(test_subprotocol_several_lines_are_one_list),
         cmocka_unit_test(test_subprotocol_what_is_no_list_of_tokens_is_malformed_wanted_or_not),

@@ -1,5 +1,6 @@
 #include "worker/proto/subprotocol.h"
 
+#include <ctype.h>
 #include <string.h>
 
 const char *
@@ -32,6 +33,33 @@ subprotocol_begins(struct http1_slice name, const char *prefix)
            http1_slice_equal_nocase((struct http1_slice){name.at, wanted.bytes}, wanted);
 }
 
+/* Does `word` stand in `name`, and neither a letter nor a digit behind it, but something? */
+static bool
+subprotocol_announces(struct http1_slice name, const char *word)
+{
+    size_t bytes = strlen(word);
+
+    for (; name.bytes > bytes; name.at++, name.bytes--)
+        if (subprotocol_begins(name, word) && !isalnum((unsigned char)name.at[bytes]))
+            return true;
+    return false;
+}
+
+/* This header is the only one that a page of a browser can set, so pages send credentials in it:
+ * base64url.bearer.authorization.k8s.io.TOKEN, openai-insecure-api-key.KEY, or a JSON Web Token (RFC 7519),
+ * which begins with {" in base64. */
+static bool
+subprotocol_may_be_secret(struct http1_slice name)
+{
+    static const char *const words[] = {"bearer", "basic", "authorization", "token",
+                                        "jwt",    "key",   "secret",        "password"};
+
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+        if (subprotocol_announces(name, words[i]))
+            return true;
+    return name.bytes >= 3 && memcmp(name.at, "eyJ", 3) == 0;
+}
+
 static bool
 subprotocol_is_listed(struct http1_slice name, const char *wanted)
 {
@@ -50,7 +78,7 @@ subprotocol_is_wanted(struct http1_slice name, const char *wanted)
     if (strcmp(wanted, "any") != 0)
         return subprotocol_is_listed(name, wanted);
     return name.bytes <= SUBPROTOCOL_NAME_MAX_BYTES && !subprotocol_begins(name, "crier.") &&
-           !subprotocol_begins(name, "bearer.");
+           !subprotocol_may_be_secret(name);
 }
 
 /* Collects the names of all lines. */

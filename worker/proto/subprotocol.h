@@ -9,9 +9,11 @@
  *
  * `wanted` is the option --subprotocol: NULL or "" for none, "any", or names with commas between them. Names
  * are tokens and compared byte by byte. The first name of the client that is listed is chosen; with
- * "any" it is the client's first, except for names that begin with "crier." (reserved for this
- * server) or "bearer." (a credential, which must not come back in an answer), in any case of their
- * letters, and names of more than SUBPROTOCOL_NAME_MAX_BYTES.
+ * "any" it is the client's first that does not begin with "crier." (reserved for this server), has at most
+ * SUBPROTOCOL_NAME_MAX_BYTES, and does not look like a credential, which must not come back in an
+ * answer: one of the words bearer, basic, authorization, token, jwt, key, secret and password, then a character
+ * that is neither a letter nor a digit; or "eyJ" at the beginning. Only the last has a case. A credential
+ * that looks like any other name is not recognised.
  */
 #ifndef CRIER_PROTO_SUBPROTOCOL_H
 #define CRIER_PROTO_SUBPROTOCOL_H
