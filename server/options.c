@@ -187,6 +187,9 @@ options_refuse_argument(struct options_rows *rows, char **argv, bool missing)
         return options_refuse("--%s wants an argument: %s", row->name, row->arg);
     if (row)
         return options_refuse("--%s takes no argument", row->name);
+    if (optopt == OPTIONS_HELP || optopt == OPTIONS_VERSION)
+        return options_refuse("--%s takes no argument",
+                              optopt == OPTIONS_HELP ? "help" : "version");
     if (optopt)
         return options_refuse("-%c is not an option; --help lists them", optopt);
     return options_refuse("%s is not an option; --help lists them", argv[optind - 1]);

@@ -403,8 +403,10 @@ answer_check(const struct bench_client *client, const char *head, char why[WHY_B
     const char *accept = strcasestr(head, name);
 
     if (strncmp(head, "HTTP/1.1 101", strlen("HTTP/1.1 101")) != 0) {
-        snprintf(why, WHY_BYTES, "the server answered '%.*s'", (int)strcspn(head, "\r\n") % 80,
-                 head);
+        size_t line_bytes = strcspn(head, "\r\n");
+
+        snprintf(why, WHY_BYTES, "the server answered '%.*s'",
+                 line_bytes < 80 ? (int)line_bytes : 80, head);
         return why;
     }
     if (accept)

@@ -264,7 +264,6 @@ parse_option(struct bench_options *options, int key, const char *text)
     case OPTION_PLOT: return parse_plot(options, text);
     case OPTION_HELP: return printf(usage, program_name()) < 0;
     case OPTION_VERSION: return printf("%s " CRIER_VERSION "\n", program_name()) < 0;
-    case '?': return BENCH_EXIT_USAGE; /* getopt has said why */
     }
     return parse_number_option(options, key, text);
 }
@@ -379,7 +378,12 @@ bench_options_parse(struct bench_options *options, int argc, char **argv)
         own++;
     if (own + 1 < argc)
         options->command = argv + own + 1;
-    while ((key = getopt_long(own, argv, "c:p:r:w:s:bd:t:", long_options, NULL)) != -1) {
+    opterr = 0;
+    while ((key = getopt_long(own, argv, ":c:p:r:w:s:bd:t:", long_options, NULL)) != -1) {
+        if (key == '?' || key == ':') {
+            program_complain_option(argv, long_options, key);
+            return BENCH_EXIT_USAGE;
+        }
         code = parse_option(options, key, optarg);
         if (code >= 0)
             return code;

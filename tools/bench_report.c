@@ -1,6 +1,9 @@
 #include "tools/bench_report.h"
 
 #include <inttypes.h>
+#include <string.h>
+
+#include "shm/util/escape.h"
 
 enum {
     BUSY_PERCENT = 90, /* of a CPU: a thread that needs as much was perhaps what was measured */
@@ -176,6 +179,17 @@ text_count(FILE *to, uint64_t count, const char *what)
         fprintf(to, "%-13s %" PRIu64 " %s\n", "FAULT", count, what);
 }
 
+/* The server's own words may be in it: its status line, the reason of its Close. */
+static void
+text_why(FILE *to, const char *why)
+{
+    char shown[4 * BENCH_WHY_BYTES];
+
+    escape_text(shown, sizeof(shown), why, strlen(why), ESCAPE_LINE);
+    if (*why)
+        fprintf(to, "%-13s %s\n", "", shown);
+}
+
 static void
 text_faults(FILE *to, const struct bench_result *result)
 {
@@ -188,10 +202,8 @@ text_faults(FILE *to, const struct bench_result *result)
     text_count(to, t->other_order, "clients saw the messages in another order than the others");
     text_count(to, t->disconnected, "clients were disconnected");
     text_count(to, t->refused, "connections failed");
-    for (uint32_t i = 0; i < result->run->thread_count; i++) {
-        if (result->run->threads[i].why[0])
-            fprintf(to, "%-13s %s\n", "", result->run->threads[i].why);
-    }
+    for (uint32_t i = 0; i < result->run->thread_count; i++)
+        text_why(to, result->run->threads[i].why);
     if (t->foreign)
         fprintf(to, "%-13s %" PRIu64 " messages were not crier-bench's, and do not count\n", "note",
                 t->foreign);

@@ -281,7 +281,12 @@ parse(struct arguments *arguments, int argc, char **argv)
     };
     int option;
 
-    while ((option = getopt_long(argc, argv, "n:c", options, NULL)) != -1) {
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, ":n:c", options, NULL)) != -1) {
+        if (option == '?' || option == ':') {
+            program_complain_option(argv, options, option);
+            return RING_TOOL_EXIT_USAGE;
+        }
         if (option == OPTION_HELP) {
             printf(usage, program_name(), program_name());
             return EXIT_SUCCESS;

@@ -1,6 +1,7 @@
 #include "shm/util/program.h"
 
 #include <ctype.h>
+#include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -50,4 +51,19 @@ program_complain(const char *format, ...)
     va_start(args, format);
     program_vcomplain(format, args);
     va_end(args);
+}
+
+void
+program_complain_option(char *const *argv, const struct option *longs, int value)
+{
+    while (longs->name && longs->val != optopt)
+        longs++;
+    if (optopt == 0) /* a long one that is not there, or short for several */
+        program_complain("%s is not an option; --help lists them", argv[optind - 1]);
+    else if (!longs->name)
+        program_complain("-%c is not an option; --help lists them", optopt);
+    else if (value == ':')
+        program_complain("--%s wants an argument", longs->name);
+    else
+        program_complain("--%s takes no argument", longs->name);
 }

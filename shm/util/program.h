@@ -15,6 +15,8 @@
 
 enum { PROGRAM_NAME_BYTES = 32 };
 
+struct option;
+
 /* Takes the last part of argv[0], or `fallback` without one, at the start of the program. A byte that is no
  * letter, digit, '.', '_', '+' or '-' becomes '_', and a longer name is cut. */
 void program_open(char *const *argv, const char *fallback);
@@ -25,5 +27,9 @@ const char *program_name(void);
 /* One line on stderr: the name, a colon, the sentence. It is escaped (escape.h). */
 void program_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void program_vcomplain(const char *format, va_list args) __attribute__((format(printf, 1, 0)));
+
+/* What is wrong with the argument that getopt_long(3) has just refused with `value`, '?' or ':', of `longs`. For
+ * `opterr` = 0 and short options that begin with ':': getopt's own lines are not escaped. */
+void program_complain_option(char *const *argv, const struct option *longs, int value);
 
 #endif

@@ -1,9 +1,20 @@
-"""Nothing from outside reaches an operator's terminal as a control sequence: the log, crier-ring."""
+"""Nothing from outside reaches an operator's terminal as a control sequence: the log, crier-ring, crier-bench."""
 
+import base64
+import contextlib
+import hashlib
+import os
+import re
+import socket
 import sys
 import unicodedata
 
-from harness import BINARY, CRIER, CRIER_RING, plain_environment, run_crier
+import pytest
+
+from harness import BINARY, BUILD, CRIER, CRIER_RING, Job, plain_environment, run_crier
+
+CRIER_BENCH = os.path.join(BUILD, "crier-bench")
+PROGRAMS = [CRIER, CRIER_RING, CRIER_BENCH]
 
 SEQUENCES = ["\x1b[2J", "\x1b]0;title\x07", "\x1bP1$r\x1b\\", "\x9b31m", "\x9d0;title\x9c", "\x90q", "a\rb", "a\bb", "\x7f",
              "\x00", "\u202eabc\u202c", "\u2066abc\u2069", "\u200f", "\ufeff", "\u2028", "\U000e0041"]
@@ -22,6 +33,69 @@ def test_arguments_and_file_names_are_escaped_in_complaints():
         assert done.returncode == status, done
         assert_harmless(done.stderr)
         assert "/nowhere/\\x1b[2J\\xe2\\x80\\xae" in done.stderr, done
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=os.path.basename)
+@pytest.mark.parametrize("argument, shown", [
+    ("--\x1b[2J\u202e", "--\\x1b[2J\\xe2\\x80\\xae is not an option; --help lists them"), ("-\x1b", "-\\x1b is not an option; --help lists them"),
+    (b"-\xff", "-\\xff is not an option; --help lists them"), ("--help=\x9b31m", "--help takes no argument"),
+    ("--version=", "--version takes no argument")])
+def test_an_option_that_is_not_there_is_refused_in_one_escaped_line(program, argument, shown):
+    done = run_crier(argument, program=program, env=plain_environment(LC_ALL="C.UTF-8"))
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{os.path.basename(program)}: {shown}\n"), done
+
+
+@pytest.mark.parametrize("program, option, name", [(CRIER_RING, "--last", "last"), (CRIER_RING, "-n", "last"), (CRIER_RING, "--sa", "save"),
+                                                   (CRIER_BENCH, "--rate", "rate"), (CRIER_BENCH, "-c", "clients")])
+def test_an_option_without_its_argument_is_refused_in_one_line(program, option, name):
+    done = run_crier(option, program=program)
+    assert (done.returncode, done.stderr) == (2, f"{os.path.basename(program)}: --{name} wants an argument\n"), done
+
+
+def hostile_server(listener, answer, frames):
+    """Answers each handshake; without an answer it agrees, and answers the client's first message with the frames."""
+    while True:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return
+        with client, contextlib.suppress(ConnectionResetError):
+            request = b""
+            while not request.endswith(b"\r\n\r\n"):
+                more = client.recv(65536)
+                if not more:
+                    break
+                request += more
+            else:
+                key = re.search(rb"\r\nSec-WebSocket-Key: *(\S+)", request)[1]
+                accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+                client.sendall(answer or b"HTTP/1.1 101 Yes\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                               b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
+                while client.recv(65536):
+                    client.sendall(frames)
+                    frames = b""
+
+
+HOSTILE = "\x1b[2J\x1b]0;t\x07\x9b31m\u202e"
+SHOWN = "\\x1b[2J\\x1b]0;t\\x07\\xc2\\x9b31m\\xe2\\x80\\xae"
+REASON = b"\x03\xf3" + HOSTILE.encode()
+
+
+@pytest.mark.parametrize("answer, frames, line", [
+    (None, bytes([0x88, len(REASON)]) + REASON, f"the server closed it with 1011 {SHOWN}"),
+    (f"HTTP/1.1 500 {HOSTILE}\r\nContent-Length: 0\r\n\r\n".encode(), b"", f"the server answered 'HTTP/1.1 500 {SHOWN}'"),
+    (b"HTTP/1.1 500 " + b"x" * 147 + b"\r\nContent-Length: 0\r\n\r\n", b"", f"the server answered 'HTTP/1.1 500 {'x' * 67}'")],
+    ids=["close", "status", "long"])
+def test_what_a_server_says_is_escaped_by_crier_bench(answer, frames, line):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        job = Job(hostile_server, listener, answer, frames)
+        done = run_crier("--clients", "1", "--duration", "0.1", "ws://127.0.0.1:%d/" % listener.getsockname()[1], program=CRIER_BENCH,
+                         env=plain_environment(LC_ALL="C.UTF-8"))
+        listener.shutdown(socket.SHUT_RDWR)
+        job.join()
+    shown = done.stdout + done.stderr
+    assert done.returncode != 0 and line in (done.stderr if answer else done.stdout), done
+    assert_harmless(shown)
 
 
 def test_the_name_of_an_image_is_escaped(crier, tmp_path):

@@ -947,6 +947,13 @@ GROUPS = [
         ("worker_child_sets_no_timer", "if (getpid() == worker_process && getppid() != worker_master)", "if (getppid() != worker_master)"),
         ("worker_stray_signal_sets_no_timer", "if (getpid() == worker_process && getppid() != worker_master)", "if (getpid() == worker_process)"),
     ]),
+    ("shm/util/program.c", ["e2e/test_escape.py"], [
+        ("program_option_of_long_ones", "argv[optind - 1]", "argv[0]"),
+        ("program_option_without_its_argument", "else if (value == ':')", "else if (value == '?')"),
+    ]),
+    ("tools/bench_report.c", ["e2e/test_escape.py"], [
+        ("bench_report_escapes_why", "escape_text(shown, sizeof(shown), why, strlen(why), ESCAPE_LINE);", "snprintf(shown, sizeof(shown), \"%s\", why);"),
+    ]),
     ("tools/locate.c", ["e2e/test_crier_ring.py"], [
         ("locate_the_master_alone", "is = atomic_load_relaxed(&segment.members[MEMBER_MASTER].pid) == (uint32_t)pid;", "is = atomic_load_relaxed(&segment.members[MEMBER_MASTER].pid) != 0;"),
         ("locate_number_or_file", "return *text && strspn(text, \"0123456789\") == strlen(text);", "return *text && strspn(text, \"0123456789\") > 0;"),
