@@ -85,6 +85,8 @@ listen_address_parse_unix(const char *text, struct listen_address *address)
     address->kind = LISTEN_UNIX;
     if (bytes == 0)
         return "a path behind unix:";
+    if (text[0] == '@') /* elsewhere that is an abstract socket, which any user may connect to */
+        return "a path behind unix: that does not begin with @ (./@ does not)";
     if (bytes >= sizeof(address->path))
         return "a path below 108 bytes";
     memcpy(address->path, text, bytes);

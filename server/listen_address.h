@@ -12,7 +12,7 @@
  *   [IPV6]:PORT   IPv6 only
  *   unix:PATH     a socket in the file system, whose permissions the umask decides; or, behind it,
  *                 ,mode=OCTAL and ,group=NAME in any order (socket_mode.h);
- *                 a path has no comma
+ *                 a path has no comma, and does not begin with @
  *   fd:N          inherited, listening already (N from 3 on)
  */
 #ifndef CRIER_SERVER_LISTEN_ADDRESS_H

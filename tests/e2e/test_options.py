@@ -19,7 +19,7 @@ FLAG = ["yes", "2", "-1", "true"]
 # values are for the command line only, since an empty variable counts as none.
 BAD = {
     "listen": ["", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:http", "65536", "-1", "::1:80", "[x]:80",
-               "[]:80", "unix:", "unix:/" + "x" * 107, "fd:", "fd:2", "fd:x", LONGER, "fd:3,mode=660",
+               "[]:80", "unix:", "unix:@crier", "unix:/" + "x" * 107, "fd:", "fd:2", "fd:x", LONGER, "fd:3,mode=660",
                *("unix:/tmp/crier-none," + more for more in (
                    "mode=", "mode=999", "mode=u+rw", "mode=1777", "mode=660,mode=600", "group=", "group=no such group", "group=-1",
                    "group=4294967295", "group=0,group=0", "mod=660", *TYPED_ONLY))],

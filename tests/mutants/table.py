@@ -669,6 +669,7 @@ GROUPS = [
         ("socket_file_live_server", "if (error == ECONNREFUSED && unlink(un->sun_path) != 0)", "if (unlink(un->sun_path) != 0)"),
     ]),
     ("server/listen_address.c", ["listen"], [
+        ("listen_address_abstract", "if (text[0] == '@')", "if (false)"),
         ("listen_address_longest_path", "if (bytes >= sizeof(address->path))", "if (bytes > sizeof(address->path))"),
         ("listen_address_longest_host", "if (bytes >= sizeof(address->host))", "if (bytes > sizeof(address->host))"),
         ("listen_address_highest_port", "return errno || *end || number > max ? -1 : (int)number;", "return errno || *end || number >= max ? -1 : (int)number;"),

@@ -201,6 +201,8 @@ test_listen_checks_addresses_to_their_limits(void **state)
     assert_true(is_address("unix:x"));
     assert_false(is_address("unix:"));
     assert_false(is_address("unix:,mode=660"));
+    assert_false(is_address("unix:@x"));
+    assert_true(is_address("unix:./@x"));
     memcpy(path + 5 + sizeof(un.sun_path) - 1, ",", 2);
     assert_false(is_address(path));
     assert_true(is_address("unix:x,mode=0660,group=0"));
