@@ -12,6 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "server/socket_mode.h"
+
 /* socket_file_remove_all may run at any instruction at which signals are not blocked. They are
  * blocked from bind until the socket's file is in the list, and while one is taken off it. */
 struct socket_file {
@@ -38,15 +40,20 @@ socket_file_probe(const struct sockaddr_un *un)
 /* The same for a file that is this user's, but has a mode in which the user cannot connect, or none
  * yet, because its server was killed before it had one. */
 static int
-socket_file_probe_own(const struct sockaddr_un *un, mode_t mode)
+socket_file_probe_own(const struct sockaddr_un *un, const struct stat *st)
 {
-    int error;
+    mode_t mode = st->st_mode & ALLPERMS;
+    int file = socket_mode_open(un->sun_path, st);
+    int error = EACCES;
 
-    if (chmod(un->sun_path, (mode | S_IWUSR) & ALLPERMS) != 0)
+    if (file < 0)
         return EACCES;
-    error = socket_file_probe(un);
-    if (error != ECONNREFUSED)
-        (void)chmod(un->sun_path, mode & ALLPERMS);
+    if (socket_mode_set(file, mode | S_IWUSR) == 0) {
+        error = socket_file_probe(un);
+        if (error != ECONNREFUSED && socket_mode_set(file, mode) != 0)
+            error = EACCES;
+    }
+    close(file);
     return error;
 }
 
@@ -66,7 +73,7 @@ socket_file_clear(const struct sockaddr_un *un)
     }
     error = socket_file_probe(un);
     if (error == EACCES && st.st_uid == geteuid())
-        error = socket_file_probe_own(un, st.st_mode);
+        error = socket_file_probe_own(un, &st);
     if (error == ECONNREFUSED && unlink(un->sun_path) != 0)
         return -errno;
     if (error == ECONNREFUSED || error == ENOENT)

@@ -125,39 +125,58 @@ socket_mode_hide(const struct socket_mode *mode, int fd)
     return socket_mode_is_given(mode) && fchmod(fd, 0) != 0 ? -errno : 0;
 }
 
-/* Takes no path, which may lead elsewhere by now. */
+int
+socket_mode_open(const char *path, const struct stat *known)
+{
+    int file = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    struct stat st;
+    int rc = 0;
+
+    if (file < 0)
+        return -errno;
+    if (fstat(file, &st) != 0)
+        rc = -errno;
+    else if (st.st_dev != known->st_dev || st.st_ino != known->st_ino)
+        rc = -ESTALE;
+    if (!rc)
+        return file;
+    close(file);
+    return rc;
+}
+
+int
+socket_mode_set(int file, mode_t mode)
+{
+    char path[32];
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", file); /* fchmod(2) refuses O_PATH */
+    return chmod(path, mode) != 0 ? -errno : 0;
+}
+
 static int
 socket_mode_change(const struct socket_mode *mode, int file)
 {
-    char path[32];
     gid_t gid;
 
     if (socket_mode_find_group(mode->group, &gid) != 0)
         return -ENOENT; /* it was there when the options were checked */
     if (fchownat(file, "", (uid_t)-1, gid, AT_EMPTY_PATH) != 0)
         return -errno;
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", file); /* fchmod(2) refuses O_PATH */
-    return chmod(path, (mode_t)mode->mode) != 0 ? -errno : 0;
+    return socket_mode_set(file, (mode_t)mode->mode);
 }
 
 int
 socket_mode_apply(const struct socket_mode *mode, const char *path, const struct stat *created)
 {
-    struct stat st;
     int file;
     int rc;
 
     if (!socket_mode_is_given(mode))
         return 0;
-    file = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    file = socket_mode_open(path, created);
     if (file < 0)
-        return -errno;
-    if (fstat(file, &st) != 0)
-        rc = -errno;
-    else if (st.st_dev != created->st_dev || st.st_ino != created->st_ino)
-        rc = -ESTALE;
-    else
-        rc = socket_mode_change(mode, file);
+        return file;
+    rc = socket_mode_change(mode, file);
     close(file);
     return rc;
 }

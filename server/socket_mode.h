@@ -37,6 +37,14 @@ bool socket_mode_is_given(const struct socket_mode *mode);
 /* The file that bind creates for `fd` has no permissions. */
 int socket_mode_hide(const struct socket_mode *mode, int fd) __attribute__((warn_unused_result));
 
+/* A descriptor of the file at `path`, which is still the one in `known`: the path may lead elsewhere
+ * a moment later, and as a symbolic link to any file. The caller closes it. -ESTALE: it is another one. */
+int socket_mode_open(const char *path, const struct stat *known)
+    __attribute__((warn_unused_result));
+
+/* Sets the permissions of such a file. */
+int socket_mode_set(int file, mode_t mode) __attribute__((warn_unused_result));
+
 /* The file at `path`, which is still the one in `created`, gets its group and mode. -ESTALE: it is
  * another one. -EPERM: this process may not give it that group. */
 int socket_mode_apply(const struct socket_mode *mode, const char *path, const struct stat *created)

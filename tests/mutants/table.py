@@ -666,6 +666,7 @@ GROUPS = [
     ("server/socket_file.c", ["listen"], [
         ("socket_file_of_another", "if (lstat(file->path, &st) == 0 && st.st_dev == file->dev && st.st_ino == file->ino)", "if (lstat(file->path, &st) == 0 && st.st_dev == file->dev)"),
         ("socket_file_forgets_its_own", "    while (*at != file)\n        at = &(*at)->next;\n", ""),
+        ("socket_file_mode_of_a_link", "socket_mode_set(file, mode) != 0)", "chmod(un->sun_path, mode) != 0)"),
         ("socket_file_live_server", "if (error == ECONNREFUSED && unlink(un->sun_path) != 0)", "if (unlink(un->sun_path) != 0)"),
     ]),
     ("server/listen_address.c", ["listen"], [
@@ -677,7 +678,7 @@ GROUPS = [
     ]),
     ("server/socket_mode.c", ["socket_mode"], [
         ("socket_mode_hidden", "return socket_mode_is_given(mode) && fchmod(fd, 0) != 0 ? -errno : 0;", "(void)fd;\n    return 0;"),
-        ("socket_mode_replaced_file", "else if (st.st_dev != created->st_dev || st.st_ino != created->st_ino)", "else if (st.st_dev != created->st_dev)"),
+        ("socket_mode_replaced_file", "else if (st.st_dev != known->st_dev || st.st_ino != known->st_ino)", "else if (st.st_dev != known->st_dev)"),
         ("socket_mode_symlink", "O_PATH | O_NOFOLLOW | O_CLOEXEC", "O_PATH | O_CLOEXEC",
          "what a link leads to is not the file that was created"),
         ("socket_mode_of_group", "mode->mode = SOCKET_MODE_OF_GROUP;", "mode->mode = 0600;"),

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -70,6 +71,25 @@ other_server(const char *path, bool live)
     if (live)
         assert_int_equal(listen(fd, 1), 0);
     return fd;
+}
+
+/* As connect(2), in the code under test as well. While `swapped_for` is set, the caller has no permission,
+ * and during call number `swapped_in` another process puts a symbolic link to that file in the place of
+ * paths[0]. */
+static const char *swapped_for;
+static int swapped_in;
+
+int
+connect(int fd, const struct sockaddr *address, socklen_t bytes)
+{
+    if (!swapped_for)
+        return (int)syscall(SYS_connect, fd, address, bytes);
+    if (swapped_in-- == 0) {
+        assert_int_equal(unlink(paths[0]), 0);
+        assert_int_equal(symlink(swapped_for, paths[0]), 0);
+    }
+    errno = EACCES;
+    return -1;
 }
 
 static bool
@@ -154,6 +174,30 @@ test_listen_takes_the_path_of_a_dead_server_and_of_no_live_one(void **state)
 }
 
 /* --- permissions --- */
+
+/* Whether a socket without permissions is of a dead server is found out with its mode changed. */
+static void
+test_listen_changes_no_file_that_a_link_in_the_place_of_a_socket_leads_to(void **state)
+{
+    int fd = open(paths[1], O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    struct stat st;
+
+    (void)state;
+    assert_true(fd >= 0);
+    close(fd);
+    snprintf(addresses, sizeof(addresses), "unix:%s", paths[0]);
+    for (int call = 0; call < 2; call++) {
+        close(other_server(paths[0], false));
+        assert_int_equal(chmod(paths[0], 0066), 0);
+        swapped_for = paths[1];
+        swapped_in = call;
+        assert_int_equal(listen_open_all(&listeners, addresses), -EACCES);
+        swapped_for = NULL;
+        assert_int_equal(lstat(paths[1], &st), 0);
+        assert_int_equal(st.st_mode, S_IFREG | 0600);
+        assert_int_equal(unlink(paths[0]), 0); /* the link: it is not followed, nor removed */
+    }
+}
 
 static void
 test_listen_gives_the_file_of_a_socket_its_mode_whatever_the_umask(void **state)
@@ -260,6 +304,7 @@ main(void)
         WITH_PATHS(test_listen_leaves_a_socket_that_another_server_has_put_at_its_path),
         WITH_PATHS(test_listen_removes_nothing_when_its_file_is_gone_or_is_no_socket_any_more),
         WITH_PATHS(test_listen_takes_the_path_of_a_dead_server_and_of_no_live_one),
+        WITH_PATHS(test_listen_changes_no_file_that_a_link_in_the_place_of_a_socket_leads_to),
         WITH_PATHS(test_listen_gives_the_file_of_a_socket_its_mode_whatever_the_umask),
         WITH_PATHS(test_listen_checks_addresses_to_their_limits),
         WITH_PATHS(test_listen_names_what_a_person_would_type),
