@@ -133,8 +133,10 @@ conn_join(struct conn *conn)
     }
     if (conn->next == 0) /* the handler has made no broadcast */
         conn->next = ring_tail(&worker->ring);
-    if (rc < 0 || conn_open(conn) != 0)
+    if (rc < 0)
         conn_refuse(conn, REFUSAL_APPLICATION, 500, "The application refused this client.");
+    else if (conn_open(conn) != 0)
+        conn_refuse(conn, REFUSAL_BUSY, 503, "The server is out of memory: try again later.");
     else
         conn_out_greet(conn);
 }

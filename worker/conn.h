@@ -80,7 +80,7 @@ struct conn {
     bool held : 1;           /* its place in the ring is counted by fanout */
     bool blocked : 1;        /* the socket is full: waits until it is writable */
     bool waits : 1;          /* its handler is to be called again */
-    bool full : 1;           /* too many unread echoes: not read from */
+    bool full : 1;           /* more than --client-buffer in `output`: its socket is not read */
     bool stalled : 1;        /* `input` holds whole frames, for a later turn */
     bool fresh : 1;          /* CONN_OPEN; no turn of it had a message or was cut short: budget.h */
     bool inflating : 1;      /* a whole compressed message is, or waits for an inflater: unpack.h */
@@ -90,7 +90,7 @@ struct conn {
     bool close_sent : 1;     /* our Close is queued or out: nothing may follow */
     bool close_received : 1; /* the peer's Close is here */
     bool fin_sent : 1;
-    bool parting : 1;   /* our FIN is out, and the socket is not read for the answer yet */
+    bool parting : 1;   /* our FIN is sent; nothing has been read since (conn_part) */
     bool unwatched : 1; /* unwatched.h */
     bool opened : 1;    /* was CONN_OPEN: is counted, is due broadcasts, has a disconnect handler */
 
@@ -238,7 +238,7 @@ conn_class(const struct conn *conn)
 
 /* The request is right, and `message` holds the answer, 101: runs the connect handler, then sends
  * it. If the handler returns -EAGAIN: CONN_JOINING, and to be called again; another error: answers
- * 500. */
+ * 500. Without memory for one more client: answers 503. */
 void conn_join(struct conn *conn);
 
 /* Sends what is due: private messages, then the broadcasts that are published by now; then a Close

@@ -695,6 +695,45 @@ test_conn_connect_handler_that_is_called_again_begins_anew(void **state)
     assert_next_text(other, BINARY, "two");
 }
 
+/* The next client needs a larger array, of more bytes than there are addresses. */
+static int
+fill_the_array_of_clients(struct crier_client *client)
+{
+    struct fanout *fanout = &conn_rig_worker()->fanout;
+
+    (void)client;
+    attempts++;
+    fanout->count = fanout->capacity = SIZE_MAX / 4;
+    return 0;
+}
+
+static void
+test_conn_newcomer_for_which_there_is_no_memory_is_told_so(void **state)
+{
+    struct fanout *fanout = &conn_rig_worker()->fanout;
+    size_t count = fanout->count;
+    size_t capacity = fanout->capacity;
+    struct peer *peer = arrive(0);
+
+    (void)state;
+    if (SANITIZED)
+        SKIP("the sanitizers' allocator ends the process when too much is asked for");
+    attempts = 0;
+    on_connect = fill_the_array_of_clients;
+    say_text(peer, request);
+    say_text(peer, "\r\n");
+    while (attempts == 0)
+        conn_rig_turn();
+    fanout->count = count;
+    fanout->capacity = capacity;
+    conn_rig_settle();
+    receive(peer);
+    assert_memory_equal(peer->got, "HTTP/1.1 503 ", 13);
+    assert_int_equal(GREW(refused_busy), 1);
+    assert_int_equal(GREW(refused_application), 0);
+    assert_int_equal(GREW(clients_opened), 0);
+}
+
 static int
 announce_to_others(struct crier_client *client)
 {
@@ -1799,6 +1838,7 @@ main(void)
         EDGE(test_conn_stream_is_whole_and_in_order_whatever_is_said_and_read_when),
         EDGE(test_conn_is_read_again_once_all_its_echoes_are_out),
         EDGE(test_conn_connect_handler_that_is_called_again_begins_anew),
+        EDGE(test_conn_newcomer_for_which_there_is_no_memory_is_told_so),
         EDGE(test_conn_newcomer_is_not_told_what_its_handler_tells_the_others),
         EDGE(test_conn_newcomer_gets_every_broadcast_of_its_handler),
         EDGE(test_conn_newcomers_of_one_turn_get_each_welcome_once),
