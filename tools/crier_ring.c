@@ -133,7 +133,8 @@ print_invariants(const struct ring *ring)
     if (tries > 0)
         printf("\nthe invariants hold\n");
     else
-        printf("\nnot so, %d times (a busy ring may seem so): %s\n", RING_TOOL_TRIES, why);
+        printf("\nthe invariants did not hold in %d readings, which a busy ring may cause: %s\n",
+               RING_TOOL_TRIES, why);
 }
 
 /* --- messages --- */
