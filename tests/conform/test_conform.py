@@ -4,6 +4,7 @@ Cases that need flags of their own share a server for them.
 """
 
 import collections
+import os
 
 import cases_close
 import cases_deflate
@@ -26,6 +27,11 @@ def test_it_conforms(server_with, case):
     TALLY["cases"] += 1
     play(case, server.path, cuts_of(case))
     play(case, server.address, [()])
+
+
+def test_the_readme_has_the_number_of_cases():
+    with open(os.path.join(os.path.dirname(__file__), "../../README.md")) as readme:
+        assert f"a table of {len(CASES):,} cases" in readme.read()
 
 
 def test_every_case_has_an_id_of_its_own():
