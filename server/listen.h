@@ -19,7 +19,7 @@ enum { LISTEN_URL_BYTES = 160 };
 struct listener {
     int fd;
     bool is_unix;
-    char url[LISTEN_URL_BYTES]; /* what a person would type on this machine to connect */
+    char url[LISTEN_URL_BYTES]; /* to connect to from this machine */
     const char *scope;          /* for the log, behind the URL: " (all interfaces)", or "" */
     struct socket_file *file;   /* of a unix socket made here, or NULL */
 };

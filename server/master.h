@@ -13,12 +13,12 @@
 
 enum master_exit {
     MASTER_EXIT_OK = 0,
-    MASTER_EXIT_FAILED =
-        1, /* cannot start, for another reason than these; or, with --exit-on-eof, not
-                               all of the input was read, broadcast and delivered */
+    /* Cannot start, for a reason that has no code of its own; or, with --exit-on-eof, not all of the
+     * input was read, broadcast and delivered. */
+    MASTER_EXIT_FAILED = 1,
     MASTER_EXIT_USAGE = 2,
     MASTER_EXIT_LISTEN = 3,
-    MASTER_EXIT_WORKERS = 4, /* they cannot be forked, or die before they are ready, repeatedly */
+    MASTER_EXIT_WORKERS = 4, /* cannot be forked, or repeatedly end before they are ready */
 };
 
 /* Serves until told to stop; returns the exit code. `app` is borrowed. */

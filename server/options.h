@@ -3,14 +3,15 @@
  *
  * Role:     master, once, before anything else exists.
  * Owns:     struct options is the caller's; its conf is copied into the segment.
- * Errors:   what is refused is told on stderr in one sentence that names the option as it was
- *           given, flag or variable, and what is accepted.
+ * Errors:   one sentence on stderr names the refused option as it was given, by its flag or its
+ *           variable, and what is accepted.
  * Context:  main thread.
  *
  * The rows are those of shm/conf.def and of the application. The command line wins over the
  * environment (CRIER_MAX_MESSAGE for --max-message; an empty variable counts as none), and that
- * over the default. Where two options exclude each other, the one from the weaker source has its
- * default. A variable that loses is not looked at, so a bad value in it is no error.
+ * over the default. Where two options exclude each other, the one from the weaker source gets its
+ * default. A variable whose option is on the command line is not read, so a bad value in it is no
+ * error.
  */
 #ifndef CRIER_SERVER_OPTIONS_H
 #define CRIER_SERVER_OPTIONS_H

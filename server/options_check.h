@@ -1,5 +1,6 @@
 /*
- * options_check.h: values that are right one by one, and have to fit each other.
+ * options_check.h: checks what shm/conf.def cannot say of a value: whether the options fit each
+ * other, and the limits and the syntax of single ones (--workers, --listen, --origin, ...).
  *
  * Role:     master, for options.c.
  * Owns:     nothing.

@@ -1,6 +1,5 @@
 /*
- * options_row.h: one table of all options, the server's and the application's, and what sets one
- * of them.
+ * options_row.h: one table of all options, the server's and the application's; finds and sets them.
  *
  * Role:     master, for options.c, options_check.c and usage.c.
  * Owns:     the table, from options_rows_init to options_rows_fini; what it points to is borrowed.

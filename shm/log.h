@@ -59,10 +59,10 @@ enum log_level log_level_of(const struct conf_shm *conf);
 
 bool log_wants(enum log_level level);
 
-/* Descriptor 2 is a terminal, on which a person reads, and perhaps types. */
+/* Descriptor 2 is a terminal. */
 bool log_is_watched(void);
 
-/* The level is known when the program runs. */
+/* For a level that is not known when the program is compiled. */
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* log_warn appends ": " and the text of errno, log_warnx does not. */

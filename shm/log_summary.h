@@ -1,5 +1,5 @@
 /*
- * log_summary.h: events that may come many times per second get one line per second in the log.
+ * log_summary.h: gives events that may come many times per second one line per second in the log.
  *
  * Role:     master and workers, for every event that input or clients can cause.
  * Owns:     nothing. A struct log_summary has static storage: it is on a list of the process while a line
@@ -9,7 +9,7 @@
  *
  * An event gets its line at once when the last line of its kind is a second old. Further events are
  * counted; when that second is over, the next tick writes one line for all of them. So a line that stands
- * for one event differs in nothing from a line without a summary, and no event is without a line.
+ * for one event is the same as a line without a summary, and every event is in a line.
  *
  *   static struct log_summary refused;
  *   log_summary_add(&refused, LOG_WARN, "%s refused: %s", addr, why);
@@ -58,7 +58,7 @@ log_summary_is_new(const struct log_summary *summary)
     return summary->events == 0;
 }
 
-/* Writes all lines that are not due yet: for a line that must stand behind them. */
+/* Writes all lines, due or not: the line that the caller writes next has to stand behind them. */
 void log_summary_write_all(void);
 
 /* For log.c. */

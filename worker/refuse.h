@@ -1,5 +1,5 @@
 /*
- * refuse.h: what is counted and logged when a connection does not become a client.
+ * refuse.h: counts and logs a connection that is refused, or that ends before it is answered.
  *
  * Role:     worker.
  * Owns:     a summary for each cause: one line per second and cause (log_summary.h).
@@ -7,9 +7,10 @@
  * Context:  loop thread.
  *
  * A line has the client's address, the status, the sentence that the client was answered, and the method
- * and target of its request. Of a page of another site it has Origin and Host and the option or header to
- * set, since a proxy that replaces Host is the usual reason. Warnings are the causes that an operator can
- * end. A client that leaves, or sends nothing, is an event for --verbose: so does each TCP health check.
+ * and target of its request. For a page of another site it has Origin and Host and the option or header to
+ * set, since a proxy that replaces Host is the usual reason. Causes that an operator can end are warnings
+ * (LOG_WARN). A client that leaves, or sends nothing, is a LOG_EVENT, because each TCP health check does
+ * that; so is a client that is refused because the server stops. The others are LOG_STATUS.
  */
 #ifndef CRIER_WORKER_REFUSE_H
 #define CRIER_WORKER_REFUSE_H

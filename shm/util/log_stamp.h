@@ -7,7 +7,7 @@
  *           may have held during the fork, so the date is computed here.
  *
  * The one format is ISO 8601 in UTC with milliseconds and a space: "2026-11-28T15:04:05.123Z ". There is
- * no time on a terminal, where a person watches, nor in the journal of systemd, which notes the time
+ * no time on a terminal, which is read as it is written, nor in the journal of systemd, which notes the time
  * itself: the environment variable JOURNAL_STREAM then holds device and inode of descriptor 2
  * (systemd.exec(5)).
  */

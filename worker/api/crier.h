@@ -26,7 +26,7 @@
  *            process; things that belong to one (a thread, a connection to elsewhere) are made in
  *            the start handler, whose argument is the role.
  * Start:     a worker gets clients when its start handler has returned. A worker whose start handler
- *            has not returned within --start-timeout (60 s) is killed and started again; one that is
+ *            has not returned within --start-timeout is killed and started again; one that is
  *            in its start handler when the server stops is killed. Clients are served as soon as one
  *            worker is ready; while none is, they wait in the kernel's listen queue. The start
  *            handler of the master runs first, without a limit, because nothing watches the master.
@@ -87,7 +87,7 @@ struct crier_message {
     size_t bytes;
 };
 
-/* One option of the application, `--name ARG`. Strings are static; what people give is UTF-8. */
+/* One option of the application, `--name ARG`. Strings are static. A value that is not UTF-8 is refused. */
 struct crier_option {
     const char *name;    /* "welcome" is --welcome and CRIER_WELCOME */
     const char *arg;     /* "FMT"; "a|b|c" accepts these words only; NULL: takes no argument */
@@ -107,7 +107,7 @@ struct crier_app {
                                                            broadcast is the client's first */
     int (*message)(struct crier_client *client, const struct crier_message *message);
     int (*disconnect)(struct crier_client *client, unsigned code); /* RFC 6455 section 7.4; 1006: it
-                                                                      went without a close frame */
+                                                                      left without a Close frame */
     void (*stop)(enum crier_role role);
 };
 
@@ -121,20 +121,20 @@ const char *crier_option_get(const char *name);
  * example "shout: CRIER_WELCOME takes at most 1024 bytes". Returns -EINVAL. */
 int crier_option_refuse(const char *name, const char *format, ...) CRIER_PRINTF(2, 3);
 
-/* To every client on every worker, in one order for all. -EAGAIN; -EMSGSIZE: more than a quarter of
- * --ring, which any message that a client may send is not. */
+/* To every client on every worker, in one order for all. -EAGAIN; -EMSGSIZE: larger than a quarter of
+ * --ring. A message received from a client always fits. */
 int crier_broadcast(enum crier_type type, const void *data, size_t bytes);
 
 /* The same, but not to `client`. */
 int crier_broadcast_others(struct crier_client *client, enum crier_type type, const void *data,
                            size_t bytes);
 
-/* Would they take a message of so many bytes? 0: they would return -EMSGSIZE. */
+/* 1 if crier_broadcast and crier_broadcast_others accept so many bytes, 0 if they return -EMSGSIZE. */
 int crier_broadcast_fits(size_t bytes);
 
-/* To this client alone, in the order of the calls. Never -EAGAIN; -EMSGSIZE: more than a quarter of
- * --pool, which any message that a client may send is not; -EPIPE: it is being closed, or has left;
- * -ENOMEM: the pool is used up, the client is closed with 1013 or cut off. */
+/* To this client alone, in the order of the calls. Never -EAGAIN; -EMSGSIZE: larger than a quarter of
+ * --pool (a message received from a client always fits); -EPIPE: the client is being closed, or has
+ * left; -ENOMEM: the pool is used up, the client is closed with 1013 or reset. */
 int crier_send(struct crier_client *client, enum crier_type type, const void *data, size_t bytes);
 
 /* Closes with a code (1000, 1001, 1008, 1011, 3000 to 4999) and a reason of at most 123 bytes or

@@ -1,7 +1,7 @@
 /*
  * page.h: the page that a browser gets at /, which connects back and shows what is broadcast.
  *
- * It names no absolute path, so that it works below a prefix that a proxy takes off.
+ * It contains no absolute path, so that it works below a prefix that a proxy removes.
  *
  * Role:     worker.
  * Context:  any thread: constants.

@@ -1,5 +1,5 @@
 /*
- * site.h: the requests that are no WebSockets: the page, the health check, OPTIONS.
+ * site.h: answers requests that ask for no WebSocket: the page, the health check, OPTIONS.
  *
  * Role:     worker.
  * Owns:     nothing: what it answers is static.
@@ -8,13 +8,13 @@
  *
  *   request                     answer
  *   OPTIONS, any target         204 with Allow
- *   GET, HEAD /                 200, the page; not if the request wants a WebSocket
+ *   GET, HEAD /                 200, the page; not for a GET that wants a WebSocket
  *   GET, HEAD /_/healthz        200 "ok", which says that a worker serves
  *   GET, HEAD /_/...            404: the prefix is reserved for the server's own paths
  *   any with a body             none of these
  *
- * Everything else is handshake.h's, which refuses what is no handshake. A request for the server's own
- * paths never opens a WebSocket: Upgrade is ignored there, as RFC 9110 section 7.8 allows.
+ * handshake.h decides about all other requests, and refuses those that are no handshakes. A request for the
+ * server's own paths never opens a WebSocket: Upgrade is ignored there, as RFC 9110 section 7.8 allows.
  */
 #ifndef CRIER_WORKER_HTTP_SITE_H
 #define CRIER_WORKER_HTTP_SITE_H

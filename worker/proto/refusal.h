@@ -1,5 +1,5 @@
 /*
- * refusal.h: why a connection does not become a client.
+ * refusal.h: why a connection is refused, or ends before it is answered.
  *
  * Role:     the protocol names the cause; worker/refuse.h counts and logs it; the master counts
  *           REFUSAL_LOST.
@@ -13,7 +13,7 @@
 enum refusal {
     REFUSAL_MALFORMED,   /* 400, 414, 431, 501, 505: no HTTP request that can be understood */
     REFUSAL_METHOD,      /* 405, 413, 501: a method that is not for this server, or a body */
-    REFUSAL_PATH,        /* 404: below the server's own prefix, and not there */
+    REFUSAL_PATH,        /* 404: a path below the server's own prefix that does not exist */
     REFUSAL_PLAIN,       /* 426: asks for no WebSocket */
     REFUSAL_PROXY,       /* 426: a handshake that lacks what a proxy takes away */
     REFUSAL_HANDSHAKE,   /* 400, 426, 431: a handshake with a wrong header */
