@@ -20,14 +20,14 @@ CC      := $(if $(filter fuzz,$(VARIANT)),clang,gcc)
 SHM    := arena chan client_rec conf counter disposition histogram log log_summary member record ring segment segment_master twin wake util/escape util/inbox util/inherited util/log_out util/log_stamp util/output util/program util/thread
 SERVER := main options options_check options_row usage master limits cgroup announce listen listen_address overlap socket_file socket_mode accept roster dispatch spawn supervise signals console console_log console_source
 WORKER := worker intake budget turns conn conn_list conn_timeout conn_in conn_log conn_out unpack fanout slow pool slab liveness watch unwatched app last_words loop_log refuse
-PROTO  := deflate extension frame handshake http1 inflate mask response subprotocol utf8 utf8_walk wide wide_avx2 wide_portable wide_sse2
+PROTO  := deflate extension frame handshake http1 inflate mask origin response subprotocol utf8 utf8_walk wide wide_avx2 wide_portable wide_sse2
 HTTP   := page site
 APPS   := standard
 TOOLS  := crier_ring image locate# the program is crier-ring
 BENCHER := crier_bench $(patsubst %,bench_%,audience client histogram mqtt options plot process report sender stamp thread track)# crier-bench
 
 # UNIT=ring FUZZ= TORTURE= on the command line narrow what is built and run.
-UNIT    := utf8 mask frame http1 extension subprotocol response handshake site deflate inflate segment ring history arena client_rec record twin \
+UNIT    := utf8 mask frame http1 extension origin subprotocol response handshake site deflate inflate segment ring history arena client_rec record twin \
            conf chan member inherited inbox escape log_out log_stamp log_summary accept listen socket_mode roster dispatch supervise limits cgroup pool slab watch unwatched conn stopping turns wheel slow fanout run_clock loop_log histogram pairs $(patsubst %,bench_%,audience histogram mqtt stamp track)
 FUZZ    := utf8 http1 extension handshake frame deflate conn
 TORTURE := inbox_torture ring_torture ring_duel ring_history ring_hostile ring_kill

@@ -15,6 +15,7 @@
 #include "server/listen_address.h"
 #include "server/supervise.h"
 #include "shm/ring.h"
+#include "worker/proto/origin.h"
 #include "worker/proto/subprotocol.h"
 
 enum {
@@ -198,42 +199,6 @@ options_check_listen(struct options_rows *rows)
     }
 }
 
-/* scheme://host[:port], what a browser sends (RFC 6454 section 6.2). */
-static bool
-options_is_origin(const char *text, size_t bytes)
-{
-    static const char host[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
-    const char *end = text + bytes;
-    const char *at = text;
-    size_t word;
-
-    while (at < end && (isalnum((unsigned char)*at) || strchr("+-.", *at)))
-        at++;
-    if (at == text || !isalpha((unsigned char)*text) || end - at < 4 || memcmp(at, "://", 3) != 0)
-        return false;
-    at += 3;
-    if (*at == '[') {
-        word = strspn(at + 1, "0123456789abcdefABCDEF:.");
-        at += word + 2;
-        if (word == 0 || at > end || at[-1] != ']')
-            return false;
-    } else {
-        word = strspn(at, host);
-        at += word;
-        if (word == 0)
-            return false;
-    }
-    if (at < end && *at == ':') {
-        word = strspn(++at, "0123456789");
-        if (word < 1 || word > 5)
-            return false;
-        at += word;
-    }
-    if (at < end && *at == '/') /* the page's own path, which an origin does not have */
-        at++;
-    return at == end;
-}
-
 static bool
 options_check_origin(struct options_rows *rows)
 {
@@ -244,7 +209,7 @@ options_check_origin(struct options_rows *rows)
         return true;
     for (;;) {
         size_t bytes = strcspn(at, ",");
-        if (!options_is_origin(at, bytes))
+        if (!origin_is_listable((struct http1_slice){at, bytes}))
             return options_refuse("%s wants same, any or a list such as "
                                   "https://example.org,http://localhost:3000, not '%.*s'",
                                   options_row_name(options_row_named(rows, "origin"), name),

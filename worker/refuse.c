@@ -6,6 +6,7 @@
 #include "shm/log_summary.h"
 #include "shm/util/escape.h"
 #include "worker/conn.h"
+#include "worker/proto/origin.h"
 
 enum {
     REFUSE_SHOWN_BYTES = 120, /* of a target or a header, at most */
@@ -60,7 +61,12 @@ refuse_describe_origin(const struct conn *conn, const struct http1_request *requ
 
     escape_text(origin, sizeof(origin), header->value.at, header->value.bytes, ESCAPE_QUOTED);
     escape_text(host, sizeof(host), request->host.at, request->host.bytes, ESCAPE_QUOTED);
-    if (conn->worker->policy.origin == HANDSHAKE_ORIGIN_SAME)
+    if (!origin_is_listable(header->value))
+        snprintf(out, REFUSE_DETAIL_BYTES,
+                 "its page is from Origin \"%s\" (Host \"%s\"), which no list can name: only "
+                 "--origin any lets such pages in",
+                 origin, host);
+    else if (conn->worker->policy.origin == HANDSHAKE_ORIGIN_SAME)
         snprintf(
             out, REFUSE_DETAIL_BYTES,
             "its page is from Origin \"%s\" and not from this Host, \"%s\": give --origin that "

@@ -120,7 +120,7 @@ def test_any_lets_every_page_in(crier, origin):
 LIST = ["--origin", "https://a.example,http://b.example:8080"]
 
 
-@pytest.mark.parametrize("origin", ["https://a.example", "http://b.example:8080", "HTTPS://A.EXAMPLE"])
+@pytest.mark.parametrize("origin", ["https://a.example", "http://b.example:8080", "HTTPS://A.EXAMPLE", "https://a.example:443"])
 def test_a_list_lets_its_pages_in(crier, origin):
     accepted(crier, flags=LIST, headers=[("Origin", origin)])
 

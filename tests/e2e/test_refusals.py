@@ -64,6 +64,9 @@ TABLE = [  # cause, flags, request, what the line says
      r'refused with 403: .*Origin "http://evil\.example:81".*Host, "inner:8080".*--origin.*proxy_set_header Host \$http_host'),
     ("origin", ("--origin", "http://a.example"), {"headers": ORIGIN, "replace": {"Host": "inner:8080"}},
      r'refused with 403: .*Origin "http://evil\.example:81" \(Host "inner:8080"\), which --origin does not list'),
+    *(("origin", flags, {"headers": [("Origin", origin)], "replace": {"Host": "inner"}},
+       rf'refused with 403: .*Origin "{origin}" \(Host "inner"\), which no list can name: only --origin any')
+      for flags in ((), ("--origin", "http://a.example")) for origin in ("null", "file://", "http://a/b")),
 ]
 
 

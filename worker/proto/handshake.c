@@ -5,6 +5,8 @@
 #include <openssl/sha.h>
 #include <string.h>
 
+#include "worker/proto/origin.h"
+
 #define HANDSHAKE_GUID "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 enum {
@@ -153,75 +155,14 @@ handshake_check_key(const struct http1_request *req, struct handshake_verdict *v
     return true;
 }
 
-/* Splits scheme://host[:port]; false for schemes that are not the web's: they are never our own. */
-static bool
-handshake_origin_split(struct http1_slice origin, struct http1_slice *host, unsigned *port,
-                       unsigned *default_port)
-{
-    static const struct {
-        const char *prefix;
-        unsigned port;
-    } schemes[] = {{"http://", 80}, {"https://", 443}, {"ws://", 80}, {"wss://", 443}};
-
-    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
-        struct http1_slice prefix = http1_slice_of(schemes[i].prefix);
-
-        if (origin.bytes < prefix.bytes ||
-            !http1_slice_equal_nocase((struct http1_slice){origin.at, prefix.bytes}, prefix))
-            continue;
-        *default_port = schemes[i].port;
-        return http1_authority_split(
-            (struct http1_slice){origin.at + prefix.bytes, origin.bytes - prefix.bytes}, host,
-            port);
-    }
-    return false;
-}
-
-/* A Host without a port has the default of the origin's scheme: whether TLS was taken off in front
- * of this server cannot be seen here, and the browser would not have written the other scheme's
- * default. */
-static bool
-handshake_origin_same(struct http1_slice origin, struct http1_slice own)
-{
-    struct http1_slice origin_host, own_host;
-    unsigned origin_port, own_port, default_port;
-
-    return handshake_origin_split(origin, &origin_host, &origin_port, &default_port) &&
-           http1_authority_split(own, &own_host, &own_port) &&
-           http1_slice_equal_nocase(origin_host, own_host) &&
-           (origin_port ? origin_port : default_port) == (own_port ? own_port : default_port);
-}
-
-/* An origin has no path (RFC 6454 section 6.2), but people and some clients write the one of its page. */
-static struct http1_slice
-handshake_origin_trim(struct http1_slice origin)
-{
-    if (origin.bytes && origin.at[origin.bytes - 1] == '/')
-        origin.bytes--;
-    return origin;
-}
-
-static bool
-handshake_origin_listed(struct http1_slice origin, const char *origin_list)
-{
-    struct http1_slice list = http1_slice_of(origin_list);
-    struct http1_slice element;
-
-    while (http1_list_next(&list, &element))
-        if (http1_slice_equal_nocase(handshake_origin_trim(element), origin))
-            return true;
-    return false;
-}
-
 static bool
 handshake_origin_allowed(struct http1_slice origin, struct http1_slice own,
                          const struct handshake_policy *policy)
 {
-    origin = handshake_origin_trim(origin);
     switch (policy->origin) {
-    case HANDSHAKE_ORIGIN_SAME: return handshake_origin_same(origin, own);
+    case HANDSHAKE_ORIGIN_SAME: return origin_is_of_host(origin, own);
     case HANDSHAKE_ORIGIN_ANY: return true;
-    case HANDSHAKE_ORIGIN_LIST: return handshake_origin_listed(origin, policy->origin_list);
+    case HANDSHAKE_ORIGIN_LIST: return origin_is_listed(origin, policy->origin_list);
     }
     return false;
 }
