@@ -51,9 +51,10 @@ REQUEST_LINE = [
         ("star", b"GET * HTTP/1.1\r\nHost: x\r\n\r\n"), ("authority", b"GET x:80 HTTP/1.1\r\nHost: x\r\n\r\n"),
         ("user", b"GET http://u@x/ HTTP/1.1\r\nHost: x\r\n\r\n"))),
     case("4.1-line-empty-first", "RFC 9112 2.2", [b"\r\n" + request(), text("hello")], [upgraded(), echo("hello")], opening=True),
-    raw("4.1-line-two-empty-first", 400, b"\r\n\r\n"), raw("4.1-line-lf-first", 400, b"\n"),
+    raw("4.1-line-two-empty-first", 400, b"\r\n\r\nG"), raw("4.1-line-lf-first", 400, b"\n"),
     raw("4.1-line-cr-first", 400, b"\rG"), raw("4.1-line-http-0.9", 400, b"GET /\r\n"), raw("4.1-line-no-method", 400, b" "),
     raw("4.1-line-tls-hello", 400, b"\x16\x03\x01\x02\x00"), raw("4.1-line-lone-lf", 400, b"GET / HTTP/1.1\n"),
+    raw("4.1-line-proxy-1", 400, b"PROXY UNKNOWN\r\n"), raw("4.1-line-proxy-2", 400, b"\r\n\r\n\x00\r\nQUIT\n"),
     raw("4.1-line-http2-preface", 505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
 ]
 

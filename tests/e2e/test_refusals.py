@@ -80,6 +80,15 @@ def test_a_refusal_is_counted_by_its_cause_and_logged_with_the_remedy(crier, cau
     assert causes(server) == {cause: 1}
 
 
+@pytest.mark.parametrize("first", [b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", b"PROXY UNKNOWN\r\n",
+                                   b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + bytes(12)])
+def test_a_proxy_that_sends_the_proxy_protocol_is_named(crier, first):
+    server = crier("--no-welcome", workers=1)
+    assert raw(server, first + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") == 400
+    server.wait_log("refused with 400.*: This is the PROXY protocol, .*haproxy: no send-proxy")
+    assert causes(server) == {"malformed": 1}
+
+
 WARNINGS = ("proxy", "origin")
 
 

@@ -739,6 +739,9 @@ GROUPS = [
         ("http1_blank_line", "return bytes >= 2 && buf[0] == '\\r' && buf[1] == '\\n' ? 2 : 0;", "return bytes >= 2 && buf[0] == '\\r' ? 2 : 0;"),
         ("http1_blank_half", "    if (bytes == 1 && buf[0] == '\\r')\n        status = HTTP1_NEED_MORE;\n    else\n", ""),
         ("http1_line_at_its_end", "if (http1_check_first_line(buf, bytes, blank, scanned, req) == HTTP1_FAIL)", "if (false && http1_check_first_line(buf, bytes, blank, scanned, req) == HTTP1_FAIL)"),
+        ("http1_proxy_signature_in_pieces", "return bytes < signature_bytes ? HTTP1_NEED_MORE : http1_fail_proxy(req);", "return http1_fail_proxy(req);"),
+        ("http1_proxy_of_version_1", "http1_slice_of(\"PROXY\")", "http1_slice_of(\"PROX\")"),
+        ("http1_proxy_that_is_a_method", "status == HTTP1_FAIL && req->fail_status == 400 &&\n", "req->fail_status == 400 &&\n"),
         ("http1_version_10", "req->is_http10 = version.at[7] == '0';", "req->is_http10 = version.at[7] != '1';"),
         ("http1_host_of_10", "if (!header && req->is_http10)", "if (req->is_http10)"),
         ("http1_star_of_options", "           (http1_slice_equal(req->method, http1_slice_of(\"OPTIONS\")) &&\n            http1_slice_equal", "           (true &&\n            http1_slice_equal"),
@@ -797,8 +800,10 @@ GROUPS = [
     ("worker/http/site.c", ["site"], [
         ("site_body", "    if (request->has_body)\n        return false;\n", ""),
         ("site_wants_a_websocket", "(!is_head && handshake_is_meant(request))", "false"),
-        ("site_escaped_prefix", "{\"/_/\", \"/%5f/\"}", "{\"/_/\"}"),
-        ("site_prefix_ends", "{\"/_/\", ", "{\"/_\", "),
+        ("site_escaped_slash", "return c != '/' && text.bytes >= sizeof(escape)", "return text.bytes >= sizeof(escape)"),
+        ("site_half_an_escape", "c != '/' && text.bytes >= sizeof(escape)", "c != '/' && text.bytes"),
+        ("site_path_ends", "site_cut_prefix(&rest, path) && rest.bytes == 0;", "site_cut_prefix(&rest, path);"),
+        ("site_prefix_ends", "site_cut_prefix(&rest, \"/_/\");", "site_cut_prefix(&rest, \"/_\");"),
     ]),
     ("worker/proto/origin.c", ["origin"], [
         ("origin_default_port_of_the_page", "    if (!origin->port)\n        origin->port = origin->default_port;\n", ""),

@@ -295,6 +295,28 @@ test_http1_a_tls_client_is_told_so(void **state)
 }
 
 static void
+test_http1_a_proxy_that_sends_the_proxy_protocol_is_told_so(void **state)
+{
+    static const char second[] = "\r\n\r\n\0\r\nQUIT\n";
+
+    (void)state;
+    assert_status("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", 400);
+    assert_non_null(strstr(req.fail_sentence, "PROXY protocol"));
+    assert_status("PROXY UNKNOWN\r\n", 400);
+    assert_non_null(strstr(req.fail_sentence, "PROXY protocol"));
+    assert_int_equal(parse_status(second, sizeof(second) - 1), 400);
+    assert_non_null(strstr(req.fail_sentence, "PROXY protocol"));
+    for (size_t i = 0; i < sizeof(second) - 1; i++)
+        assert_int_equal(parse_status(second, i), -1);
+    assert_int_equal(parse_status("\r\n\r\nG", 5), 400);
+    assert_null(strstr(req.fail_sentence, "PROXY protocol"));
+    assert_status("PROXY / HTTP/2.0\r\n", 505);
+    assert_status("PROXY / HTTP/1.1\r\n" HOST "\r\n", 0);
+    assert_status("GET UNKNOWN\r\n", 400);
+    assert_null(strstr(req.fail_sentence, "PROXY protocol"));
+}
+
+static void
 test_http1_options_may_be_about_the_server_and_connect_names_a_host(void **state)
 {
     (void)state;
@@ -577,6 +599,7 @@ main(void)
         cmocka_unit_test(test_http1_a_wrong_request_line_is_refused_when_it_ends),
         cmocka_unit_test(test_http1_a_method_that_no_server_knows_is_501),
         cmocka_unit_test(test_http1_a_tls_client_is_told_so),
+        cmocka_unit_test(test_http1_a_proxy_that_sends_the_proxy_protocol_is_told_so),
         cmocka_unit_test(test_http1_options_may_be_about_the_server_and_connect_names_a_host),
         cmocka_unit_test(test_http1_a_failure_names_the_method_and_target_that_were_read),
         cmocka_unit_test(test_http1_malformed_headers_are_400),

@@ -60,6 +60,15 @@ test_site_paths_below_the_prefix_are_the_servers_own(void **state)
     assert_int_equal(find("GET /_/healthz/", ""), 404);
     assert_int_equal(find("GET /%5F/x", ""), 404);
     assert_int_equal(find("GET /%5f/x", ""), 404);
+    assert_int_equal(find("GET /%5f/healthz", ""), 200);
+    assert_int_equal(find("GET /_/%68ealth%7A", ""), 200);
+    assert_int_equal(find("GET /_/healthz%", ""), 404);
+    assert_int_equal(find("GET /_/health%7", ""), 404);
+    assert_int_equal(find("GET /_/health%7a%00", ""), 404);
+    assert_int_equal(find("GET /_/%48ealthz", ""), 404);
+    assert_int_equal(find("GET /_%2fhealthz", ""), 0);
+    assert_int_equal(find("GET /%5", ""), 0);
+    assert_int_equal(find("GET /%5e/", ""), 0);
     assert_int_equal(find("GET /_", ""), 0);
     assert_int_equal(find("GET /_x/", ""), 0);
     assert_int_equal(find("GET /x/_/healthz", ""), 0);

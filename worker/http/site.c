@@ -9,27 +9,53 @@ site_is_method(const struct http1_request *request, const char *method)
     return http1_slice_equal(request->method, http1_slice_of(method));
 }
 
+/* Is `c` what `text` begins with, as it is or escaped? A slash does not equal its escape: RFC 3986 sections
+ * 2.2 and 6.2.2.2. Returns how many bytes it takes; 0: no. */
+static size_t
+site_match(struct http1_slice text, char c)
+{
+    static const char digits[] = "0123456789abcdef";
+    char escape[] = {'%', digits[(unsigned char)c >> 4], digits[c & 15]};
+
+    if (text.bytes && text.at[0] == c)
+        return 1;
+    return c != '/' && text.bytes >= sizeof(escape) &&
+                   http1_slice_equal_nocase((struct http1_slice){text.at, sizeof(escape)},
+                                            (struct http1_slice){escape, sizeof(escape)})
+               ? sizeof(escape)
+               : 0;
+}
+
+/* Takes `prefix`, of slashes and characters that need no escape, off the path. */
+static bool
+site_cut_prefix(struct http1_slice *path, const char *prefix)
+{
+    for (; *prefix; prefix++) {
+        size_t taken = site_match(*path, *prefix);
+
+        if (taken == 0)
+            return false;
+        path->at += taken;
+        path->bytes -= taken;
+    }
+    return true;
+}
+
 static bool
 site_is_path(const struct http1_request *request, const char *path)
 {
-    return http1_slice_equal(request->path, http1_slice_of(path));
+    struct http1_slice rest = request->path;
+
+    return site_cut_prefix(&rest, path) && rest.bytes == 0;
 }
 
-/* Below /_/, whose underscore may be escaped: RFC 3986 section 6.2.2.2. */
+/* RFC 9110 section 4.2.3: a path that is equivalent to one below /_/ is below it. */
 static bool
 site_is_reserved(const struct http1_request *request)
 {
-    static const char *const prefixes[] = {"/_/", "/%5f/"};
-    struct http1_slice path = request->path;
+    struct http1_slice rest = request->path;
 
-    for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
-        struct http1_slice prefix = http1_slice_of(prefixes[i]);
-
-        if (path.bytes >= prefix.bytes &&
-            http1_slice_equal_nocase((struct http1_slice){path.at, prefix.bytes}, prefix))
-            return true;
-    }
-    return false;
+    return site_cut_prefix(&rest, "/_/");
 }
 
 static void

@@ -259,10 +259,27 @@ http1_fail_at(struct http1_request *req, char first)
                           : "This is no HTTP request.");
 }
 
+/* Both versions of it, which proxies send in front of a connection's first bytes if they are told to. */
+static enum http1_status
+http1_fail_proxy(struct http1_request *req)
+{
+    return http1_fail(req, 400,
+                      "This is the PROXY protocol, which this server does not read: the proxy in "
+                      "front must not send it (haproxy: no send-proxy).");
+}
+
+/* What version 2 begins with, behind an empty line. */
+static const char http1_proxy_signature[] = {'\r', '\n', 0, '\r', '\n', 'Q', 'U', 'I', 'T', '\n'};
+
 /* Fails as soon as `buf` cannot begin with a method and a space. */
 static enum http1_status
 http1_find_method(const char *buf, size_t bytes, struct http1_request *req)
 {
+    size_t signature_bytes = sizeof(http1_proxy_signature);
+
+    if (bytes &&
+        !memcmp(buf, http1_proxy_signature, bytes < signature_bytes ? bytes : signature_bytes))
+        return bytes < signature_bytes ? HTTP1_NEED_MORE : http1_fail_proxy(req);
     for (size_t i = 0; i < bytes; i++) {
         if (buf[i] == ' ' && i > 0) {
             req->method = (struct http1_slice){buf, i};
@@ -392,6 +409,9 @@ http1_parse_request_line(struct http1_request *req, struct http1_slice line)
     (void)http1_cut(&line, ' '); /* http1_find_method has it */
     req->target = http1_cut(&line, ' ');
     status = http1_check_version(req, line);
+    if (status == HTTP1_FAIL && req->fail_status == 400 &&
+        http1_slice_equal(req->method, http1_slice_of("PROXY"))) /* its version 1 */
+        return http1_fail_proxy(req);
     return status == HTTP1_OK ? http1_parse_target(req) : status;
 }
 

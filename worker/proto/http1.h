@@ -64,8 +64,8 @@ const char *http1_status_name(enum http1_status status);
 /* Reads the head that begins at `buf`; called again, with more bytes behind the same beginning,
  * until it does not need more. Of `req` only `scanned` is read: 0, or what the call before has left
  * there, which saves looking for the end of the head where it was not. What cannot become a request
- * is refused at once: by the first byte if it begins no method, by a request line that is wrong, or by a
- * lone LF. */
+ * is refused at once: by the first byte if it begins no method (the PROXY protocol's version 2 by its
+ * signature of twelve), by a request line that is wrong, or by a lone LF. */
 enum http1_status http1_parse(const char *buf, size_t bytes, struct http1_request *req)
     __attribute__((warn_unused_result));
 
