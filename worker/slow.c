@@ -273,7 +273,7 @@ slow_jump(struct conn *conn, uint64_t to)
     if (!conn_is_open(conn) && slow_before(conn_last(conn), to))
         to = conn_last(conn);
     if (slow_before(conn->next, to)) {
-        slow_log(conn, "it jumps ahead");
+        slow_log(conn, "it skips broadcasts");
         counter_add(worker->counters, slow_skips, 1);
         fanout_skip(worker, conn, to);
     }
