@@ -39,6 +39,9 @@ listen_advice(const struct listen_address *address, int error)
     case EALREADY:
         return "another of the addresses that were given is the same, or includes it; leave one of "
                "the two out";
+    case ENOENT:
+    case ENOTDIR:
+        return "the directory is not there; create it, or give another path with --listen";
     case EEXIST:
         return "the file is there and is not a socket; remove it, or give another path with "
                "--listen";

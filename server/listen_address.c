@@ -54,8 +54,14 @@ listen_address_parse_tcp(const char *text, struct listen_address *address)
         snprintf(address->host, sizeof(address->host), "127.0.0.1");
         return NULL;
     }
+    if (strchr(text, ','))
+        return "one address each time, and mode= or group= only behind unix:PATH";
+    if (strstr(text, "://"))
+        return "an address without ://";
     if (!colon || listen_address_number(colon + 1, 65535) < 0)
-        return "a port from 0 to 65535 behind a colon";
+        return text[0] && !text[strspn(text, "0123456789")]
+                   ? "a port from 0 to 65535"
+                   : "a port from 0 to 65535 behind a colon";
     address->port = colon + 1;
     address->port_number = (uint16_t)listen_address_number(colon + 1, 65535);
     bytes = (size_t)(colon - text);

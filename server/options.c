@@ -67,6 +67,8 @@ options_set_list(struct options_rows *rows, struct options_row *row, const char 
 {
     char value[CONF_TEXT_BYTES];
 
+    if (!text[strspn(text, options_separators)])
+        return options_row_refuse(row, CONF_ENVIRONMENT, "has only separators and no value");
     for (text += strspn(text, options_separators); *text;
          text += strspn(text, options_separators)) {
         size_t bytes = options_value_bytes(text);
@@ -178,8 +180,27 @@ options_fill_getopt(const struct options_rows *rows, struct option *longs, char 
     *entry = (struct option){"version", no_argument, NULL, OPTIONS_VERSION};
 }
 
+/* No name, or the start of several. */
 static bool
-options_refuse_argument(struct options_rows *rows, char **argv, bool missing)
+options_refuse_name(const struct option *longs, const char *given)
+{
+    size_t bytes = strcspn(given, "=");
+    const char *first = NULL;
+
+    for (; longs->name && bytes > 2; longs++) {
+        if (strncmp(longs->name, given + 2, bytes - 2) != 0)
+            continue;
+        if (first)
+            return options_refuse("%.*s may be --%s or --%s; give the whole name", (int)bytes,
+                                  given, first, longs->name);
+        first = longs->name;
+    }
+    return options_refuse("%s is not an option; --help lists them", given);
+}
+
+static bool
+options_refuse_argument(struct options_rows *rows, char **argv, const struct option *longs,
+                        bool missing)
 {
     const struct options_row *row = options_row_of(rows, optopt);
 
@@ -192,7 +213,7 @@ options_refuse_argument(struct options_rows *rows, char **argv, bool missing)
                               optopt == OPTIONS_HELP ? "help" : "version");
     if (optopt)
         return options_refuse("-%c is not an option; --help lists them", optopt);
-    return options_refuse("%s is not an option; --help lists them", argv[optind - 1]);
+    return options_refuse_name(longs, argv[optind - 1]);
 }
 
 static enum options_outcome
@@ -215,7 +236,7 @@ options_read_arguments(struct options_rows *rows, int argc, char **argv, const s
             return OPTIONS_ANSWERED;
         }
         if (value == '?' || value == ':') {
-            options_refuse_argument(rows, argv, value == ':');
+            options_refuse_argument(rows, argv, longs, value == ':');
             return OPTIONS_REFUSED;
         }
         row = options_row_of(rows, value);

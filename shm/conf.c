@@ -61,22 +61,29 @@ conf_parse_size(const char *text, uint64_t *value)
     return 0;
 }
 
+/* Without strtod: an application may have set a locale in which the point is a comma. */
 static int
 conf_parse_secs(const char *text, uint64_t *value_ms)
 {
-    static const double longest_secs = 1e9;
-    char *end;
-    double secs;
+    static const uint64_t longest_ms = UINT64_C(1000000000000);
+    uint64_t unit = 100;
+    uint64_t ms = 0;
+    unsigned digits = 0;
+    bool is_more = false;
 
-    if (!isdigit((unsigned char)text[0]) && text[0] != '.')
-        return -EINVAL;
-    secs = strtod(text, &end);
-    if (*end || !(secs >= 0 && secs <= longest_secs))
-        return -EINVAL;
-    *value_ms = (uint64_t)(secs * 1000);
-    if ((double)*value_ms < secs * 1000) /* however little is asked for, it is not "off" */
-        ++*value_ms;
-    return 0;
+    for (; isdigit((unsigned char)*text); text++, digits++) {
+        ms = ms * 10 + (uint64_t)(*text - '0') * 1000;
+        if (ms > longest_ms)
+            return -EINVAL;
+    }
+    if (*text == '.')
+        text++;
+    for (; isdigit((unsigned char)*text); text++, digits++, unit /= 10) {
+        ms += (uint64_t)(*text - '0') * unit;
+        is_more |= unit == 0 && *text != '0';
+    }
+    *value_ms = ms + is_more; /* however little is asked for, it is not "off" */
+    return *text || digits == 0 || *value_ms > longest_ms ? -EINVAL : 0;
 }
 
 /* What it ends with is the unit. */

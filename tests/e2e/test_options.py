@@ -10,7 +10,7 @@ from harness import BUILD, PROBE, needs_ipv6, plain_environment, run_crier
 
 LONGER = "x" * 1025
 SIZES = ["", "k", "1Q", "-1", "1.5M", " 1", "99999999999999999999G"]
-SECONDS = ["", "soon", "-1", "1s", "nan", "1e10"]
+SECONDS = ["", "soon", "-1", "1s", "nan", "1e3", "0x10", "0,5", "1000000001"]
 NUMBERS = ["", "many", "-1", "1.5", "0x10", "18446744073709551616"]
 TYPED_ONLY = ["660", "mode=660,"]  # a variable has several addresses, between commas
 FLAG = ["yes", "2", "-1", "true"]
@@ -18,8 +18,8 @@ FLAG = ["yes", "2", "-1", "true"]
 # Each option of the server and of the standard application: its bad values, of a flag those of its variable. Empty
 # values are for the command line only, since an empty variable counts as none.
 BAD = {
-    "listen": ["", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:http", "65536", "-1", "::1:80", "[x]:80",
-               "[]:80", "unix:", "unix:@crier", "unix:/" + "x" * 107, "fd:", "fd:2", "fd:x", LONGER, "fd:3,mode=660",
+    "listen": ["", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:http", "ws://127.0.0.1:80/", "65536", "-1",
+               "::1:80", "[x]:80", "[]:80", "unix:", "unix:@crier", "unix:/" + "x" * 107, "fd:", "fd:2", "fd:x", LONGER, "fd:3,mode=660",
                *("unix:/tmp/crier-none," + more for more in (
                    "mode=", "mode=999", "mode=u+rw", "mode=1777", "mode=660,mode=600", "group=", "group=no such group", "group=-1",
                    "group=4294967295", "group=0,group=0", "mod=660", *TYPED_ONLY))],
@@ -100,8 +100,9 @@ def test_every_option_is_in_the_table():
 def assert_refused(done, *named):
     assert done.returncode == 2 and done.stdout == "", done
     assert len(done.stderr.splitlines()) == 1, f"expected one sentence: {done.stderr}"
+    said = done.stderr.replace("; --help lists them", "")
     for name in named:
-        assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", done.stderr), f"{name} is not named: {done.stderr}"
+        assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", said), f"{name} is not named: {done.stderr}"
 
 
 def run_anywhere(*arguments, **environment):
@@ -127,6 +128,8 @@ def test_a_bad_value_is_one_sentence_that_names_the_option_as_it_was_given_and_s
     (["-w"], "--workers"),
     (["--no-welcome=yes"], "--no-welcome"),
     (["--help=yes"], "--help"),
+    (["--version="], "--version"),
+    (["-v", "-Zv"], "-Z"),
     (["--s"], "--s"),
     (["stray"], "stray"),
     (["-E", "--", "stray"], "stray"),
@@ -136,6 +139,29 @@ def test_a_bad_flag_is_one_sentence_that_names_it_and_status_2(arguments, named)
     done = run_anywhere(*arguments)
     assert_refused(done, named)
     assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["--help=yes"], "--help takes no argument"),
+    (["--vers=1"], "--version takes no argument"),
+    (["--pin", "3"], "--pin may be --ping or --ping-timeout; give the whole name"),
+    (["--v=1"], "--v may be --verbose or --version; give the whole name"),
+    (["--x"], "--x is not an option; --help lists them"),
+    (["--listen", "65536"], "--listen wants a port from 0 to 65535 ("),
+    (["--listen", "127.0.0.1"], "--listen wants a port from 0 to 65535 behind a colon ("),
+    (["--listen", "127.0.0.1:0,127.0.0.2:0"], "--listen wants one address each time, and mode= or group= only behind unix:PATH ("),
+    (["--listen", "ws://127.0.0.1:0/"], "--listen wants an address without :// ("),
+    (["--listen", "::1:0"], "--listen wants an IPv6 address in brackets ("),
+    (["--origin", "same,http://a"], "--origin wants same alone, any alone, or a list such as https://example.org,http://localhost:3000, without 'same'"),
+])
+def test_the_sentence_says_what_is_wrong_with_an_argument(arguments, said):
+    done = run_anywhere(*arguments)
+    assert_refused(done)
+    assert done.stderr.startswith(f"crier: {said}"), done.stderr
+
+
+def test_a_list_in_a_variable_without_any_value_is_refused():
+    assert_refused(run_anywhere(CRIER_LISTEN=" , "), "CRIER_LISTEN")
 
 
 # Values that are good alone: two names, and the values that do not go together.
