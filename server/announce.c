@@ -2,6 +2,7 @@
 #include "server/announce.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -14,11 +15,12 @@
 enum {
     ANNOUNCE_MS = 1000,
     ANNOUNCE_URL_BYTES = LISTEN_URL_BYTES + 32,
-    ANNOUNCE_MISSED_BYTES = 256
+    ANNOUNCE_MISSED_BYTES = 256,
+    ANNOUNCE_SKIPPED_BYTES = 64
 };
 
 static struct {
-    bool by_signal;
+    int signal;        /* 0: the end of the input */
     uint64_t since_ns; /* the last line, or the stop; 0: is not stopping */
     uint64_t reading;  /* in the last line */
     uint64_t closing;
@@ -63,16 +65,25 @@ announce_start(const struct options *options, const struct listeners *listeners,
 
 /* --- stopping --- */
 
+static void
+announce_stop_for(const char *prefix, const char *reason)
+{
+    log_summary_write_all();
+    stop.since_ns = clock_ns(CLOCK_MONOTONIC);
+    log_status("%s%s: stopping when what is published is delivered", prefix, reason);
+}
+
 void
 announce_stop(int signal)
 {
-    log_summary_write_all();
-    stop.by_signal = signal != 0;
-    stop.since_ns = clock_ns(CLOCK_MONOTONIC);
-    if (signal)
-        log_status("SIG%s: stopping when what is published is delivered", sigabbrev_np(signal));
-    else
-        log_status("end of input: stopping when what is published is delivered");
+    stop.signal = signal;
+    announce_stop_for("SIG", sigabbrev_np(signal));
+}
+
+void
+announce_input_end(bool broken)
+{
+    announce_stop_for("", broken ? "input error" : "end of input");
 }
 
 void
@@ -85,8 +96,9 @@ static const char *
 announce_remedy(void)
 {
     if (log_is_watched())
-        return stop.by_signal ? "Ctrl-C again stops at once" : "Ctrl-C stops at once";
-    return stop.by_signal ? "a second TERM or INT stops at once" : "TERM or INT stops at once";
+        return stop.signal == SIGINT ? "Ctrl-C again stops at once" : "Ctrl-C stops at once";
+    return stop.signal == SIGINT || stop.signal == SIGTERM ? "a second TERM or INT stops at once"
+                                                           : "TERM or INT stops at once";
 }
 
 void
@@ -117,13 +129,14 @@ announce_waiting(const struct segment *segment, const struct roster *roster, uin
 
 /* A client's own broadcast that went to all others was not due to it: it is in no number here. */
 void
-announce_end(const struct segment *segment)
+announce_end(const struct segment *segment, uint64_t skipped_lines)
 {
     uint64_t due = member_counter_sum(segment, COUNTER_broadcasts_due) -
                    member_counter_sum(segment, COUNTER_broadcasts_not_addressed);
     uint64_t skipped = member_counter_sum(segment, COUNTER_broadcasts_skipped);
     uint64_t unsent = member_counter_sum(segment, COUNTER_broadcasts_undeliverable);
     char missed[ANNOUNCE_MISSED_BYTES] = "no client missed a broadcast";
+    char lines[ANNOUNCE_SKIPPED_BYTES] = "";
 
     log_summary_write_all(); /* this line is the last */
     if (skipped + unsent)
@@ -131,9 +144,11 @@ announce_end(const struct segment *segment)
                  "%" PRIu64 " missed: %" PRIu64 " skipped by slow clients, %" PRIu64
                  " not delivered before the client was gone",
                  skipped + unsent, skipped, unsent);
+    if (skipped_lines)
+        snprintf(lines, sizeof(lines), ", lines of input skipped: %" PRIu64, skipped_lines);
     log_status("stopped; clients served: %" PRIu64 ", broadcasts published: %" PRIu64
-               ", deliveries: %" PRIu64 " of %" PRIu64 "; %s",
+               "%s, deliveries: %" PRIu64 " of %" PRIu64 "; %s",
                member_counter_sum(segment, COUNTER_clients_opened),
-               member_counter_sum(segment, COUNTER_broadcasts_published),
+               member_counter_sum(segment, COUNTER_broadcasts_published), lines,
                member_counter_sum(segment, COUNTER_broadcasts_delivered), due, missed);
 }

@@ -20,9 +20,11 @@
 void announce_start(const struct options *options, const struct listeners *listeners,
                     bool reads_terminal);
 
-/* The input ends because of this signal, or 0, at the end of standard input (--exit-on-eof). What is
- * published is still delivered. */
+/* The input ends because of this signal. What is published is still delivered. */
 void announce_stop(int signal);
+
+/* The same at the end of standard input (--exit-on-eof), or because it cannot be read. */
+void announce_input_end(bool broken);
 
 /* Nothing more is delivered, because of this signal. */
 void announce_abort(int signal);
@@ -31,7 +33,8 @@ void announce_abort(int signal);
  * a second, how many clients the server waits for. Broadcasts below `end_seq` are due to them. */
 void announce_waiting(const struct segment *segment, const struct roster *roster, uint64_t end_seq);
 
-/* All workers have ended: the totals, and whether any client has missed a broadcast. */
-void announce_end(const struct segment *segment);
+/* All workers have ended: the totals, whether any client has missed a broadcast, and how many lines of
+ * standard input were none, if any. */
+void announce_end(const struct segment *segment, uint64_t skipped_lines);
 
 #endif

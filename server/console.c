@@ -66,7 +66,7 @@ console_max_bytes(const struct console *console)
 static void
 console_skip(struct console *console, enum console_fault fault)
 {
-    console->skipped = true;
+    console->skipped++;
     console_log_skipped(console->line_number, fault);
 }
 
@@ -293,7 +293,7 @@ console_read(evutil_socket_t fd, short events, void *arg)
     if (bytes == -EAGAIN)
         return;
     if (bytes == -EMSGSIZE) {
-        console->skipped = true;
+        console->skipped++;
         console_log_long_datagram(SOURCE_CHUNK_BYTES);
         return;
     }

@@ -49,11 +49,11 @@ struct console {
     struct ring *ring;
     struct console_source source;
     struct event *timer;
-    bool at_end;   /* nothing more will be read; what was read may still wait for room */
-    bool stopped;  /* by console_stop: an incomplete last line is dropped */
-    bool answered; /* CONSOLE_DISCARDING: the first line */
-    bool broken;   /* the input could not be read to its end */
-    bool skipped;  /* a part of it could not be broadcast */
+    bool at_end;      /* nothing more will be read; what was read may still wait for room */
+    bool stopped;     /* by console_stop: an incomplete last line is dropped */
+    bool answered;    /* CONSOLE_DISCARDING: the first line */
+    bool broken;      /* the input could not be read to its end */
+    uint64_t skipped; /* lines, and datagrams, that could not be broadcast */
 
     char chunk[SOURCE_CHUNK_BYTES];
     size_t chunk_at;

@@ -74,6 +74,7 @@ console_log_end(const struct segment *segment, const char *why)
                        : log_is_watched()         ? "still serving, Ctrl-C stops"
                                                   : "still serving";
 
+    log_summary_write_all(); /* the lines came before the end */
     if (why)
         log_warnx("cannot read standard input: %s; %s", why, next);
     else if (!segment->conf->exit_on_eof)

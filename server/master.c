@@ -209,7 +209,7 @@ master_step(struct master *master)
 
     supervise_look(supervise);
     if (supervise_is_looping(supervise) && master->phase == PHASE_SERVE) {
-        log_errorx("workers die again and again before they are ready; stopping the server");
+        log_errorx("workers repeatedly end before they are ready; stopping the server");
         master->exit_code = MASTER_EXIT_WORKERS;
         master_abort(master);
     }
@@ -257,7 +257,7 @@ master_on_input_end(void *arg)
     struct master *master = arg;
 
     if (master->phase == PHASE_SERVE && master->segment.conf->exit_on_eof) {
-        announce_stop(0);
+        announce_input_end(master->console.broken);
         master->is_end_of_input = true;
         if (master->console.broken || master->console.skipped)
             master->exit_code = MASTER_EXIT_FAILED;
@@ -619,7 +619,7 @@ master_run(int argc, char **argv, const struct crier_app *app)
         if (master->exit_code == MASTER_EXIT_OK) {
             master_serve(master);
             master_stop_app(master);
-            announce_end(&master->segment);
+            announce_end(&master->segment, master->console.skipped);
         }
     } else if (outcome == OPTIONS_REFUSED) {
         master->exit_code = MASTER_EXIT_USAGE;

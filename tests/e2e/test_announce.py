@@ -74,16 +74,21 @@ def stall(server):
 PATIENT = ("--no-welcome", "--drain", "0", "--slow-grace", "0", "--slow", "block")
 
 
-@pytest.mark.parametrize("terminal, remedy", [(True, "Ctrl-C again stops at once"), (False, "a second TERM or INT stops at once")])
-def test_a_stop_says_for_how_many_clients_it_waits_and_how_to_stop_at_once(crier, terminal, remedy):
+@pytest.mark.parametrize("terminal, number, remedy", [
+    (True, signal.SIGINT, "Ctrl-C again stops at once"),
+    (True, signal.SIGTERM, "Ctrl-C stops at once"),
+    (False, signal.SIGINT, "a second TERM or INT stops at once"),
+    (False, signal.SIGTERM, "a second TERM or INT stops at once"),
+    (False, signal.SIGHUP, "TERM or INT stops at once")])
+def test_a_stop_says_for_how_many_clients_it_waits_and_how_to_stop_at_once(crier, terminal, number, remedy):
     server = crier(*PATIENT, terminal=terminal)
     server.connect()
     server.drop_clients()
     server.wait_counter("clients_left", 1)  # its record is not waited for
     reader, _, _ = stall(server)
-    server.send_signal(signal.SIGINT)
+    server.send_signal(number)
     reader.expect_close(1001)
-    server.wait_log("SIGINT: stopping when what is published is delivered$")
+    server.wait_log(f"{number.name}: stopping when what is published is delivered$")
     assert server.wait_log("waiting for").endswith(f"master: waiting for 1 client to read; {remedy}")
     server.send_signal(signal.SIGINT)
     assert server.wait_exit() == 0

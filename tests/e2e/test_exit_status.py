@@ -53,8 +53,10 @@ def test_an_input_that_cannot_be_read_is_status_1_and_is_no_end_for_clients(crie
     finally:
         os.close(descriptor)
     client.expect_close(1001)
-    server.wait_log(f"cannot read standard input.*{reason}")
+    assert server.wait_log("cannot read standard input").endswith(f"{reason}; stopping")
+    server.wait_log("input error: stopping when what is published is delivered$")
     assert server.wait_exit() == 1
+    assert not any("end of input" in line for line in server.log), "an input that cannot be read has no end"
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
@@ -90,6 +92,7 @@ def test_an_input_of_which_a_line_was_skipped_is_status_1(crier, read_end, kind)
     client.expect_close(1000)
     server.wait_log(reason)
     assert server.wait_exit() == 1
+    server.wait_log("broadcasts published: 2, lines of input skipped: 1, deliveries: 2 of 2; no client missed a broadcast$")
 
 
 def test_an_input_of_which_a_datagram_was_skipped_is_status_1(crier):
@@ -121,6 +124,7 @@ def test_an_input_that_is_complete_is_status_0(crier, read_end):
     client.expect_texts(["one", "", "two"])
     client.expect_close(1000)
     assert server.wait_exit() == 0
+    assert "skipped" not in server.wait_log("stopped;")
 
 
 # ---- every other status that is not 0 ----

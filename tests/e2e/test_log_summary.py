@@ -1,6 +1,7 @@
 """However often something happens, the log has one line per second for it, which says how often."""
 
 import re
+import signal
 import time
 
 import pytest
@@ -63,19 +64,32 @@ def test_many_lines_that_are_not_utf8_have_a_warning_per_second_that_counts_them
     assert lines_of(server, BAD_TEXT)[0][1] == "1"
 
 
-def test_what_is_left_of_a_second_is_logged_when_the_server_ends(crier):
+def test_the_end_of_input_is_logged_behind_all_its_lines(crier):
+    server = crier("-v", "--no-welcome")
+    server.connect()
+    server.feed(b"line\n" * 100 + b"bad \xff\n" * 10).join()
+    server.end_input()
+    end = server.log.index(server.wait_log("standard input has ended"))
+    assert sum(int(found[3] or 1) for line in server.log[:end] if (found := BROADCASTS.search(line))) == 100, server.log
+    assert sum(1 + int(found[2] or 0) for line in server.log[:end] if (found := BAD_TEXT.search(line))) == 10, server.log
+
+
+@pytest.mark.parametrize("stop, code, reason", [
+    (lambda server: server.end_input(), 1000, "end of input"),
+    (lambda server: server.send_signal(signal.SIGTERM), 1001, "SIGTERM")])
+def test_what_is_left_of_a_second_is_logged_when_the_server_ends(crier, stop, code, reason):
     server = crier("-v", "-E", "--no-welcome")
     server.connect()
     writer = server.feed(b"line\n" * 100)
     writer.join()
-    server.end_input()
     server.clients[0].expect_texts(["line"] * 100)
-    server.clients[0].expect_close(1000)
+    stop(server)
+    server.clients[0].expect_close(code)
     assert server.wait_exit() == 0
     server.wait_log(r"\(end of stderr\)")
     assert sum(int(found[3] or 1) for found in lines_of(server, BROADCASTS)) == 100
     assert "stopped; " in server.log[-2], "the last line of the log is another"
-    assert server.log.index(lines_of(server, BROADCASTS)[-1].string) < server.log.index(server.wait_log("end of input"))
+    assert server.log.index(lines_of(server, BROADCASTS)[-1].string) < server.log.index(server.wait_log(f"{reason}: stopping"))
 
 
 def test_without_log_broadcasts_connects_are_logged_and_broadcasts_are_not(crier):

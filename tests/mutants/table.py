@@ -105,7 +105,10 @@ GROUPS = [
     ]),
     ("shm/conf.c", ["conf"], [
         ("conf_largest_size", "*value > UINT64_MAX >> shift)", "*value >= UINT64_MAX >> shift)"),
-        ("conf_longest_time", "secs <= longest_secs)", "secs < longest_secs)"),
+        ("conf_longest_time", "digits == 0 || *value_ms > longest_ms", "digits == 0 || *value_ms >= longest_ms"),
+        ("conf_no_longest_time", "digits == 0 || *value_ms > longest_ms", "digits == 0"),
+        ("conf_time_is_rounded_up", "        is_more |= unit == 0 && *text != '0';\n", ""),
+        ("conf_time_without_digits", "*text || digits == 0 ||", "*text ||"),
         ("conf_longest_lag", "if (bytes > sizeof(secs))", "if (bytes >= sizeof(secs))"),
         ("conf_app_fits", "used + (size_t)bytes + 2 > CONF_APP_BYTES)", "used + (size_t)bytes + 2 >= CONF_APP_BYTES)"),
         ("conf_app_last_counts", "            found = at;\n", "            return at;\n"),
@@ -180,7 +183,8 @@ GROUPS = [
     ("server/announce.c", ["e2e/test_announce.py"], [
         ("announce_hint_on_a_terminal_only", "    if (log_is_watched())\n        log_status", "    if (true)\n        log_status"),
         ("announce_hint_without_a_page", "if (strncmp(url, \"ws:\", 3) == 0)", "if (true)"),
-        ("announce_remedy_again", "    stop.by_signal = signal != 0;\n", ""),
+        ("announce_remedy_again", "    stop.signal = signal;\n", ""),
+        ("announce_remedy_after_a_hangup", "stop.signal == SIGINT || stop.signal == SIGTERM ?", "stop.signal ?"),
         ("announce_waiting_to_read", "    reading = roster_count_behind(roster, end_seq);", "    reading = 0;"),
         ("announce_own_broadcasts", " -\n                   member_counter_sum(segment, COUNTER_broadcasts_not_addressed);", ";"),
         ("announce_skipped_is_missed", "    if (skipped + unsent)", "    if (unsent)"),
@@ -198,6 +202,23 @@ GROUPS = [
         ("console_log_bytes_anew", "        news.bytes = 0;\n", ""),
         ("console_log_first_seq", "        news.first_seq = seq;\n", ""),
         ("console_log_off", " || segment->conf->log_broadcasts == CONF_LOG_BROADCASTS_OFF", ""),
+    ]),
+    ("server/announce.c", ["e2e/test_exit_status.py"], [
+        ("announce_input_error_is_no_end", "broken ? \"input error\" : \"end of input\"", "\"end of input\""),
+        ("announce_skipped_lines", "    if (skipped_lines)\n", "    if (false)\n"),
+        ("announce_no_skipped_lines", "    if (skipped_lines)\n", "    if (true)\n"),
+    ]),
+    ("server/console_log.c", ["e2e/test_log_summary.py behind_all"], [
+        ("console_log_end_behind_the_lines", "    log_summary_write_all(); /* the lines came before the end */\n", ""),
+    ]),
+    ("server/options.c", ["e2e/test_options.py sentence", "e2e/test_options.py bad_flag", "e2e/test_options.py variable_without"], [
+        ("options_help_with_an_argument", "if (optopt == OPTIONS_HELP || optopt == OPTIONS_VERSION)", "if (false)"),
+        ("options_ambiguous_name", "        if (first)\n            return options_refuse", "        if (false)\n            return options_refuse"),
+        ("options_list_of_nothing", "    if (!text[strspn(text, options_separators)])\n", "    if (false)\n"),
+    ]),
+    ("server/listen_address.c", ["e2e/test_options.py sentence"], [
+        ("listen_address_with_a_comma", "    if (strchr(text, ','))\n", "    if (false)\n"),
+        ("listen_address_of_a_url", "    if (strstr(text, \"://\"))\n", "    if (false)\n"),
     ]),
     ("worker/conn_log.c", ["e2e/test_log_summary.py terminal", "e2e/test_log_summary.py verbose"], [
         ("conn_log_each_on_a_terminal", "    if (log_is_watched())\n        log_summary_count(&summary);\n    else\n        conn_log_write(1);", "    conn_log_write(1);"),
