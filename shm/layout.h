@@ -45,7 +45,7 @@ enum close_code {
     CLOSE_GOING_AWAY = 1001, /* the server stops */
     CLOSE_ABNORMAL = 1006,   /* never sent: it went without a Close */
     CLOSE_INTERNAL = 1011,   /* the application failed */
-    CLOSE_OVERLOAD = 1013,   /* private memory is used up */
+    CLOSE_OVERLOAD = 1013,   /* memory is short, or the socket cannot be watched */
     CLOSE_TOO_SLOW = 4008,
 };
 
