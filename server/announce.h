@@ -16,7 +16,8 @@
 #include "server/roster.h"
 #include "shm/segment.h"
 
-/* Connections are accepted from here on. On a terminal a hint follows. */
+/* The first worker is ready: version, process and addresses, and on a terminal how to go on from
+ * there. */
 void announce_start(const struct options *options, const struct listeners *listeners,
                     bool reads_terminal);
 

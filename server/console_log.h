@@ -25,14 +25,14 @@ enum console_fault {
 
 const char *console_fault_text(enum console_fault fault);
 
-/* Line `seq` was published. Unless --log-broadcasts is off, and where events are logged. */
+/* Broadcast `seq` was published. It is logged as an event (log.h), unless --log-broadcasts is off. */
 void console_log_broadcast(const struct segment *segment, uint64_t seq, size_t bytes);
 
 /* The line with this number was skipped. */
 void console_log_skipped(uint64_t line, enum console_fault fault);
 
-/* The input has ended, or cannot be read for this reason. Not if that was to be expected: with
- * --exit-on-eof the end of the input is what stops the server, which logs it. */
+/* The input has ended, or, if `why` is given, cannot be read for that reason. With --exit-on-eof the
+ * end is not logged here, since announce_stop logs it. */
 void console_log_end(const struct segment *segment, const char *why);
 
 /* A datagram was longer than what is read at once. */

@@ -16,8 +16,8 @@
 
 struct conn;
 
-/* Queues one private frame / bytes as they are. -ENOMEM: the pool is used up even now that others
- * were closed; the connection is closed with 1013, or cut off where that takes memory, too. */
+/* Queues one private frame / bytes as they are. -ENOMEM: the pool is used up even after others
+ * were closed; the connection is closed with 1013, or reset if that takes memory as well. */
 int conn_out_frame(struct conn *conn, uint8_t opcode, const void *data, size_t bytes);
 int conn_out_raw(struct conn *conn, const void *data, size_t bytes);
 
@@ -37,9 +37,9 @@ void conn_out_flush(struct conn *conn);
 /* Sends what was gathered while the connection's input was worked on; keeps what does not fit. */
 void conn_out_flush_gathered(struct conn *conn);
 
-/* The first words to a client that has just become CONN_OPEN: the answer to its handshake and, when
- * there is one, its first broadcast, in one send and before the answer to anything that it has
- * said. It may so be ahead of the sweep for a moment. */
+/* Sends a client that has just become CONN_OPEN the answer to its handshake and, if there is one,
+ * its first broadcast, in one send and before the answer to any message of the client. Until the
+ * sweep comes to it the client is ahead of the others. */
 void conn_out_greet(struct conn *conn);
 
 /* A send was cut short by `error`: EAGAIN holds the client's place in the ring until the socket is

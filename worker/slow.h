@@ -16,7 +16,7 @@
  *   --max-lag so far behind the newest broadcast: N broadcasts (exact), bytes of their frames, or
  *             seconds since they were published (both to 1/64 more, seconds to a tick more); by the
  *             clock of the worker, which notes at each tick what is published.
- *             Whether or not room is wanted. 0: the pressure alone.
+ *             It applies whether or not room is wanted. 0: only the pressure counts.
  *
  * WHAT HAPPENS (--slow)
  *   close   (default) when a client is first found below the pressure, that sequence becomes its
@@ -45,10 +45,9 @@
  * A WORKER THAT IS STALLED
  * All times are by the worker's clock (run_clock.h), which stands still while the worker does not
  * run. Before a client is closed or jumps, its socket is asked: if it has room, the client is sent
- * what it takes, and only what it lacks then counts. A client that has taken something so, and whose
- * grace was interrupted by a stall, gets the whole grace once more. For --slow-grace after a stall
- * --max-lag is not applied: whatever was published meanwhile, all clients of this worker are behind by
- * that.
+ * what it takes, and only what it lacks then counts. If the client takes something then and a stall
+ * has interrupted its grace, the grace begins anew. For --slow-grace after a stall --max-lag is not
+ * applied, because all clients of this worker are behind by what was published meanwhile.
  *
  * A FRAME THAT IS HALF OUT
  *
@@ -104,8 +103,7 @@ enum {
 
 LIST_HEAD(slow_cut_list, slow_cut);
 
-/* When so many bytes had been published, or so many milliseconds had passed, the next broadcast was
- * this one. */
+/* When `at` bytes had been published, or `at` milliseconds had passed, `seq` was the next broadcast. */
 struct slow_mark {
     uint64_t at;
     uint64_t seq;
