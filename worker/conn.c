@@ -277,8 +277,7 @@ conn_refuse_request(struct conn *conn, enum refusal cause, int status, const cha
                     const struct http1_request *request)
 {
     char response[RESPONSE_MAX_BYTES];
-    bool for_head = request ? http1_slice_equal(request->method, http1_slice_of("HEAD"))
-                            : conn_asks_for_head(conn);
+    bool for_head = request ? http1_is_method(request, "HEAD") : conn_asks_for_head(conn);
 
     conn_note_refused(conn, cause, status, sentence, request);
     conn_respond(

@@ -40,7 +40,7 @@ conn_in_take_plain(struct conn *conn, const struct http1_request *request)
                                  .headers = answer.headers,
                                  .content_bytes = answer.content.bytes,
                                  .now = time(NULL)};
-    if (http1_slice_equal(request->method, http1_slice_of("HEAD")))
+    if (http1_is_method(request, "HEAD"))
         answer.content.bytes = 0;
     conn_answer(conn, &response, answer.content);
     return true;

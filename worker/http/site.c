@@ -3,12 +3,6 @@
 #include "worker/http/page.h"
 #include "worker/proto/handshake.h"
 
-static bool
-site_is_method(const struct http1_request *request, const char *method)
-{
-    return http1_slice_equal(request->method, http1_slice_of(method));
-}
-
 /* Is `c` what `text` begins with, as it is or escaped? A slash does not equal its escape: RFC 3986 sections
  * 2.2 and 6.2.2.2. Returns how many bytes it takes; 0: no. */
 static size_t
@@ -87,15 +81,15 @@ site_answer_reserved(const struct http1_request *request, struct site_answer *an
 bool
 site_find(const struct http1_request *request, struct site_answer *answer)
 {
-    bool is_head = site_is_method(request, "HEAD");
+    bool is_head = http1_is_method(request, "HEAD");
 
     if (request->has_body)
         return false;
-    if (site_is_method(request, "OPTIONS")) {
+    if (http1_is_method(request, "OPTIONS")) {
         *answer = (struct site_answer){.status = 204};
         return true;
     }
-    if (!is_head && !site_is_method(request, "GET"))
+    if (!is_head && !http1_is_method(request, "GET"))
         return false;
     if (site_is_reserved(request)) {
         site_answer_reserved(request, answer);

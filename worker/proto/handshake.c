@@ -33,12 +33,11 @@ handshake_refuse(struct handshake_verdict *v, enum refusal cause, int status, co
     return false;
 }
 
-/* Case matters in a method, RFC 9110 section 9.1. */
 static bool
 handshake_is_method(const struct http1_request *req, const char *const *names, size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        if (http1_slice_equal(req->method, http1_slice_of(names[i])))
+        if (http1_is_method(req, names[i]))
             return true;
     return false;
 }
@@ -73,7 +72,7 @@ handshake_is_meant(const struct http1_request *req)
 static bool
 handshake_is_upgrade(const struct http1_request *req)
 {
-    return http1_slice_equal(req->method, http1_slice_of("GET")) && !req->is_http10 &&
+    return http1_is_method(req, "GET") && !req->is_http10 &&
            http1_header_has_token(req, "Upgrade", "websocket") &&
            http1_header_has_token(req, "Connection", "Upgrade");
 }
@@ -84,7 +83,7 @@ handshake_check_upgrade(const struct http1_request *req, struct handshake_verdic
 {
     if (handshake_is_upgrade(req))
         return true;
-    if (!handshake_is_meant(req) || !http1_slice_equal(req->method, http1_slice_of("GET")))
+    if (!handshake_is_meant(req) || !http1_is_method(req, "GET"))
         return handshake_refuse(v, REFUSAL_PLAIN, 426,
                                 "This is a WebSocket server: connect with a WebSocket client, "
                                 "in a browser with new WebSocket(\"ws://HOST:PORT/\").");

@@ -142,7 +142,13 @@ http1_token_list_has(struct http1_slice list, const char *token)
     return false;
 }
 
-/* ---- headers by name ------------------------------------------------------------------------- */
+/* ---- the method, and headers by name ---------------------------------------------------------- */
+
+bool
+http1_is_method(const struct http1_request *req, const char *method)
+{
+    return http1_slice_equal(req->method, http1_slice_of(method));
+}
 
 const struct http1_header *
 http1_header_next(const struct http1_request *req, const struct http1_header *after,
@@ -376,9 +382,8 @@ http1_cut_authority(struct http1_slice *target, struct http1_slice *authority)
 static bool
 http1_has_no_path(const struct http1_request *req)
 {
-    return http1_slice_equal(req->method, http1_slice_of("CONNECT")) ||
-           (http1_slice_equal(req->method, http1_slice_of("OPTIONS")) &&
-            http1_slice_equal(req->target, http1_slice_of("*")));
+    return http1_is_method(req, "CONNECT") ||
+           (http1_is_method(req, "OPTIONS") && http1_slice_equal(req->target, http1_slice_of("*")));
 }
 
 static enum http1_status

@@ -69,6 +69,9 @@ const char *http1_status_name(enum http1_status status);
 enum http1_status http1_parse(const char *buf, size_t bytes, struct http1_request *req)
     __attribute__((warn_unused_result));
 
+/* Is that the method? Case matters, RFC 9110 section 9.1. */
+bool http1_is_method(const struct http1_request *req, const char *method);
+
 /* The first header of that name behind `after` (NULL: of all), or NULL. Case does not matter. */
 const struct http1_header *http1_header_next(const struct http1_request *req,
                                              const struct http1_header *after, const char *name);

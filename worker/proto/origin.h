@@ -9,7 +9,7 @@
  * An origin is a scheme, a host and a port (section 4): the case of the first two does not matter, and the
  * default port of http, https, ws and wss may be left out. Browsers send "null" for pages without one
  * (sandboxes, files), and some a scheme without a host ("file://"). One slash at the end, which is the path of
- * the page and no part of its origin (section 6.2), is ignored: people and some clients write it.
+ * the page and no part of its origin (section 6.2), is ignored: users and some clients write it.
  */
 #ifndef CRIER_PROTO_ORIGIN_H
 #define CRIER_PROTO_ORIGIN_H
