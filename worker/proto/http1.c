@@ -274,7 +274,7 @@ http1_fail_proxy(struct http1_request *req)
                       "front must not send it (haproxy: no send-proxy).");
 }
 
-/* What version 2 begins with, behind an empty line. */
+/* What version 2 begins with, behind an empty line. Its first byte is also that of an empty line. */
 static const char http1_proxy_signature[] = {'\r', '\n', 0, '\r', '\n', 'Q', 'U', 'I', 'T', '\n'};
 
 /* Fails as soon as `buf` cannot begin with a method and a space. */
@@ -346,7 +346,9 @@ http1_check_version(struct http1_request *req, struct http1_slice version)
         return HTTP1_OK;
     if (version.bytes != 8 || memcmp(version.at, "HTTP/", 5) != 0 ||
         !http1_is_digit(version.at[5]) || version.at[6] != '.' || !http1_is_digit(version.at[7]))
-        return http1_fail(req, 400, "The request line is malformed.");
+        return http1_slice_equal(req->method, http1_slice_of("PROXY")) /* its version 1 */
+                   ? http1_fail_proxy(req)
+                   : http1_fail(req, 400, "The request line is malformed.");
     if (version.at[5] != '1')
         return http1_fail(req, 505, "This server speaks HTTP/1.1 and HTTP/1.0.");
     req->is_http10 = version.at[7] == '0'; /* a higher one is read as 1.1, RFC 9110 section 2.5 */
@@ -414,9 +416,6 @@ http1_parse_request_line(struct http1_request *req, struct http1_slice line)
     (void)http1_cut(&line, ' '); /* http1_find_method has it */
     req->target = http1_cut(&line, ' ');
     status = http1_check_version(req, line);
-    if (status == HTTP1_FAIL && req->fail_status == 400 &&
-        http1_slice_equal(req->method, http1_slice_of("PROXY"))) /* its version 1 */
-        return http1_fail_proxy(req);
     return status == HTTP1_OK ? http1_parse_target(req) : status;
 }
 
@@ -558,10 +557,7 @@ http1_parse(const char *buf, size_t bytes, struct http1_request *req)
 
     req->method = req->target = (struct http1_slice){NULL, 0};
     req->header_count = 0;
-    if (bytes == 1 && buf[0] == '\r')
-        status = HTTP1_NEED_MORE;
-    else
-        status = http1_find_method(buf + blank, bytes - blank, req);
+    status = http1_find_method(buf + blank, bytes - blank, req);
     if (status != HTTP1_OK) {
         req->scanned = bytes;
         return status;
