@@ -191,7 +191,7 @@ check-long: setup-long  ## the models, the mutants, then the same tests with CRI
 	@tests/model/check.sh && tests/mutants/run.py
 	@CRIER_LONG=1 $(MAKE) test
 
-interop: setup-interop  ## clients that others wrote, a browser among them
+interop: setup-interop  ## clients of other projects, among them a browser and Java's own
 	@$(MAKE) UNIT= FUZZ= TORTURE= E2E=tests/interop test
 
 asan:  ## all tests under the address and undefined-behaviour sanitizers

@@ -210,8 +210,8 @@ options_check_origin(struct options_rows *rows)
     for (;;) {
         size_t bytes = strcspn(at, ",");
         if (!origin_is_listable((struct http1_slice){at, bytes}))
-            return options_refuse("%s wants same alone, any alone, or a list such as "
-                                  "https://example.org,http://localhost:3000, without '%.*s'",
+            return options_refuse("%s wants same, any, or a list of origins such as "
+                                  "https://example.org,http://localhost:3000; '%.*s' is no origin",
                                   options_row_name(options_row_named(rows, "origin"), name),
                                   bytes < 80 ? (int)bytes : 80, at);
         if (!at[bytes])

@@ -28,8 +28,8 @@ const char *program_name(void);
 void program_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void program_vcomplain(const char *format, va_list args) __attribute__((format(printf, 1, 0)));
 
-/* What is wrong with the argument that getopt_long(3) has just refused with `value`, '?' or ':', of `longs`. For
- * `opterr` = 0 and short options that begin with ':': getopt's own lines are not escaped. */
+/* Says what is wrong with the argument for which getopt_long(3) has just returned `value`, '?' or ':'. The caller
+ * sets `opterr` to 0, because getopt's own lines are not escaped, and its short options begin with ':'. */
 void program_complain_option(char *const *argv, const struct option *longs, int value);
 
 #endif

@@ -152,7 +152,7 @@ def test_a_bad_flag_is_one_sentence_that_names_it_and_status_2(arguments, named)
     (["--listen", "127.0.0.1:0,127.0.0.2:0"], "--listen wants one address each time, and mode= or group= only behind unix:PATH ("),
     (["--listen", "ws://127.0.0.1:0/"], "--listen wants an address without :// ("),
     (["--listen", "::1:0"], "--listen wants an IPv6 address in brackets ("),
-    (["--origin", "same,http://a"], "--origin wants same alone, any alone, or a list such as https://example.org,http://localhost:3000, without 'same'"),
+    (["--origin", "same,http://a"], "--origin wants same, any, or a list of origins such as https://example.org,http://localhost:3000; 'same' is no origin"),
 ])
 def test_the_sentence_says_what_is_wrong_with_an_argument(arguments, said):
     done = run_anywhere(*arguments)

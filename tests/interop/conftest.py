@@ -1,4 +1,4 @@
-"""The tests with clients that others wrote run the program named by CRIER (default: build/release/crier)."""
+"""The tests with clients of other projects run the program named by CRIER (default: build/release/crier)."""
 
 import os
 import shutil

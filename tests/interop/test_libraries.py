@@ -1,4 +1,4 @@
-"""Second opinions: clients that others wrote get along with the server, with and without compression."""
+"""Second opinions: clients of other projects get along with the server, with and without compression."""
 
 import subprocess
 
