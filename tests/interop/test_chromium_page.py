@@ -181,8 +181,8 @@ def test_below_a_prefix_it_connects(crier, opened):
 def test_a_refusal_is_told_from_a_server_that_cannot_be_reached(crier, opened):
     server = crier("-v", "--no-welcome")
     with PrefixProxy(server, host="elsewhere.example") as proxy:
-        page = opened(proxy.url, "refused: the server answers, but opens no WebSocket; "
-                                 "its log says why, or that of a proxy in front; trying again")
+        page = opened(proxy.url, "refused: the server answers but opens no WebSocket; "
+                                 "the reason is in its log or in that of a proxy in front; trying again")
         server.wait_log("refused with 403")
         assert server.counters()["refused_origin"] > 0
         server.process.terminate()
