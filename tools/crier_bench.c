@@ -288,7 +288,7 @@ run_connect(struct bench *bench)
 
 /* When all were disconnected there is nothing left to wait for. */
 static bool
-anybody_left(const struct bench *bench)
+clients_are_left(const struct bench *bench)
 {
     struct bench_shown sum;
 
@@ -309,7 +309,7 @@ run_measure(struct bench *bench)
     atomic_store_relaxed(&run->end_ns, end_ns); /* the phase publishes it */
     bench_thread_set_phase(run, BENCH_MEASURE);
     while (code < 0 && !bench->result.interrupted && bench_loop_clock_ns() < end_ns &&
-           !bench_thread_publisher_lost(run) && anybody_left(bench))
+           !bench_thread_publisher_lost(run) && clients_are_left(bench))
         code = wait_until(bench, end_ns);
     if (bench_loop_clock_ns() < end_ns)
         atomic_store_relaxed(&run->end_ns, bench_loop_clock_ns()); /* a hint; DRAIN ends it too */

@@ -125,7 +125,7 @@ worker_abort(struct worker *worker)
 
 /* The master is gone: the worker goes the same way by itself. */
 static void
-worker_follow_nobody(struct worker *worker)
+worker_stop_orphaned(struct worker *worker)
 {
     if (worker->stage == WORKER_SERVING) {
         log_warnx("the master is gone; closing %zu clients", worker->fanout.count);
@@ -286,7 +286,7 @@ worker_turn(struct worker *worker)
         unwatched_drop(worker);
     more |= conn_reap(worker);
     if (worker->orphaned)
-        worker_follow_nobody(worker);
+        worker_stop_orphaned(worker);
     else
         worker_follow_master(worker);
     if (worker->stage != WORKER_SERVING)

@@ -245,14 +245,14 @@ test_handshake_the_key_is_16_bytes_in_base64_once(void **state)
 }
 
 static void
-test_handshake_without_an_origin_everybody_is_let_in(void **state)
+test_handshake_without_an_origin_any_client_is_let_in(void **state)
 {
-    static const struct handshake_policy nobody = {.origin = HANDSHAKE_ORIGIN_LIST,
-                                                   .origin_list = ""};
+    static const struct handshake_policy none = {.origin = HANDSHAKE_ORIGIN_LIST,
+                                                 .origin_list = ""};
 
     (void)state;
     assert_int_equal(check_request("GET", "/", "a", LINES_ALL, &same), 101);
-    assert_int_equal(check_request("GET", "/", "a", LINES_ALL, &nobody), 101);
+    assert_int_equal(check_request("GET", "/", "a", LINES_ALL, &none), 101);
 }
 
 static void
@@ -499,7 +499,7 @@ main(void)
         cmocka_unit_test(test_handshake_upgrade_and_connection_are_lists_over_several_lines),
         cmocka_unit_test(test_handshake_the_version_is_13_once),
         cmocka_unit_test(test_handshake_the_key_is_16_bytes_in_base64_once),
-        cmocka_unit_test(test_handshake_without_an_origin_everybody_is_let_in),
+        cmocka_unit_test(test_handshake_without_an_origin_any_client_is_let_in),
         cmocka_unit_test(test_handshake_the_same_origin_is_the_same_host_and_port),
         cmocka_unit_test(test_handshake_a_list_lets_in_exactly_what_it_names),
         cmocka_unit_test(test_handshake_any_lets_every_page_in),

@@ -569,7 +569,7 @@ test_turns_that_take_less_than_a_quantum_are_charged_as_well(void **state)
 }
 
 static void
-test_turns_forgive_a_quantum_in_each_round_in_which_nobody_waits(void **state)
+test_turns_forgive_a_quantum_in_each_round_in_which_no_client_waits(void **state)
 {
     int fd = open_client();
     struct conn *conn = conn_rig_last_conn();
@@ -781,7 +781,7 @@ test_turns_that_take_less_than_a_costly_one_raise_the_heat_by_one_at_a_time(void
 }
 
 static void
-test_turns_in_which_clients_leave_are_waited_for_by_nobody(void **state)
+test_turns_in_which_clients_leave_are_waited_for_by_no_other(void **state)
 {
     int fds[] = {open_client(), open_client()};
     struct budget *budget = &conn_rig_worker()->budget;
@@ -1230,7 +1230,7 @@ test_turns_run_as_many_disconnect_handlers_in_a_pass_as_there_is_time_for(void *
 /* --- clocks --- */
 
 static void
-test_turns_in_which_the_worker_does_not_run_are_charged_to_nobody(void **state)
+test_turns_in_which_the_worker_does_not_run_are_charged_to_no_client(void **state)
 {
     int fd = open_client();
     struct conn *conn = conn_rig_last_conn();
@@ -1423,14 +1423,14 @@ main(void)
         cmocka_unit_test(test_turns_that_take_less_than_a_quantum_are_charged_as_well),
         cmocka_unit_test(
             test_turns_of_a_costly_client_come_behind_the_others_until_it_has_sent_cheap_messages),
-        cmocka_unit_test(test_turns_forgive_a_quantum_in_each_round_in_which_nobody_waits),
+        cmocka_unit_test(test_turns_forgive_a_quantum_in_each_round_in_which_no_client_waits),
         cmocka_unit_test(
             test_turns_of_a_pass_end_and_the_rest_of_the_report_goes_first_in_the_next),
         cmocka_unit_test(
             test_turns_of_those_that_arrive_share_one_budget_and_the_rest_stays_in_the_channel),
         cmocka_unit_test(test_turns_with_the_first_messages_of_clients_are_arrivals),
         cmocka_unit_test(test_turns_run_as_many_disconnect_handlers_in_a_pass_as_there_is_time_for),
-        cmocka_unit_test(test_turns_in_which_the_worker_does_not_run_are_charged_to_nobody),
+        cmocka_unit_test(test_turns_in_which_the_worker_does_not_run_are_charged_to_no_client),
         cmocka_unit_test(
             test_turns_of_cheap_messages_read_the_clock_once_for_many_and_the_cpu_clock_never),
         cmocka_unit_test(test_turns_with_a_slow_handler_are_charged_from_the_next_one_on),
@@ -1457,7 +1457,7 @@ main(void)
         cmocka_unit_test(test_turns_of_other_classes_come_when_nothing_follows_a_full_report),
         cmocka_unit_test(
             test_turns_of_input_that_was_left_over_have_their_share_when_a_report_takes_all_time),
-        cmocka_unit_test(test_turns_in_which_clients_leave_are_waited_for_by_nobody),
+        cmocka_unit_test(test_turns_in_which_clients_leave_are_waited_for_by_no_other),
         cmocka_unit_test(test_turns_that_take_little_are_never_a_debt_but_forgive_none),
         cmocka_unit_test(
             test_turns_that_take_less_than_a_costly_one_raise_the_heat_by_one_at_a_time),
