@@ -345,7 +345,7 @@ supervise_how(const struct supervise_worker *worker, const siginfo_t *end,
     bool killed = end->si_pid == 0 || (end->si_code == CLD_KILLED && end->si_status == SIGKILL);
 
     if (killed && worker->killed == SUPERVISE_KILLED_STUCK)
-        snprintf(how, SUPERVISE_HOW_BYTES, "has stood still for %g s and was killed",
+        snprintf(how, SUPERVISE_HOW_BYTES, "was stalled for --stuck-timeout (%g s) and was killed",
                  (double)conf->stuck_timeout_ms / 1000);
     else if (killed && worker->killed == SUPERVISE_KILLED_SLOW_START)
         snprintf(how, SUPERVISE_HOW_BYTES,

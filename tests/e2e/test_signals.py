@@ -384,7 +384,7 @@ def test_a_worker_is_replaced_where_there_are_no_pidfds(crier, tmp_path):
     replace_worker(server)
     assert_serves(server)
     os.kill(server.workers()[0], signal.SIGSTOP)
-    server.wait_log("has stood still for 1 s and was killed")
+    server.wait_log(r"was stalled for --stuck-timeout \(1 s\) and was killed")
     assert "pidfd" not in "".join(harness.procs.descriptors(server.pid).values())
 
 

@@ -284,7 +284,7 @@ def test_a_worker_that_is_stopped_when_it_is_almost_ready_is_killed_as_stuck(gat
     server.gate.remove()
     lines = [f"{number:0100d}" for number in range(3000)]  # more than the ring holds
     server.feed("".join(f"{line}\n" for line in lines).encode())
-    server.wait_log(rf"worker 2 \(pid {stopped}\) has stood still for 1 s and was killed; 0 clients lost")
+    server.wait_log(rf"worker 2 \(pid {stopped}\) was stalled for --stuck-timeout \(1 s\) and was killed; 0 clients lost")
     at_once([lambda client=client: client.expect_texts(lines) for client in clients])
     server.wait_ready()
 

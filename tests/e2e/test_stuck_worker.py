@@ -9,7 +9,7 @@ import pytest
 from harness import (BINARY, PING, PONG, SANITIZED, TEXT, DeflateClient, Disconnected, Job, Late, at_once, cpu_seconds,
                      encode_frame, in_time, process_state, wait_until)
 
-KILLED = r"worker \d+ \(pid %d\) has stood still for %s s and was killed; %d clients? lost; starting another"
+KILLED = r"worker \d+ \(pid %d\) was stalled for --stuck-timeout \(%s s\) and was killed; %d clients? lost; starting another"
 also = pytest.mark.skipif(not os.environ.get("CRIER_LONG"), reason="CRIER_LONG=1 runs each variant")
 long = pytest.mark.skipif(not os.environ.get("CRIER_LONG"), reason="takes the ten seconds of the default")
 SMALL_RING = ("--max-message", "1k", "--ring", "64k", "--slow-grace", "60")
@@ -49,7 +49,7 @@ def test_a_frozen_worker_holds_up_a_full_ring_until_it_is_killed_and_nothing_is_
                 server.assert_idle(pid)
             seen = {client: client.recv_text() for pid in others for client in places[pid]}
         except AssertionError as error:
-            if any("stood still" in line for line in server.log):
+            if any("--stuck-timeout" in line for line in server.log):
                 raise Late from error
             raise
         assert set(seen.values()) == {lines[0]}
@@ -60,7 +60,7 @@ def test_a_frozen_worker_holds_up_a_full_ring_until_it_is_killed_and_nothing_is_
         writer.join()
         assert_lost(places[frozen])
         wait_until(lambda: len(server.workers()) == workers, "the successor")
-        assert sum("stood still" in line for line in server.log) == 1, f"not one line: {server.log}"
+        assert sum("--stuck-timeout" in line for line in server.log) == 1, f"not one line: {server.log}"
 
     in_time(attempt)
 
@@ -156,7 +156,7 @@ def test_a_busy_worker_is_not_killed(probe):
         client.text("work")
         client.expect_texts(["work"])
     assert server.workers() == [pid]
-    assert not any("stood still" in line for line in server.log), server.log
+    assert not any("--stuck-timeout" in line for line in server.log), server.log
 
 
 def tables_for_nothing(size):
@@ -214,7 +214,7 @@ def test_nobody_is_killed_when_the_whole_server_was_stopped(crier, first):
     server.wait_ticks(15)
     server.wait_ticks(2, server.pid)  # a worker that is thought to be stuck would be killed by now
     assert server.workers() == sorted(places), "a worker was replaced"
-    assert not any("stood still" in line for line in server.log), server.log
+    assert not any("--stuck-timeout" in line for line in server.log), server.log
 
 
 def test_new_connections_go_to_workers_that_take_them(crier):
@@ -253,7 +253,7 @@ def test_a_frozen_worker_does_not_keep_the_server_from_stopping(crier):
     frozen, running = places
     freeze(frozen)
     server.send_signal(signal.SIGTERM)
-    server.wait_log(r"has stood still for 1 s and was killed; \d+ clients? lost; stopping all the same")
+    server.wait_log(r"was stalled for --stuck-timeout \(1 s\) and was killed; \d+ clients? lost; stopping all the same")
     for client in places[running]:
         client.expect_close(1001)
     assert server.wait_exit() == 0
@@ -286,5 +286,5 @@ def test_ten_seconds_are_the_default(crier):
     places = server.connect_everywhere(2)
     begin = time.monotonic()
     freeze(next(iter(places)))
-    server.wait_log(r"has stood still for 10 s and was killed")
+    server.wait_log(r"was stalled for --stuck-timeout \(10 s\) and was killed")
     assert time.monotonic() - begin > 9, "killed too soon"
