@@ -374,8 +374,11 @@ console_start(struct console *console)
 {
     const struct conf_shm *conf = console->segment->conf;
 
-    if (console_is_wanted(conf))
-        console_change(console, conf->wait_clients ? CONSOLE_WAITING : CONSOLE_READING);
+    if (!console_is_wanted(conf))
+        return;
+    if (conf->wait_clients)
+        console_log_waiting(console->segment);
+    console_change(console, conf->wait_clients ? CONSOLE_WAITING : CONSOLE_READING);
 }
 
 void

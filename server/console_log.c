@@ -68,6 +68,15 @@ console_log_skipped(uint64_t line, enum console_fault fault)
 }
 
 void
+console_log_waiting(const struct segment *segment)
+{
+    uint64_t clients = segment->conf->wait_clients;
+
+    log_status("standard input is not read until %" PRIu64 " client%s connected", clients,
+               clients == 1 ? " is" : "s are");
+}
+
+void
 console_log_end(const struct segment *segment, const char *why)
 {
     const char *next = segment->conf->exit_on_eof ? "stopping"

@@ -31,8 +31,11 @@ void console_log_broadcast(const struct segment *segment, uint64_t seq, size_t b
 /* The line with this number was skipped. */
 void console_log_skipped(uint64_t line, enum console_fault fault);
 
+/* The input is not read before --wait-clients are connected. */
+void console_log_waiting(const struct segment *segment);
+
 /* The input has ended, or, if `why` is given, cannot be read for that reason. With --exit-on-eof the
- * end is not logged here, since announce_stop logs it. */
+ * end is not logged here, since announce_input_end logs it. */
 void console_log_end(const struct segment *segment, const char *why);
 
 /* A datagram was longer than what is read at once. */

@@ -49,6 +49,20 @@ def test_the_hint_names_only_what_is_there(crier, tmp_path, how, hint):
     assert server.wait_log("Ctrl-C").partition("master: ")[2] == hint.format(port)
 
 
+@pytest.mark.parametrize("clients, wanted", [("1", "1 client is connected"), ("2", "2 clients are connected")])
+def test_an_input_that_waits_for_clients_says_so(crier, clients, wanted):
+    server = crier("--wait-clients", clients)
+    server.wait_log(f"standard input is not read until {wanted}$")
+
+
+def test_nothing_is_said_of_an_input_that_waits_for_no_client_or_is_not_read(crier):
+    for arguments in ([], ["--wait-clients", "0"], ["--wait-clients", "2", "--stdin", "off"]):
+        server = crier(*arguments)
+        assert server.stop() == 0
+        server.wait_log(r"\(end of stderr\)")
+        assert not any("standard input" in line for line in server.log), server.log
+
+
 def test_there_is_no_hint_where_no_person_reads(crier):
     server = crier("-v")
     server.connect()

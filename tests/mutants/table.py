@@ -173,6 +173,10 @@ GROUPS = [
         ("console_reads_on_after_a_second_end", "        console_change(console, CONSOLE_DISCARDING); /* Ctrl-D once more */", "        console_change(console, CONSOLE_CLOSED);"),
         ("console_logs_the_end", "    console_log_end(console->segment, why);\n", ""),
     ]),
+    ("server/console.c", ["e2e/test_announce.py waits_for"], [
+        ("console_logs_that_it_waits", "        console_log_waiting(console->segment);\n", "        ;\n"),
+        ("console_logs_when_it_does_not_wait", "    if (conf->wait_clients)\n        console_log", "    if (true)\n        console_log"),
+    ]),
     ("server/console_source.c", ["e2e/test_input_end.py"], [
         ("source_pipe_is_given_up", "    if (source->input.type != S_IFIFO)\n        return;\n", "    return;\n"),
         ("source_own_end_is_closed", "    inherited_close(&source->input);\n    null", "    null"),
