@@ -53,12 +53,16 @@ TABLE = [
     ("GET /_/healthz HTTP/1.1", ["Host: x", *WEBSOCKET],                      200, HEALTHY, {}, "9110 7.8"),
     ("HEAD /_/healthz HTTP/1.1", ["Host: x"],                                 200, NOTHING, {}, "9110 9.3.2"),
     ("GET /%5F/%68ealthz HTTP/1.1", ["Host: x"],                              200, HEALTHY, {}, "9110 4.2.3"),
+    ("GET / HTTP/1.1", ["Host: x", 'If-None-Match: "a"'],                     200, PAGE, {}, "9110 13.1.2"),
+    ("GET / HTTP/1.1", ["Host: x", "If-Match: *"],                            200, PAGE, {}, "9110 13.1.1"),
     ("OPTIONS / HTTP/1.0", [],                                                204, NOTHING, ALLOW, "9110 9.3.7"),
     ("OPTIONS / HTTP/1.1", ["Host: x"],                                       204, NOTHING, ALLOW, "9110 9.3.7"),
     ("OPTIONS * HTTP/1.1", ["Host: x"],                                       204, NOTHING, ALLOW, "9112 3.2.4"),
     ("OPTIONS http://x HTTP/1.1", ["Host: x"],                                204, NOTHING, ALLOW, "9112 3.2.4"),
     ("OPTIONS /chat HTTP/1.1", ["Host: x", "Origin: http://y"],               204, NOTHING, ALLOW, "9110 9.3.7"),
     ("OPTIONS /_/healthz HTTP/1.1", ["Host: x"],                              204, NOTHING, ALLOW, "9110 9.3.7"),
+    ("GET / HTTP/1.1", ["Host: x", "If-None-Match: *"],                       304, NOTHING, {"cache-control": "no-cache"}, "9110 13.1.2"),
+    ("HEAD /_/healthz HTTP/1.1", ["Host: x", "If-None-Match: *"],             304, NOTHING, {}, "9110 13.1.2"),
     ("GET / HTTP/1.1", [],                                                    400, SENTENCE, {}, "9112 3.2"),
     ("HEAD / HTTP/1.1", [],                                                   400, NOTHING, {}, "9110 9.3.2"),
     ("GET / HTTP/1.1", ["Host: x", "Host: x"],                                400, SENTENCE, {}, "9112 3.2"),
@@ -100,6 +104,8 @@ TABLE = [
     ("CONNECT x:80 HTTP/1.1", ["Host: x"],                                    405, SENTENCE, ALLOW, "9112 3.2.3"),
     ("POST / HTTP/1.1", ["Host: x", "Content-Length: 5"],                     405, SENTENCE, ALLOW, "9110 15.5.6"),
     ("POST /_/healthz HTTP/1.1", ["Host: x", *WEBSOCKET],                     405, SENTENCE, ALLOW, "9110 15.5.6"),
+    ("GET / HTTP/1.1", ["Host: x", 'If-Match: "a"'],                          412, SENTENCE, {}, "9110 13.1.1"),
+    ("HEAD / HTTP/1.1", ["Host: x", 'If-Match: "a"'],                         412, NOTHING, {}, "9110 13.1.1"),
     ("GET / HTTP/1.1", ["Host: x", "Content-Length: 5"],                      413, SENTENCE, {}, "9110 9.3.1"),
     ("HEAD / HTTP/1.1", ["Host: x", "Content-Length: 5"],                     413, NOTHING, {}, "9110 9.3.2"),
     ("OPTIONS / HTTP/1.1", ["Host: x", "Content-Length: 5"],                  413, SENTENCE, {}, "9110 9.3.7"),
@@ -149,8 +155,8 @@ def check(data, status, expected, headers, page_bytes):
     assert DATE.fullmatch(got_headers["date"])  # RFC 9110 section 6.6.1
     assert {name: got_headers.get(name) for name in headers} == headers
     assert ("allow" in got_headers) == (status in (204, 405)) and ("upgrade" in got_headers) == (status == 426)
-    if status == 204:
-        assert "content-length" not in got_headers and "content-type" not in got_headers  # RFC 9110 section 8.6
+    if status in (204, 304):  # RFC 9110 sections 8.6 and 15.4.5
+        assert "content-length" not in got_headers and "content-type" not in got_headers
     if expected is NOTHING:
         assert content == b""
         return

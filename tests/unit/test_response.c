@@ -98,7 +98,7 @@ test_response_headers_of_one_status_are_not_in_another(void **state)
 }
 
 static void
-test_response_204_has_no_length_and_other_heads_have_what_they_are_given(void **state)
+test_response_204_and_304_have_no_length_and_other_heads_have_what_they_are_given(void **state)
 {
     struct response response = {.status = 204, .now = WHEN};
     size_t bytes = response_head(&response, out, sizeof(out) - 1);
@@ -107,6 +107,11 @@ test_response_204_has_no_length_and_other_heads_have_what_they_are_given(void **
     out[bytes] = '\0';
     assert_null(strstr(out, "Content-"));
     assert_non_null(strstr(out, "\r\nAllow: GET, HEAD, OPTIONS\r\n"));
+    response = (struct response){.status = 304, .headers = "X: y\r\n", .now = WHEN};
+    bytes = response_head(&response, out, sizeof(out) - 1);
+    out[bytes] = '\0';
+    assert_null(strstr(out, "Content-"));
+    assert_non_null(strstr(out, "\r\nX: y\r\n"));
     response = (struct response){
         .status = 200, .type = "a/b", .headers = "X: y\r\n", .content_bytes = 70000, .now = WHEN};
     bytes = response_head(&response, out, sizeof(out) - 1);
@@ -132,7 +137,8 @@ main(void)
         cmocka_unit_test(test_response_to_head_is_the_same_without_content),
         cmocka_unit_test(test_response_every_status_has_its_phrase_and_headers_and_fits),
         cmocka_unit_test(test_response_headers_of_one_status_are_not_in_another),
-        cmocka_unit_test(test_response_204_has_no_length_and_other_heads_have_what_they_are_given),
+        cmocka_unit_test(
+            test_response_204_and_304_have_no_length_and_other_heads_have_what_they_are_given),
         cmocka_unit_test(test_response_has_no_date_that_its_form_cannot_hold),
     };
 

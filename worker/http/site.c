@@ -78,6 +78,29 @@ site_answer_reserved(const struct http1_request *request, struct site_answer *an
                 http1_slice_of("There is nothing here: paths below /_/ are the server's own.")};
 }
 
+static bool
+site_wants_any(const struct http1_request *request, const char *condition)
+{
+    const struct http1_header *header = http1_header_find(request, condition);
+
+    return header && http1_slice_equal(header->value, http1_slice_of("*"));
+}
+
+/* RFC 9110 section 13.2.2 for what is there, but has neither an entity tag nor a date: it matches "*" alone. */
+static void
+site_check_conditions(const struct http1_request *request, struct site_answer *answer)
+{
+    static const char failed[] = "Nothing here has the entity tag that If-Match names.\n";
+
+    if (answer->status != 200)
+        return;
+    if (http1_header_find(request, "If-Match") && !site_wants_any(request, "If-Match"))
+        *answer = (struct site_answer){
+            .status = 412, .type = "text/plain; charset=utf-8", .content = http1_slice_of(failed)};
+    else if (site_wants_any(request, "If-None-Match"))
+        *answer = (struct site_answer){.status = 304, .headers = answer->headers};
+}
+
 bool
 site_find(const struct http1_request *request, struct site_answer *answer)
 {
@@ -93,10 +116,12 @@ site_find(const struct http1_request *request, struct site_answer *answer)
         return false;
     if (site_is_reserved(request)) {
         site_answer_reserved(request, answer);
+        site_check_conditions(request, answer);
         return true;
     }
     if (!site_is_path(request, "/") || (!is_head && handshake_is_meant(request)))
         return false;
     site_answer_page(answer);
+    site_check_conditions(request, answer);
     return true;
 }

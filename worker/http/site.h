@@ -11,6 +11,8 @@
  *   GET, HEAD /                 200, the page; not for a GET that wants a WebSocket
  *   GET, HEAD /_/healthz        200 "ok", which says that a worker serves
  *   GET, HEAD /_/...            404: the prefix is reserved for the server's own paths
+ *   of these, with If-Match     412, unless it is "*": nothing here has an entity tag
+ *   with If-None-Match: *       304 instead of 200
  *   any with a body             none of these
  *
  * handshake.h decides about all other requests, and refuses those that are no handshakes. A request for the
@@ -25,7 +27,7 @@
 
 /* What answers a request. */
 struct site_answer {
-    int status;                 /* 200, 204 or 404 */
+    int status;                 /* 200, 204, 304, 404 or 412 */
     const char *type;           /* of the content */
     const char *headers;        /* NULL: none */
     struct http1_slice content; /* as for GET; 404: the sentence, without a line feed */

@@ -17,11 +17,13 @@ struct response_status {
 static const struct response_status response_statuses[] = {
     {200, "OK", "close", ""},
     {204, "No Content", "close", "Allow: " RESPONSE_ALLOW "\r\n"},
+    {304, "Not Modified", "close", ""},
     {400, "Bad Request", "close", ""},
     {403, "Forbidden", "close", ""},
     {404, "Not Found", "close", ""},
     {405, "Method Not Allowed", "close", "Allow: " RESPONSE_ALLOW "\r\n"},
     {408, "Request Timeout", "close", ""},
+    {412, "Precondition Failed", "close", ""},
     {413, "Content Too Large", "close", ""},
     {414, "URI Too Long", "close", ""},
     /* Upgrade is hop-by-hop, so Connection names it: RFC 9110 section 7.8. */
@@ -75,7 +77,7 @@ response_head(const struct response *response, char *out, size_t out_bytes)
 
     assert(status);
     response_date(response->now, date);
-    if (response->status != 204) /* RFC 9110 section 8.6 */
+    if (response->status != 204 && response->status != 304) /* RFC 9110 sections 8.6 and 15.4.5 */
         snprintf(content, sizeof(content), "Content-Type: %s\r\nContent-Length: %zu\r\n",
                  response->type, response->content_bytes);
     return response_written(

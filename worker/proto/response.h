@@ -24,10 +24,10 @@ enum {
 #define RESPONSE_ALLOW "GET, HEAD, OPTIONS"
 
 struct response {
-    int status; /* 200, 204, 400, 403, 404, 405, 408, 413, 414, 426, 431, 500, 501, 503, 505 */
+    int status; /* 200, 204, 304, 400, 403, 404, 405, 408, 412, 413, 414, 426, 431, 500, 501, 503, 505 */
     const char *type;     /* of the content */
     const char *headers;  /* more of them, each with CR LF; NULL: none */
-    size_t content_bytes; /* as for GET, whether or not the content follows; not for 204 */
+    size_t content_bytes; /* as for GET, whether or not the content follows; not for 204 and 304 */
     time_t now;
 };
 
