@@ -35,6 +35,16 @@ options_refuse_named(struct options_rows *rows, const char *name, const char *wh
 }
 
 static bool
+options_refuse_size(struct options_rows *rows, const char *name, const char *range, uint64_t bytes)
+{
+    char given[CONF_NAME_BYTES];
+    char text[OPTIONS_SIZE_TEXT_BYTES];
+
+    return options_refuse("%s wants %s %s", options_row_name(options_row_named(rows, name), given),
+                          range, options_size_text(bytes, text));
+}
+
+static bool
 options_is_both_levels(const struct conf_shm *conf)
 {
     return conf->verbose && conf->quiet;
@@ -166,14 +176,15 @@ options_check_memory(struct options_rows *rows)
     uint64_t records;
 
     if (conf->max_message_bytes < 1 || conf->max_message_bytes > options_message_max_bytes)
-        return options_refuse_named(rows, "max-message", "wants a size from 1 to 255M");
+        return options_refuse_size(rows, "max-message", "a size from 1 to",
+                                   options_message_max_bytes);
     if (!options_check_room(rows, "ring", &conf->ring_bytes) ||
         !options_check_room(rows, "pool", &conf->pool_bytes))
         return false;
     if (conf->ring_bytes > RING_ARENA_MAX_BYTES)
-        return options_refuse_named(rows, "ring", "wants at most 1G");
+        return options_refuse_size(rows, "ring", "at most", RING_ARENA_MAX_BYTES);
     if (conf->pool_bytes < OPTIONS_POOL_MIN_BYTES)
-        return options_refuse_named(rows, "pool", "wants at least 64k");
+        return options_refuse_size(rows, "pool", "at least", OPTIONS_POOL_MIN_BYTES);
     records = ARENA_RECORDS_MIN * record_size(conf->max_message_bytes);
     options->arena_bytes = conf->ring_bytes > records ? conf->ring_bytes : records;
     assert(options->arena_bytes <= RING_ARENA_MAX_BYTES);

@@ -31,6 +31,8 @@ NUMBERS = [
     ("README.md", "which shows the last {:,} messages", [(PAGE, "MESSAGES", 1)]),
     ("README.md", "longer than {} KiB are sent uncompressed", [(RECORD, "RECORD_DEFLATE_MAX_BYTES", 1024)]),
     ("shm/conf.def", "messages of up to {} KiB", [(RECORD, "RECORD_DEFLATE_MAX_BYTES", 1024)]),
+    ("shm/conf.def", "at least {} x --max-message, and {}k", [("shm/arena.h", "ARENA_RECORDS_MIN", 1),
+                                                              ("server/options_check.c", "OPTIONS_POOL_MIN_BYTES", 1024)]),
     ("worker/proto/http1.c", "has more than {} headers.", [(HTTP1, "HTTP1_HEADERS_MAX", 1)]),
     ("worker/proto/http1.c", "request is longer than {} bytes.", [(HTTP1, "HTTP1_HEAD_MAX_BYTES", 1)]),
     ("worker/proto/http1.c", "target is longer than {} bytes.", [(HTTP1, "HTTP1_HEAD_MAX_BYTES", 1)]),
