@@ -80,3 +80,18 @@ def test_a_tools_manual_has_the_options_and_defaults_of_its_help(name):
             said = re.search(r"\b(\d+) by default", items[option].replace("\n", " "))
             assert said and said[1] == default, f"--{option}: {default}"
     assert set(items) - {option for option, _ in rows} <= {"version"}, items
+
+
+def test_the_manual_has_every_status_that_is_answered():
+    answered = set(re.findall(r'^    \{(\d{3}), "', read("worker/proto/response.c"), re.M))
+    section = re.search(r"^\.Sh HTTP\n(.*?)^\.Sh ", read("docs/crier.1.in"), re.M | re.S)[1]
+    assert answered and answered == set(re.findall(r"(?<![\d,])[1-5]\d\d\b", section))
+
+
+def test_manual_and_readme_have_every_code_of_a_close():
+    codes = set(re.findall(r"\b(?:FRAME_)?CLOSE_\w+ = (\d{4})\b", read("shm/layout.h") + read("worker/proto/frame.h")))
+    codes -= {"1005", "1006"}  # never sent, RFC 6455 section 7.4.1
+    section = re.search(r"^\.Sh CLOSE CODES\n(.*?)^\.Sh ", read("docs/crier.1.in"), re.M | re.S)[1]
+    assert codes == set(re.findall(r"^\.It (\d{4})$", section, re.M))
+    table = re.search(r"^\| close code \|.*\n((?:\|.*\n)+)", read("README.md"), re.M)[1]
+    assert codes == set(re.findall(r"\b\d{4}\b", " ".join(row.split("|")[1] for row in table.splitlines())))
