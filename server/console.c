@@ -248,6 +248,7 @@ console_end(struct console *console, const char *why)
 {
     console->at_end = true;
     console_source_end(&console->source);
+    (void)console_publish_lines(console); /* a last line without '\n' is logged before the end */
     console_log_end(console->segment, why);
     console_work(console);
 }

@@ -67,10 +67,10 @@ def test_many_lines_that_are_not_utf8_have_a_warning_per_second_that_counts_them
 def test_the_end_of_input_is_logged_behind_all_its_lines(crier):
     server = crier("-v", "--no-welcome")
     server.connect()
-    server.feed(b"line\n" * 100 + b"bad \xff\n" * 10).join()
+    server.feed(b"line\n" * 100 + b"bad \xff\n" * 10 + b"the last, without a newline").join()
     server.end_input()
     end = server.log.index(server.wait_log("standard input has ended"))
-    assert sum(int(found[3] or 1) for line in server.log[:end] if (found := BROADCASTS.search(line))) == 100, server.log
+    assert sum(int(found[3] or 1) for line in server.log[:end] if (found := BROADCASTS.search(line))) == 101, server.log
     assert sum(1 + int(found[2] or 0) for line in server.log[:end] if (found := BAD_TEXT.search(line))) == 10, server.log
 
 

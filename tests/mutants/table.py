@@ -173,6 +173,9 @@ GROUPS = [
         ("console_reads_on_after_a_second_end", "        console_change(console, CONSOLE_DISCARDING); /* Ctrl-D once more */", "        console_change(console, CONSOLE_CLOSED);"),
         ("console_logs_the_end", "    console_log_end(console->segment, why);\n", ""),
     ]),
+    ("server/console.c", ["e2e/test_log_summary.py behind_all"], [
+        ("console_last_line_before_the_end", "    (void)console_publish_lines(console); /*", "    /*"),
+    ]),
     ("server/console.c", ["e2e/test_announce.py waits_for"], [
         ("console_logs_that_it_waits", "        console_log_waiting(console->segment);\n", "        ;\n"),
         ("console_logs_when_it_does_not_wait", "    if (conf->wait_clients)\n        console_log", "    if (true)\n        console_log"),
