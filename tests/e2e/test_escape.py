@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import os
 import re
+import signal
 import socket
 import sys
 import unicodedata
@@ -112,6 +113,21 @@ def ring(server, last, locale):
     done = run_crier("-n", str(last), str(server.pid), program=CRIER_RING, env=plain_environment(LC_ALL=locale))
     assert done.returncode == 0, done
     return done.stdout
+
+
+def test_the_last_words_of_a_worker_are_escaped_by_crier_ring(crier, tmp_path):
+    """They are in memory that the worker writes: here an image of it is changed."""
+    server = crier("--no-welcome", workers=1)
+    os.kill(server.workers()[0], signal.SIGSEGV)
+    server.wait_log("sent by process")
+    image = tmp_path / "image"
+    assert run_crier("--save", str(image), str(server.pid), program=CRIER_RING).returncode == 0
+    said, hostile = b"sent by process", "\x1b[2J\x9b1m\u202eab\n!".encode()
+    assert len(said) == len(hostile)
+    image.write_bytes(image.read_bytes().replace(said, hostile))
+    done = run_crier(str(image), program=CRIER_RING, env=plain_environment(LC_ALL="C.UTF-8"))
+    assert "last words of life 1: \\x1b[2J\\xc2\\x9b1m\\xe2\\x80\\xaeab\\x0a! " in done.stdout, done
+    assert_harmless(done.stdout)
 
 
 def test_payloads_are_escaped_by_crier_ring(crier):

@@ -1000,6 +1000,9 @@ GROUPS = [
     ("tools/bench_report.c", ["e2e/test_escape.py"], [
         ("bench_report_escapes_why", "escape_text(shown, sizeof(shown), why, strlen(why), ESCAPE_LINE);", "snprintf(shown, sizeof(shown), \"%s\", why);"),
     ]),
+    ("tools/crier_ring.c", ["e2e/test_escape.py"], [
+        ("crier_ring_escapes_last_words", "escape_text(shown, sizeof(shown), words, strlen(words), ESCAPE_LINE);", "snprintf(shown, sizeof(shown), \"%s\", words);"),
+    ]),
     ("tools/locate.c", ["e2e/test_crier_ring.py"], [
         ("locate_the_master_alone", "is = atomic_load_relaxed(&segment.members[MEMBER_MASTER].pid) == (uint32_t)pid;", "is = atomic_load_relaxed(&segment.members[MEMBER_MASTER].pid) != 0;"),
         ("locate_number_or_file", "return *text && strspn(text, \"0123456789\") == strlen(text);", "return *text && strspn(text, \"0123456789\") > 0;"),
