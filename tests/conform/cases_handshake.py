@@ -64,7 +64,7 @@ HOST = [
     denied("4.2.1-host-twice-the-same", 400, LINES["host"], section="RFC 9112 3.2"),
     *(denied(f"4.2.1-host-bad-{name}", 400, host=f"Host: {value}", section="RFC 9112 3.2") for name, value in (
         ("empty", ""), ("blank", "a b"), ("list", "a, b"), ("port", "a:x"), ("port-range", "a:65536"), ("path", "a/b"),
-        ("user", "a@b"), ("bracket", "[::1"))),
+        ("user", "a@b"), ("bracket", "[::1"), ("literal", "[f]"), ("escape", "a%zz"))),
     *(opened(f"4.2.1-host-{name}", host=f"Host: {value}") for name, value in (
         ("name", "example.org"), ("port", "example.org:81"), ("ipv6", "[::1]:8080"), ("upper", "EXAMPLE.ORG"))),
 ]

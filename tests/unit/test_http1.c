@@ -369,13 +369,50 @@ test_http1_malformed_headers_are_400(void **state)
 static void
 test_http1_there_is_exactly_one_host_and_it_is_valid(void **state)
 {
-    static const char *const good[] = {
-        "a",  "a.example", "127.0.0.1:8080", "[::1]",          "[::1]:80", "[::ffff:1.2.3.4]:80",
-        "a:", "x_y-z~",    "a%20b",          "A.EXAMPLE:65535"};
-    static const char *const bad[] = {
-        "",        ":80",  "a b",   "a/b",       "a:b",   "a:80:80",
-        "a:65536", "a:0",  "[::1",  "[]",        "[g::]", "[::1]x",
-        "u@a",     "a:-1", "a,b@c", "a\xc3\xa4", "a?",    "a:99999999999999999999"};
+    static const char *const good[] = {"a",
+                                       "a.example",
+                                       "127.0.0.1:8080",
+                                       "[::1]",
+                                       "[::1]:80",
+                                       "[::ffff:1.2.3.4]:80",
+                                       "a:",
+                                       "x_y-z~",
+                                       "a%20b",
+                                       "A.EXAMPLE:65535",
+                                       "%aF:1",
+                                       "[1:2:3:4:5:6:7:8]",
+                                       "[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]:1"};
+    static const char *const bad[] = {"",
+                                      ":80",
+                                      "a b",
+                                      "a/b",
+                                      "a:b",
+                                      "a:80:80",
+                                      "a:65536",
+                                      "a:0",
+                                      "[::1",
+                                      "[]",
+                                      "[g::]",
+                                      "[::1]x",
+                                      "u@a",
+                                      "a:-1",
+                                      "a,b@c",
+                                      "a\xc3\xa4",
+                                      "a?",
+                                      "a:99999999999999999999",
+                                      "[:]",
+                                      "[f]",
+                                      "[1.2.3.4]",
+                                      "[::1%25lo]",
+                                      "[1:2:3:4:5:6:7:8:9]",
+                                      "::1",
+                                      "::1:8080",
+                                      "[00000000000000000000000000000000000000000000::1]",
+                                      "a%",
+                                      "a%2",
+                                      "a%2g",
+                                      "a%g2",
+                                      "%:80"};
     char text[128];
 
     (void)state;

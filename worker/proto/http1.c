@@ -5,6 +5,7 @@
  */
 #include "worker/proto/http1.h"
 
+#include <arpa/inet.h>
 #include <assert.h>
 #include <stdint.h>
 #include <string.h>
@@ -90,6 +91,12 @@ static bool
 http1_is_digit(char c)
 {
     return c >= '0' && c <= '9';
+}
+
+static bool
+http1_is_hex(char c)
+{
+    return http1_is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
 }
 
 static struct http1_slice
@@ -212,32 +219,52 @@ http1_port_parse(struct http1_slice text, unsigned *port)
     return text.bytes == 1 || value;
 }
 
-/* Bytes of the address in brackets that `text` begins with, brackets included; 0: it is none. */
+/* Bytes of the IPv6 address in brackets that `text` begins with, brackets included; 0: it is none. A zone
+ * has no meaning beyond the client's machine: RFC 6874 section 4. */
 static size_t
 http1_literal_bytes(struct http1_slice text)
 {
-    for (size_t i = 1; i < text.bytes; i++) {
-        char c = (char)http1_lower(text.at[i]);
+    const char *end = memchr(text.at, ']', text.bytes);
+    size_t bytes = end ? (size_t)(end - text.at) - 1 : 0;
+    char address[INET6_ADDRSTRLEN];
+    struct in6_addr unused;
 
-        if (c == ']')
-            return i > 1 ? i + 1 : 0;
-        if (!http1_is_digit(c) && !(c >= 'a' && c <= 'f') && c != ':' && c != '.')
+    if (bytes >= sizeof(address))
+        return 0;
+    memcpy(address, text.at + 1, bytes);
+    address[bytes] = '\0';
+    return inet_pton(AF_INET6, address, &unused) == 1 ? bytes + 2 : 0;
+}
+
+/* Is it a '%' with two hexadecimal digits, that `text` begins with? */
+static bool
+http1_is_escape(struct http1_slice text)
+{
+    return text.bytes >= 3 && text.at[0] == '%' && http1_is_hex(text.at[1]) &&
+           http1_is_hex(text.at[2]);
+}
+
+/* Bytes of the name or IPv4 address that `text` begins with; 0: it is none. */
+static size_t
+http1_name_bytes(struct http1_slice text)
+{
+    size_t bytes = 0;
+
+    while (bytes < text.bytes && http1_host_chars[(unsigned char)text.at[bytes]]) {
+        if (text.at[bytes] == '%' &&
+            !http1_is_escape((struct http1_slice){text.at + bytes, text.bytes - bytes}))
             return 0;
+        bytes++;
     }
-    return 0;
+    return bytes;
 }
 
 bool
 http1_authority_split(struct http1_slice authority, struct http1_slice *host, unsigned *port)
 {
-    size_t host_bytes = 0;
+    bool is_literal = authority.bytes && authority.at[0] == '[';
+    size_t host_bytes = is_literal ? http1_literal_bytes(authority) : http1_name_bytes(authority);
 
-    if (authority.bytes && authority.at[0] == '[')
-        host_bytes = http1_literal_bytes(authority);
-    else
-        while (host_bytes < authority.bytes &&
-               http1_host_chars[(unsigned char)authority.at[host_bytes]])
-            host_bytes++;
     if (!host_bytes)
         return false;
     *host = (struct http1_slice){authority.at, host_bytes};
