@@ -50,6 +50,8 @@ ORIGIN = [("Origin", "http://evil.example:81")]
 TABLE = [  # cause, flags, request, what the line says
     ("malformed", (), {"version": "HTTP/2.0"}, r'refused with 505, for "GET /": This server speaks'),
     ("malformed", (), {"without": ["Host"]}, r'refused with 400, for "GET /": The request has no Host header$'),
+    *(("malformed", (), {"replace": {"Host": host}}, r'refused with 400, .*: The Host header is malformed \(an IPv6 address stands in brackets')
+      for host in ("::1:8080", "[fe80::1%25lo]:8080")),
     ("method", (), {"method": "POST"}, r'refused with 405, for "POST /": A WebSocket is opened with GET$'),
     ("method", (), {"method": "BREW"}, r'refused with 501, for "BREW /": '),
     ("method", (), {"headers": [("Content-Length", "1")]}, r'refused with 413, for "GET /": '),

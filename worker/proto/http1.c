@@ -497,7 +497,9 @@ http1_check_host(struct http1_request *req)
     if (http1_header_repeated(req, "Host"))
         return http1_fail(req, 400, "The request has more than one Host header.");
     if (!http1_authority_split(header->value, &host, &port))
-        return http1_fail(req, 400, "The Host header is malformed.");
+        return http1_fail(req, 400,
+                          "The Host header is malformed (an IPv6 address stands in brackets, "
+                          "without a zone).");
     if (!req->host.at)
         req->host = header->value;
     return HTTP1_OK;
