@@ -6,6 +6,13 @@
 #include "shm/clock.h"
 #include "worker/conn.h"
 
+const uint32_t budget_limits_ns[BUDGET_CLASSES] = {
+    [BUDGET_ORDINARY] = BUDGET_PERIOD_NS,
+    [BUDGET_ARRIVING] = BUDGET_ARRIVING_NS,
+    [BUDGET_INDEBTED] = BUDGET_QUANTUM_NS,
+    [BUDGET_TURNOVER] = BUDGET_TURNOVER_NS,
+};
+
 void
 budget_init(struct worker *worker)
 {
@@ -59,7 +66,9 @@ budget_charge(struct budget *budget, uint64_t stretch_ns)
 static uint64_t
 budget_look_ns(const struct budget *budget)
 {
-    return budget->mixed || budget->turn == BUDGET_ARRIVING ? BUDGET_LOOK_NS : BUDGET_LOOK_TURN_NS;
+    bool of_a_client = budget->turn == BUDGET_ORDINARY || budget->turn == BUDGET_INDEBTED;
+
+    return of_a_client && !budget->mixed ? BUDGET_LOOK_TURN_NS : BUDGET_LOOK_NS;
 }
 
 void
@@ -139,7 +148,7 @@ budget_costly(uint64_t clients)
 }
 
 /* The kernel reports sockets in the order in which they became ready. So once as many sockets have
- * been reported since a moment as there are connections, all that were ready at that moment have been
+ * been reported since a moment as there were connections, all that were ready at that moment have been
  * reported. */
 void
 budget_report(struct worker *worker, uint32_t count, bool all)
@@ -150,10 +159,11 @@ budget_report(struct worker *worker, uint32_t count, bool all)
     budget->reported += count;
     budget->costly = budget_costly(
         budget->ordinary > budget->ordinary_before ? budget->ordinary : budget->ordinary_before);
-    if (!all && budget->reported < worker->conn_count)
+    if (!all && budget->reported < budget->connections)
         return;
     budget->all_ns = all ? budget->run_ns : budget->mark_ns;
     budget->mark_ns = budget->run_ns;
+    budget->connections = worker->conn_count;
     budget->reported = 0;
     budget->ordinary_before = budget->ordinary;
     budget->ordinary = 0;
@@ -178,10 +188,8 @@ static void
 budget_renew(struct budget *budget)
 {
     budget->spent_ns[BUDGET_ORDINARY] = 0;
-    budget->spent_ns[BUDGET_ARRIVING] =
-        budget_carry(budget->spent_ns[BUDGET_ARRIVING], BUDGET_ARRIVING_NS);
-    budget->spent_ns[BUDGET_INDEBTED] =
-        budget_carry(budget->spent_ns[BUDGET_INDEBTED], BUDGET_QUANTUM_NS);
+    for (int i = BUDGET_ORDINARY + 1; i < BUDGET_CLASSES; i++)
+        budget->spent_ns[i] = budget_carry(budget->spent_ns[i], budget_limits_ns[i]);
 }
 
 void

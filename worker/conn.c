@@ -398,11 +398,11 @@ conn_reap(struct worker *worker)
 
     if (TAILQ_EMPTY(&worker->gone))
         return false;
-    budget_enter(worker, BUDGET_ARRIVING);
+    budget_enter(worker, BUDGET_TURNOVER);
     while (has_room && (conn = TAILQ_FIRST(&worker->gone)) &&
-           (worker->done || budget_has_time(budget, BUDGET_ARRIVING))) {
+           (worker->done || budget_has_time(budget, BUDGET_TURNOVER))) {
         has_room = conn_bury(worker, conn);
-        budget_step(worker, budget, BUDGET_REAP_BYTES);
+        budget_read(worker);
     }
     budget_settle(worker, NULL);
     return has_room && !TAILQ_EMPTY(&worker->gone);

@@ -358,10 +358,12 @@ conn_in_later(struct conn *conn)
     bool arriving = conn_class(conn) == BUDGET_ARRIVING;
 
     if (arriving && worker->queued[CONN_QUEUE_ARRIVING] == 0 &&
-        budget_has_time(&worker->budget, BUDGET_ARRIVING))
+        budget_has_time(&worker->budget, BUDGET_ARRIVING)) {
         conn_in_turn(conn, BUDGET_ARRIVING);
-    else
-        conn_set_queue(conn, arriving ? CONN_QUEUE_ARRIVING : CONN_QUEUE_INDEBTED);
+        return;
+    }
+    conn_set_queue(conn, arriving ? CONN_QUEUE_ARRIVING : CONN_QUEUE_INDEBTED);
+    budget_step(worker, &worker->budget, 0); /* of many the next turn has a few */
 }
 
 void

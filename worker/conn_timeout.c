@@ -112,16 +112,13 @@ conn_tick(struct worker *worker)
     }
 }
 
-bool
+void
 conn_part(struct worker *worker)
 {
     struct conn *conn;
 
     while ((conn = TAILQ_FIRST(&worker->parting)) && conn_is_late(conn, CONN_PARTING_MS)) {
-        if (!budget_has_time(&worker->budget, BUDGET_ARRIVING))
-            return true;
         conn_end_parting(conn);
         conn_in_begin(conn);
     }
-    return false;
 }

@@ -33,7 +33,7 @@ enum { CONN_PARTING_MS = 2 };
 void conn_tick(struct worker *worker);
 
 /* Reads the sockets of connections that have sent their FIN and are CONN_LINGER for
- * CONN_PARTING_MS, as many as there is time for. True: there are more. */
-bool conn_part(struct worker *worker);
+ * CONN_PARTING_MS, or puts them into the queue of the arriving. */
+void conn_part(struct worker *worker);
 
 #endif

@@ -53,12 +53,12 @@ intake_one(struct worker *worker, int fd, uint32_t client)
 bool
 intake_is_due(const struct worker *worker)
 {
-    return budget_has_time(&worker->budget, BUDGET_ARRIVING) &&
+    return budget_has_time(&worker->budget, BUDGET_TURNOVER) &&
            (worker->before_intake == 0 || worker->queued[CONN_QUEUE_ARRIVING] == 0);
 }
 
-enum intake_result
-intake_take(struct worker *worker)
+static enum intake_result
+intake_take_batch(struct worker *worker)
 {
     struct chan_batch batch;
     int rc = chan_recv(CHAN_FD_CHANNEL, &batch);
@@ -67,8 +67,21 @@ intake_take(struct worker *worker)
         return INTAKE_MASTER_GONE;
     if (rc) /* -EAGAIN: all is taken; or no memory now: the channel keeps it */
         return INTAKE_EMPTY;
-    for (uint32_t i = 0; i < batch.count; i++)
+    for (uint32_t i = 0; i < batch.count; i++) {
         intake_one(worker, batch.fds[i], batch.clients[i]);
+        budget_enter(worker, BUDGET_TURNOVER); /* again: it may have had a turn */
+    }
     worker->before_intake = worker->queued[CONN_QUEUE_ARRIVING];
     return INTAKE_MORE;
+}
+
+enum intake_result
+intake_take(struct worker *worker)
+{
+    enum intake_result result;
+
+    budget_enter(worker, BUDGET_TURNOVER);
+    result = intake_take_batch(worker);
+    budget_settle(worker, NULL);
+    return result;
 }

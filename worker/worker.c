@@ -204,11 +204,13 @@ worker_on_tick(int fd, short what, void *arg)
     if (read(fd, &ticks, sizeof(ticks)) != sizeof(ticks))
         return;
     budget_wake(worker);
+    if (worker->budget.steps > 0)
+        budget_read(worker); /* what follows is no turn */
     member_beat(worker->me);
     log_tick();
     conn_tick(worker);
     slow_tick(worker);
-    budget_read(worker); /* or the next turn would be charged */
+    budget_read(worker);
 }
 
 /* A loop without timers of libevent's and without its cache of the time reads no clock of its own: two
@@ -281,7 +283,7 @@ worker_turn(struct worker *worker)
         turns_run(worker);
     more |= slow_run(worker); /* after the turns in which a handler may have found no room */
     if (!TAILQ_EMPTY(&worker->parting))
-        more |= conn_part(worker);
+        conn_part(worker);
     if (!TAILQ_EMPTY(&worker->unwatched))
         unwatched_drop(worker);
     more |= conn_reap(worker);

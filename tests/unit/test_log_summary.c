@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -26,6 +27,7 @@ expect_lines(void (*act)(void), const char *expected)
     char lines[sizeof(text)] = "";
     char *rest;
     size_t used = 0;
+    size_t kept = 0;
     ssize_t bytes;
     int ends[2];
     int status;
@@ -52,8 +54,8 @@ expect_lines(void (*act)(void), const char *expected)
     for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
         const char *role = strstr(line, " child: ");
         assert_non_null(role);
-        strcat(lines, role + strlen(" child: "));
-        strcat(lines, "\n");
+        kept +=
+            (size_t)snprintf(lines + kept, sizeof(lines) - kept, "%s\n", role + strlen(" child: "));
     }
     assert_string_equal(lines, expected);
 }

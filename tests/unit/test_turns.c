@@ -752,7 +752,13 @@ test_turns_count_those_that_are_ordinary_until_all_was_reported(void **state)
     budget_report(conn_rig_worker(), 1, false);
     assert_int_equal(budget->ordinary, 0);
     assert_int_equal(budget->ordinary_before, 2);
-    hang_up(fds, 2);
+    conn_rig_hang_up(fds[0]);
+    assert_int_equal(conn_rig_worker()->conn_count, 1);
+    budget->reported = 0;
+    budget->connections = 2;
+    budget_report(conn_rig_worker(), 1, false); /* which has left since: the other was not */
+    assert_int_equal(budget->reported, 1);
+    hang_up(fds + 1, 1);
 }
 
 /* What is disturbed now and then stays ordinary, however many there are. */
@@ -1203,6 +1209,31 @@ test_turns_with_the_first_messages_of_clients_are_arrivals(void **state)
     hang_up(fds, CLIENTS + 1);
 }
 
+/* Such as clients that have sent no message yet, but pings all the time. */
+static void
+test_turns_of_arrivals_keep_neither_newcomers_nor_those_that_leave_waiting(void **state)
+{
+    static const char request[] = CONN_RIG_REQUEST "\r\n";
+    struct worker *worker = conn_rig_worker();
+    uint64_t *spent_ns = &worker->budget.spent_ns[BUDGET_ARRIVING];
+    int fds[] = {open_client(), 0};
+
+    (void)state;
+    fds[1] = conn_rig_connect(0);
+    conn_rig_close(fds[0]);
+    assert_int_equal(send(fds[1], request, strlen(request), 0), strlen(request));
+    for (int turn = 0; turn < 3; turn++) {
+        *spent_ns = BUDGET_CARRY_MAX_NS;
+        conn_rig_turn();
+    }
+    assert_int_equal(worker->conn_count, 1); /* the one has gone, the other has come and waits */
+    assert_int_equal(worker->queued[CONN_QUEUE_ARRIVING], 1);
+    *spent_ns = 0;
+    conn_rig_settle();
+    assert_int_equal(worker->fanout.count, 1);
+    hang_up(fds + 1, 1);
+}
+
 static void
 test_turns_run_as_many_disconnect_handlers_in_a_pass_as_there_is_time_for(void **state)
 {
@@ -1222,7 +1253,7 @@ test_turns_run_as_many_disconnect_handlers_in_a_pass_as_there_is_time_for(void *
         say_cost(fds[LEAVERS], 1, 0, true);
         conn_rig_turn();
         assert_int_equal(order_count, 1);
-        assert_true(before - worker->conn_count <= 4);
+        assert_true(before - worker->conn_count <= 1);
     }
     hang_up(fds + LEAVERS, 1);
 }
@@ -1429,6 +1460,8 @@ main(void)
         cmocka_unit_test(
             test_turns_of_those_that_arrive_share_one_budget_and_the_rest_stays_in_the_channel),
         cmocka_unit_test(test_turns_with_the_first_messages_of_clients_are_arrivals),
+        cmocka_unit_test(
+            test_turns_of_arrivals_keep_neither_newcomers_nor_those_that_leave_waiting),
         cmocka_unit_test(test_turns_run_as_many_disconnect_handlers_in_a_pass_as_there_is_time_for),
         cmocka_unit_test(test_turns_in_which_the_worker_does_not_run_are_charged_to_no_client),
         cmocka_unit_test(
