@@ -74,6 +74,15 @@ def test_workers_inherit_no_listening_socket_and_no_console(crier):
         assert f"socket:[{inodes[0]}]" not in held, f"worker {pid} holds the listening socket"
 
 
+def test_a_worker_inherits_an_eventfd_of_each_process(crier):
+    server = crier("--no-welcome", workers=3)
+    server.connect_everywhere(3)
+    for pid in server.workers():
+        held = descriptors(pid)
+        eventfds = [fd for fd, what in held.items() if what == "anon_inode:[eventfd]"]
+        assert sorted(eventfds)[:4] == list(range(5, 9)), held  # CHAN_FD_WAKE: the master's, then the workers'
+
+
 # ---- out of descriptors ----
 
 @pytest.mark.skipif(SANITIZED, reason="the sanitizers need descriptors of their own")

@@ -735,6 +735,23 @@ test_conn_newcomer_for_which_there_is_no_memory_is_told_so(void **state)
     assert_int_equal(GREW(clients_opened), 0);
 }
 
+/* What a message begins with: b for all, o for all others and back, c closes, f fails, else back. */
+static int
+do_as_told(struct crier_client *client, const struct crier_message *said)
+{
+    char kind = *(const char *)said->data;
+    int rc;
+
+    if (kind == 'b')
+        return crier_broadcast(said->type, said->data, said->bytes);
+    if (kind == 'c')
+        return crier_close(client, 1008, "as told");
+    if (kind == 'f')
+        return -EIO;
+    rc = kind == 'o' ? crier_broadcast_others(client, said->type, said->data, said->bytes) : 0;
+    return rc ? rc : crier_send(client, said->type, said->data, said->bytes);
+}
+
 static int
 announce_to_others(struct crier_client *client)
 {
@@ -758,6 +775,25 @@ test_conn_newcomer_is_not_told_what_its_handler_tells_the_others(void **state)
     receive(other);
     assert_next_text(other, BINARY, "a newcomer");
     assert_next_text(other, BINARY, "to all");
+}
+
+/* Its own broadcast is not for it, whether it stays or not. */
+static void
+test_conn_that_leaves_ahead_of_its_own_broadcast_was_not_to_get_it(void **state)
+{
+    struct peer *peer = join(0);
+    struct conn *conn = conn_rig_last_conn();
+
+    (void)state;
+    on_message = do_as_told;
+    say_frame_text(peer, BINARY, "others");
+    conn_rig_turn();
+    assert_int_equal(conn->own_ahead, 1);
+    conn_leave(conn, true);
+    conn_rig_settle();
+    conn_rig_hang_up(peer->fd);
+    assert_int_equal(GREW(broadcasts_not_addressed), 1);
+    assert_int_equal(GREW(broadcasts_undeliverable), 0);
 }
 
 static int
@@ -973,23 +1009,6 @@ test_conn_answers_a_close_with_its_code_or_without_one(void **state)
     assert_next(without, CLOSE, NULL, 0);
     assert_no_more(without);
     assert_true(with->ended && without->ended);
-}
-
-/* What a message begins with: b for all, o for all others and back, c closes, f fails, else back. */
-static int
-do_as_told(struct crier_client *client, const struct crier_message *said)
-{
-    char kind = *(const char *)said->data;
-    int rc;
-
-    if (kind == 'b')
-        return crier_broadcast(said->type, said->data, said->bytes);
-    if (kind == 'c')
-        return crier_close(client, 1008, "as told");
-    if (kind == 'f')
-        return -EIO;
-    rc = kind == 'o' ? crier_broadcast_others(client, said->type, said->data, said->bytes) : 0;
-    return rc ? rc : crier_send(client, said->type, said->data, said->bytes);
 }
 
 /* How a client ends, and the code that it is told; 0: a Close without one. */
@@ -1841,6 +1860,7 @@ main(void)
         EDGE(test_conn_connect_handler_that_is_called_again_begins_anew),
         EDGE(test_conn_newcomer_for_which_there_is_no_memory_is_told_so),
         EDGE(test_conn_newcomer_is_not_told_what_its_handler_tells_the_others),
+        EDGE(test_conn_that_leaves_ahead_of_its_own_broadcast_was_not_to_get_it),
         EDGE(test_conn_newcomer_gets_every_broadcast_of_its_handler),
         EDGE(test_conn_newcomers_of_one_turn_get_each_welcome_once),
         EDGE(test_conn_broadcast_does_not_overtake_those_that_wait),

@@ -341,13 +341,13 @@ test_log_out_a_child_before_exec_writes_at_once_and_does_not_wait(void **state)
 static void
 log_around_the_longest(void)
 {
-    static char word[2 * LOG_OUT_LINE_BYTES];
+    static char word[3 * LOG_OUT_LINE_BYTES];
     char prefix[LOG_OUT_LINE_BYTES];
 
     log_open("test", LOG_STATUS);
     memset(word, 'x', sizeof(word));
     snprintf(prefix, sizeof(prefix), "%s crier[%d] test: ", stamp_like, (int)getpid());
-    for (int length = 900; length < 2 * LOG_OUT_LINE_BYTES - 1; length += length < 1100 ? 1 : 97) {
+    for (int length = 900; length < 3 * LOG_OUT_LINE_BYTES - 1; length += length < 1100 ? 1 : 97) {
         for (int with_error = 0; with_error < 2; with_error++) {
             size_t bytes = strlen(prefix) + (size_t)length;
             bool is_cut;
