@@ -480,6 +480,7 @@ test_stopping_at_once_ends_connections_in_every_state(void **state)
     conn_rig_turn();
     may_leave = false; /* no handler can make a worker stay that has to go */
     conn_set_queue(TAILQ_FIRST(&conn_rig_worker()->handshaking), CONN_QUEUE_ARRIVING);
+    conn_rig_worker()->budget.spent_ns[BUDGET_ARRIVING] = BUDGET_CARRY_MAX_NS;
     conn_rig_worker()->budget.spent_ns[BUDGET_TURNOVER] = BUDGET_CARRY_MAX_NS;
     set_phase(PHASE_ABORT);
     turn_until_done();
@@ -487,6 +488,7 @@ test_stopping_at_once_ends_connections_in_every_state(void **state)
     assert_memory_equal(got, "\x88\x02\x03\xe9", 4);
     assert_true(held > 0);
     assert_int_equal(resets, 5); /* of those that could be told, no word may be lost */
+    conn_rig_worker()->budget.spent_ns[BUDGET_ARRIVING] = 0;
     conn_rig_worker()->budget.spent_ns[BUDGET_TURNOVER] = 0;
 }
 
