@@ -144,7 +144,11 @@ ring_end(const struct ring *ring)
 {
     uint64_t seq = atomic_load_acquire(&ring->head->tail); /* P3 */
 
-    return ring_is_published(ring, seq) ? seq + 1 : seq;
+    TESTPOINT(END_TAIL_READ);
+    if (ring_is_published(ring, seq))
+        return seq + 1;
+    /* Not yet; or the slot has been reused since, a lap later: then tail has moved. */
+    return atomic_load_acquire(&ring->head->tail); /* P3 */
 }
 
 /* The record that `word` names, if it lies inside its owner's arena and its size is one that its

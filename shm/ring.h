@@ -221,7 +221,7 @@ void ring_look(struct ring *ring, const struct segment *segment);
 /* The next sequence, with every publication that is visible counted (helps tail). */
 uint64_t ring_tail(struct ring *ring);
 
-/* The same without helping, for observers. */
+/* The same without helping, for observers. To one caller it never goes back. */
 uint64_t ring_end(const struct ring *ring);
 
 /* min(tail, every cursor); M1, M2. */

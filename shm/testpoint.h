@@ -24,7 +24,8 @@
     X(JOIN_LOW_CURSOR)      /* first cursor stored, tail not read again */                         \
     X(CURSOR_STORED)        /* cursor moved, waiting publishers not yet woken */                   \
     X(HISTORY_IN_RANGE)     /* the sequence is not older than the slots, word not yet read */      \
-    X(HISTORY_COPIED)       /* copied, not yet looked whether that was in time */
+    X(HISTORY_COPIED)       /* copied, not yet looked whether that was in time */                  \
+    X(END_TAIL_READ)        /* an observer has read tail, and not yet its slot */
 
 enum testpoint {
 #define X(name) TESTPOINT_##name,

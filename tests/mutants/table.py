@@ -38,6 +38,7 @@ GROUPS = [
         ("ring_retire_pid", "    atomic_store_relaxed(&dead->pid, 0U);\n", ""),
         ("ring_check_full_arena", "arena->span + record_bytes > ring->arena_bytes)", "arena->span + record_bytes >= ring->arena_bytes)"),
         ("ring_check_neighbours", "if (step < arena->newest_bytes ||", "if (step <= arena->newest_bytes ||"),
+        ("ring_end_goes_back", "    return atomic_load_acquire(&ring->head->tail); /* P3 */\n", "    return seq;\n"),
         ("ring_check_cursor_at_end", "!ring_before(ring_end(ring), cursor)))", "ring_before(cursor, ring_end(ring))))"),
         ("ring_claim_twice", "|| atomic_load_relaxed(&me->pid) == pid;", ";"),
         ("ring_floor_is_whole", "return !ring_before(seq, atomic_load_acquire(&ring->members[owner].floor_seq)) &&", "return ring_before(atomic_load_acquire(&ring->members[owner].floor_seq), seq) &&"),

@@ -301,6 +301,29 @@ go_round_all_tags(void)
 }
 
 static void
+use_each_slot(void)
+{
+    for (unsigned i = 0; i < N; i++)
+        put(OTHER, 10);
+}
+
+/* A publication was counted before tail had moved, and its slot is reused while the observer looks again. */
+static void
+test_history_end_does_not_go_back_when_the_slot_at_tail_is_reused(void **state)
+{
+    uint64_t seq = put(WRITER, 10);
+
+    (void)state;
+    rig.segment.head->tail--; /* as between P1 and P2 */
+    assert_int_equal(ring_end(&looker), seq + 1);
+    act_point = TESTPOINT_END_TAIL_READ;
+    act = use_each_slot;
+    testpoint_hook = act_once;
+    assert_int_equal(look(seq), -ENODATA);
+    assert_null(act);
+}
+
+static void
 expect_gone_when(enum testpoint point, void (*what)(void))
 {
     uint64_t seq = put(WRITER, 1000);
@@ -352,6 +375,7 @@ main(void)
         HISTORY_TEST(test_ring_place_that_does_not_exist_is_refused),
         HISTORY_TEST(test_ring_place_of_another_process_is_refused_until_it_is_retired),
 #ifdef CRIER_TESTPOINTS
+        HISTORY_TEST(test_history_end_does_not_go_back_when_the_slot_at_tail_is_reused),
         HISTORY_TEST(test_history_that_is_overwritten_during_the_copy_is_gone),
         HISTORY_TEST(test_history_whose_slot_is_reused_during_the_copy_is_gone),
         HISTORY_TEST(test_history_whose_tag_has_come_round_before_the_word_is_read_is_gone),
