@@ -949,7 +949,8 @@ GROUPS = [
         ("master_tick_reaps", "    supervise_reap(&master->supervise);\n    if (master->phase == PHASE_QUIET", "    if (master->phase == PHASE_QUIET"),
     ]),
     ("server/master.c", ["e2e/test_console.py exit_on_eof", "e2e/test_descriptors.py workers_are_quiet"], [
-        ("master_waits_for_the_console", "console_is_done(&master->console) &&\n        supervise_all_in", "supervise_all_in"),
+        ("master_waits_for_the_console", "console_is_done(&master->console) &&\n        supervise_all_in", "supervise_all_in",
+         "killed unless the console has published the rest before the worker has closed the client"),
         ("master_closes_as_normal", "CLOSE_GOING_AWAY : CLOSE_NORMAL);", "CLOSE_GOING_AWAY : CLOSE_GOING_AWAY);"),
     ]),
     ("server/master.c", ["e2e/test_shutdown.py", "e2e/test_stuck_worker.py no_timeout_ends", "e2e/test_edges.py sighup"], [
