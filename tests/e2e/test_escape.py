@@ -117,7 +117,7 @@ def ring(server, last, locale):
 
 def test_the_last_words_of_a_worker_are_escaped_by_crier_ring(crier, tmp_path):
     """They are in memory that the worker writes: here an image of it is changed."""
-    server = crier("--no-welcome", workers=1)
+    server = crier("--no-welcome", workers=1, dies=True)
     os.kill(server.workers()[0], signal.SIGSEGV)
     server.wait_log("sent by process")
     image = tmp_path / "image"
