@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -216,6 +217,12 @@ server {{ listen unix:{folder}/front; location / {{ proxy_pass http://{host}:{po
 UPGRADE = "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; "
 
 
+def listens(path):
+    """The file is there before connections are accepted."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
 @pytest.fixture
 def nginx(tmp_path):
     """nginx(server, directives): the path of the socket of an nginx in front of the server."""
@@ -226,7 +233,7 @@ def nginx(tmp_path):
         host, port = server.address
         config.write_text(NGINX.format(folder=tmp_path, host=host, port=port, more=more))
         running.append(subprocess.Popen(["/usr/sbin/nginx", "-c", str(config), "-p", str(tmp_path)], stderr=subprocess.DEVNULL))
-        wait_until((tmp_path / "front").exists, "nginx to listen")
+        wait_until(lambda: listens(tmp_path / "front"), "nginx to listen")
         return str(tmp_path / "front")
 
     yield start
