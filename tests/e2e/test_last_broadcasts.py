@@ -1,4 +1,4 @@
-"""What was published before a connection is closed comes before its Close, whoever closes it and why."""
+"""What was published before a connection is closed comes before its Close, for whatever reason it is closed."""
 
 import struct
 
